@@ -1,0 +1,3 @@
+"""Video recognition that spends its computation where it matters."""
+
+__version__ = "0.1.0"

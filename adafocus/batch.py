@@ -1,0 +1,52 @@
+"""The one thing that data hands to stages: a batch of clips."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class BadVideo:
+    """A video that could not be read: its place in the list, its path and the reader's reason."""
+
+    index: int
+    path: str
+    reason: str
+
+
+@dataclass
+class Batch:
+    """Clips on their way to a stage.
+
+    Attributes:
+        frames: (B, T, H, W, 3) uint8, RGB, in temporal order; normalised on the device.
+        labels: (B, L) int64 class ids, padded with -1; column 0 is the training target.
+        index: (B,) int64, the place of each clip in its list.
+        epoch: the epoch the clips were drawn for; -1 in evaluation. With `index` it seeds every draw about a clip.
+        valid: (B,) bool, False where the video could not be read (evaluation only: its frames are zeros).
+        bad: the unreadable videos met while this batch was made.
+    """
+
+    frames: Tensor
+    labels: Tensor
+    index: Tensor
+    epoch: int
+    valid: Tensor
+    bad: list[BadVideo] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def pin_memory(self) -> Batch:
+        return replace(self, frames=self.frames.pin_memory(), labels=self.labels.pin_memory())
+
+    def to(self, device: torch.device) -> Batch:
+        """Frames and labels on `device`; index and valid stay on the CPU, where they are used."""
+        return replace(
+            self,
+            frames=self.frames.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+        )

@@ -1,0 +1,196 @@
+"""Records to clips: the torch datasets. Items are asked for by (epoch, index), so that augmentation is a function of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from adafocus.batch import BadVideo, Batch
+from adafocus.data.annotations import MAX_LABELS, Record
+from adafocus.data.frames import FrameFolder
+from adafocus.data.glyphs import GlyphVideos
+from adafocus.data.sampling import segment_frames
+from adafocus.data.transforms import CROP_SCALES, centre_view, train_view
+from adafocus.data.video import VideoError, open_video
+from adafocus.draws import generator
+
+EVALUATION = -1  # the epoch of an item that is read for evaluation
+REPLACEMENTS = 10  # how many other videos are tried for an unreadable one in training
+
+
+@dataclass
+class Item:
+    """One clip: frames (T, H, W, 3) uint8, labels (3,) int64, or no frames where the video could not be read."""
+
+    frames: Tensor | None
+    labels: Tensor
+    index: int
+    epoch: int
+    bad: list[BadVideo]
+
+
+class ClipSource(Protocol):
+    """What the loader asks of a data set."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> Item: ...
+
+
+def pad_labels(labels: Sequence[int]) -> Tensor:
+    return torch.tensor([*labels, *[-1] * (MAX_LABELS - len(labels))], dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class View:
+    """How frames become a clip.
+
+    Attributes:
+        segments: T, frames of a clip.
+        size: side of the square clip in pixels.
+        short_side: evaluation resizes the shorter side to this before the centre crop.
+        short: rule for short videos (`sampling.SHORT_RULES`).
+        flip: probability of a mirrored training clip.
+        flip_labels: class ids that a mirror exchanges.
+        scales: of the training crop.
+        decode_short_side: decode at this short side (None: as stored).
+    """
+
+    segments: int
+    size: int
+    short_side: int
+    short: str = "repeat_last"
+    flip: float = 0.5
+    flip_labels: Mapping[int, int] | None = None
+    scales: tuple[float, ...] = CROP_SCALES
+    decode_short_side: int | None = None
+
+    def protocol(self) -> str:
+        """One line that says how a score was measured."""
+        decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
+        rule = self.short.replace("_", " ")
+        return f"{self.segments} uniform frames ({rule}), 1 clip, centre {self.size} of {self.short_side}{decoded}"
+
+
+class VideoClips:
+    """Clips of video files or frame folders.
+
+    An unreadable video in training gives way to another one, drawn from (seed, epoch, index) and reported in `Item.bad`;
+    in evaluation it is reported and never replaced.
+
+    Args:
+        records: the videos.
+        root: the folder that their paths are relative to.
+        view: how frames become a clip.
+        seed: of the run.
+        template: file names of frame folders (`image_{:05d}.jpg`); None for video files.
+        reader: of video files: auto, decord, pyav or torchcodec.
+        known_bad: paths that are not worth a try (missing, or named by an earlier check).
+        timeout: seconds that one video may take to decode.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], root: Path, view: View, *, seed: int, template: str | None = None,
+        reader: str = "auto", known_bad: Mapping[str, str] | None = None, timeout: float | None = 60.0,
+    ) -> None:
+        self.records = list(records)
+        self.root = root
+        self.view = view
+        self.seed = seed
+        self.template = template
+        self.reader = reader
+        self.known_bad = dict(known_bad or {})
+        self.timeout = timeout
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        if epoch == EVALUATION:
+            return self._evaluation_item(index)
+        bad: list[BadVideo] = []
+        for attempt in range(REPLACEMENTS):
+            rng = generator(self.seed, "augment", epoch, index, attempt)
+            chosen = index if attempt == 0 else int(rng.integers(len(self.records)))
+            try:
+                return self._training_item(chosen, index, epoch, rng, bad)
+            except VideoError as error:
+                bad.append(BadVideo(chosen, self.records[chosen].path, str(error)))
+        raise VideoError(f"{REPLACEMENTS} videos in a row cannot be read; the last: {bad[-1].reason}")
+
+    def _training_item(
+        self, chosen: int, index: int, epoch: int, rng: np.random.Generator, bad: list[BadVideo]
+    ) -> Item:
+        record = self.records[chosen]
+        labels = [int(label) for label in rng.permutation(record.labels)]
+        frames = self._read(record, lambda count: self._indices(count, rng))
+        flip = bool(rng.random() < self.view.flip)
+        if flip and self.view.flip_labels:
+            labels = [self.view.flip_labels.get(label, label) for label in labels]
+        clip = train_view(frames, self.view.size, rng, flip=flip, scales=self.view.scales)
+        return Item(clip, pad_labels(labels), index, epoch, bad)
+
+    def _evaluation_item(self, index: int) -> Item:
+        record = self.records[index]
+        try:
+            frames = self._read(record, lambda count: self._indices(count, None))
+        except VideoError as error:
+            return Item(None, pad_labels(record.labels), index, EVALUATION, [BadVideo(index, record.path, str(error))])
+        return Item(
+            centre_view(frames, self.view.size, self.view.short_side), pad_labels(record.labels), index, EVALUATION, []
+        )
+
+    def _indices(self, num_frames: int, rng: np.random.Generator | None) -> np.ndarray:
+        return segment_frames(num_frames, self.view.segments, short=self.view.short, rng=rng)
+
+    def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> Tensor:
+        if record.path in self.known_bad:
+            raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
+        path = self.root / record.path
+        if self.template is None:
+            opened = open_video(path, reader=self.reader, timeout=self.timeout)
+        else:
+            opened = FrameFolder(path, template=self.template, num_frames=record.num_frames)
+        with opened as video:
+            return torch.from_numpy(video.read(choose(video.num_frames), short_side=self.view.decode_short_side))
+
+
+class GlyphClips:
+    """`dataset=glyphs` as clips: drawn at run time, each a function of (seed, split, index) alone."""
+
+    def __init__(self, videos: GlyphVideos) -> None:
+        self.videos = videos
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        drawn = self.videos.draw(index)
+        return Item(torch.from_numpy(drawn.frames), pad_labels([drawn.label]), index, epoch, [])
+
+
+def collate(items: Sequence[Item]) -> Batch:
+    """Items to a batch. Frames of unreadable videos (evaluation only) are zeros, and `valid` says so."""
+    shape = next((item.frames.shape for item in items if item.frames is not None), None)
+    if shape is None:  # nothing readable: one black pixel a clip would not fit a network, so keep the batch empty
+        frames = torch.empty(0, dtype=torch.uint8)
+    else:
+        frames = torch.stack([
+            torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items
+        ])
+    return Batch(
+        frames=frames,
+        labels=torch.stack([item.labels for item in items]),
+        index=torch.tensor([item.index for item in items]),
+        epoch=items[0].epoch,
+        valid=torch.tensor([item.frames is not None for item in items]),
+        bad=[bad for item in items for bad in item.bad],
+    )

@@ -1,0 +1,95 @@
+"""Pixels of a clip: crop, resize and flip on uint8 in the worker, normalisation on the device.
+
+One draw serves all frames of a clip. Frames are (T, H, W, 3) uint8, RGB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels: top, left corner, height, width."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def multi_scale_box(
+    height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
+) -> Box:
+    """The training crop of TSN and all its descendants: one of a few sizes at one of 13 fixed places.
+
+    Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width come from
+    scales whose places in the list differ by at most one; the pair and the place are uniform draws.
+
+    Source: spec of AdaFocus V1/V2 section 3.4 (GroupMultiScaleCrop of the TSN code).
+    """
+    sides = [int(min(height, width) * scale) for scale in scales]
+    sides = [size if abs(side - size) < 3 else side for side in sides]
+    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
+    crop_height, crop_width = pairs[int(rng.integers(len(pairs)))]
+    # A frame within two pixels of `size` may have become smaller than its crop: stay inside.
+    crop_height, crop_width = min(crop_height, height), min(crop_width, width)
+    down, right = (height - crop_height) // 4, (width - crop_width) // 4
+    places = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
+    across, along = places[int(rng.integers(len(places)))]
+    return Box(along * down, across * right, crop_height, crop_width)
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """(height, width) when the shorter side becomes `short_side` and the longer is truncated to whole pixels."""
+    if height <= width:
+        return short_side, int(short_side * width / height)
+    return int(short_side * height / width), short_side
+
+
+def resize(frames: Tensor, height: int, width: int) -> Tensor:
+    """Antialiased bilinear resize, as Pillow's: (T, H, W, 3) uint8 to (T, height, width, 3) uint8."""
+    if frames.shape[1:3] == (height, width):
+        return frames
+    # The permuted view is what torch calls channels-last: the kernel works on it without a copy.
+    planes = functional.interpolate(
+        frames.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", antialias=True, align_corners=False
+    )
+    return planes.permute(0, 2, 3, 1)
+
+
+def train_view(
+    frames: Tensor, size: int, rng: np.random.Generator, *, flip: bool, scales: Sequence[float] = CROP_SCALES
+) -> Tensor:
+    """Multi-scale crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, 3) uint8, contiguous."""
+    box = multi_scale_box(frames.shape[1], frames.shape[2], size, rng, scales)
+    cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
+    view = resize(cropped, size, size)
+    return (view.flip(2) if flip else view).contiguous()
+
+
+def centre_view(frames: Tensor, size: int, short_side: int) -> Tensor:
+    """Shorter side to `short_side`, centre crop of (size, size): the evaluation view of every seed."""
+    frames = resize(frames, *short_side_size(frames.shape[1], frames.shape[2], short_side))
+    top, left = round((frames.shape[1] - size) / 2), round((frames.shape[2] - size) / 2)
+    return frames[:, top : top + size, left : left + size].contiguous()
+
+
+class Normalise:
+    """uint8 clips to what networks read: (B, T, H, W, 3) to float (B, T, 3, H, W), (x / 255 - mean) / std per channel."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        self.scale = torch.tensor([1.0 / (255.0 * s) for s in std])
+        self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+
+    def __call__(self, frames: Tensor) -> Tensor:
+        """Runs on the device of `frames`; the result is a channels-last view, which convolutions read without a copy."""
+        scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
+        return torch.addcmul(shift, frames.float(), scale).permute(0, 1, 4, 2, 3)

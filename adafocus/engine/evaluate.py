@@ -1,0 +1,112 @@
+"""Evaluation: every video of a split exactly once, whatever the number of processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from adafocus.batch import BadVideo, Batch
+from adafocus.engine import metrics
+from adafocus.engine.distributed import World
+from adafocus.models.outputs import Output
+from adafocus.stages.base import Stage
+
+
+@dataclass
+class Example:
+    """A clip to draw: frames (T, H, W, 3) uint8 in temporal order, where (T, 2) or None, label and answer (class ids)."""
+
+    frames: Tensor
+    where: Tensor | None
+    label: int
+    answer: int
+
+
+@dataclass
+class Report:
+    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips."""
+
+    scores: dict[str, dict[str, float]]
+    logits: dict[str, Tensor]
+    labels: Tensor
+    bad: list[BadVideo]
+    seconds: float
+    videos: int
+    examples: list[Example] = field(default_factory=list)
+
+
+def evaluate(
+    stage: Stage, batches: Iterable[Batch], size: int, world: World, *, variants: tuple[str, ...], examples: int = 0
+) -> Report:
+    """Runs `stage` over this process's share and joins the shares by index.
+
+    Args:
+        stage: answers batches.
+        batches: this process's share, without padding.
+        size: videos of the whole split; anything else that comes back is a defect.
+        world: the processes.
+        variants: which answers are wanted; see `Stage.variants`.
+        examples: clips of this process to keep for pictures.
+    """
+    started = time.monotonic()
+    shares: list[dict[str, object]] = []
+    kept: list[Example] = []
+    for batch in batches:
+        valid = batch.valid
+        answers: dict[str, Output] = {}
+        if valid.any():
+            readable = batch if valid.all() else _only(batch, valid)
+            answers = stage.evaluate(readable.to(world.device), variants)
+            kept += _examples(readable, answers[variants[0]], examples - len(kept))
+        shares.append({
+            "index": batch.index, "labels": batch.labels, "valid": valid, "bad": batch.bad,
+            "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
+        })
+    gathered = [share for part in world.gather(shares) for share in part]
+    report = _join(gathered, size, variants)
+    report.seconds, report.examples = time.monotonic() - started, kept
+    return report
+
+
+def _only(batch: Batch, valid: Tensor) -> Batch:
+    return replace(
+        batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
+    )
+
+
+def _examples(batch: Batch, output: Output, wanted: int) -> list[Example]:
+    kept = []
+    for row in range(min(wanted, len(batch))):
+        where = None
+        if output.where is not None:
+            where = output.where[row].float().cpu()
+            if output.frames is not None:  # steps are in processing order, pictures in time
+                where = where[output.frames[row].cpu().argsort()]
+        kept.append(
+            Example(batch.frames[row].cpu(), where, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
+        )
+    return kept
+
+
+def _join(shares: list[dict], size: int, variants: tuple[str, ...]) -> Report:
+    index = torch.cat([share["index"] for share in shares])
+    if not torch.equal(index.sort().values, torch.arange(size)):
+        raise RuntimeError(f"evaluation saw {len(index)} videos of {size}, or some twice")
+    labels = torch.empty(size, shares[0]["labels"].shape[1], dtype=torch.int64)
+    labels[index] = torch.cat([share["labels"] for share in shares])
+    valid = torch.empty(size, dtype=torch.bool)
+    valid[index] = torch.cat([share["valid"] for share in shares])
+    bad = sorted((item for share in shares for item in share["bad"]), key=lambda item: item.index)
+    classes = next((share["logits"][variants[0]].shape[1] for share in shares if share["logits"]), 1 + int(labels.max()))
+    logits = {}
+    for name in variants:
+        logits[name] = torch.zeros(size, classes)
+        for share in shares:
+            if share["logits"]:
+                logits[name][share["index"][share["valid"]]] = share["logits"][name]
+    scores = {name: metrics.scores(logits[name], labels, valid) for name in variants}
+    return Report(scores, logits, labels, bad, 0.0, size)

@@ -1,0 +1,114 @@
+"""What a run tells: log, metrics.jsonl, TensorBoard, status.json and the progress line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adafocus.engine.status import write_status
+
+log = logging.getLogger("adafocus")
+
+
+class Journal:
+    """The diary of one run; on all ranks but the first every method does nothing.
+
+    `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to it:
+    a resumed run then writes the same lines as an uninterrupted one.
+    """
+
+    def __init__(self, folder: Path, *, active: bool = True, tensorboard: bool = True) -> None:
+        self.folder, self.active, self.tensorboard = folder, active, tensorboard
+        self.path = folder / "metrics.jsonl"
+        self._writer: Any = None
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._last_status = 0.0
+        self._last_line = time.monotonic()
+
+    @property
+    def offset(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def rewind(self, offset: int, step: int) -> None:
+        """Forgets what was written after a checkpoint."""
+        if not self.active:
+            return
+        if self.path.exists():
+            os.truncate(self.path, min(offset, self.offset))
+        self._open_writer(purge_step=step + 1)
+
+    def _open_writer(self, purge_step: int | None = None) -> None:
+        if self.tensorboard and self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl and its numbers in TensorBoard under `kind/name`."""
+        if not self.active:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        self._open_writer()
+        if self._writer is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, image: Any, step: int) -> None:
+        """An (H, W, 3) uint8 array for TensorBoard."""
+        if self.active and self.tensorboard:
+            self._open_writer()
+            self._writer.add_image(name, image, step, dataformats="HWC")
+
+    def start(self, step: int, steps: int) -> None:
+        if self.active and sys.stderr.isatty():
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=steps, completed=step)
+
+    def tick(self, step: int, steps: int, text: str) -> None:
+        """Progress: a bar on a terminal, else a line every 20 seconds; status.json at most once in 2 seconds."""
+        if not self.active:
+            return
+        now = time.monotonic()
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, description=text)
+        elif now - self._last_line > 20:
+            self._last_line = now
+            log.info("step %d of %d, %s", step, steps, text)
+        if now - self._last_status > 2:
+            self._last_status = now
+            write_status(self.folder, "running", step=step, steps=steps)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+def start_logging(folder: Path | None, *, rank: int = 0) -> None:
+    """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
+    log.handlers.clear()
+    log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    log.propagate = False
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    log.addHandler(screen)
+    if folder is not None and rank == 0:
+        file = logging.FileHandler(folder / "run.log", encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)

@@ -1,0 +1,257 @@
+"""The training loop: the only one. It knows neither glance nor patch nor reward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adafocus.batch import Batch
+from adafocus.draws import generator
+from adafocus.engine.checkpoint import Keeper
+from adafocus.engine.distributed import World
+from adafocus.engine.journal import Journal, log
+from adafocus.errors import UserError
+from adafocus.stages.base import Stage
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Settings:
+    """Numbers of the loop.
+
+    Attributes:
+        epochs, steps_per_epoch: length; `rates` has one learning rate for each of their steps.
+        parts: accumulation steps of an optimiser step.
+        optimiser: sgd or adamw.
+        clip: limit of the gradient's L2 norm; None for no limit.
+        precision: fp32, bf16 or fp16.
+        metric: which score of the evaluation decides what is best.
+        evaluate_every, evaluate_last: evaluate after every n-th epoch (1, 1 + n, ...) and after each of the last m.
+        save_seconds: how often a checkpoint is written inside an epoch.
+        log_every: steps between two lines of metrics.jsonl.
+        bad_limit: how many different videos may turn out unreadable.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    rates: np.ndarray
+    seed: int
+    parts: int = 1
+    optimiser: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip: float | None = None
+    precision: str = "fp32"
+    metric: str = "top1"
+    evaluate_every: int = 1
+    evaluate_last: int = 1
+    save_seconds: float = 300.0
+    log_every: int = 10
+    bad_limit: int = 0
+
+
+@dataclass
+class Progress:
+    """Where training stands: all that a resumed run needs beside weights and optimiser."""
+
+    step: int = 0
+    evaluated: int = -1  # the last epoch that was evaluated
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def make_optimiser(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
+    """Freezes what the stage does not name and makes one optimiser group for each of its groups."""
+    groups = stage.param_groups()
+    learning = {id(parameter) for group in groups for parameter in group.parameters}
+    for parameter in stage.model.parameters():
+        parameter.requires_grad_(id(parameter) in learning)
+    for group in groups:
+        if group.rate == 0:
+            log.warning("parameter group %r has rate 0: it does not learn", group.name)
+    options = [
+        {"params": group.parameters, "rate": group.rate, "weight_decay": settings.weight_decay * group.decay}
+        for group in groups if group.parameters
+    ]
+    if settings.optimiser == "adamw":
+        return torch.optim.AdamW(options, lr=0.0)
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
+    raise ValueError(f"schedule.optimiser={settings.optimiser!r} is unknown; choose sgd or adamw")
+
+
+class Trainer:
+    """Trains one stage: rate from the array, step of the stage, optimiser, journal, evaluation, checkpoint.
+
+    Args:
+        stage: what learns. Its model is on `world.device`.
+        batches: (epoch, first step) -> that epoch's batches from that step on.
+        evaluate: scores of the model as it is now, on every process.
+        settings, world, journal, keeper: see their classes.
+        extra: plain data that every checkpoint carries (configuration, class names).
+        compiled: wraps the network in torch.compile.
+    """
+
+    def __init__(
+        self, stage: Stage, batches: Callable[[int, int], Iterator[Batch]], evaluate: Callable[[], dict[str, float]],
+        settings: Settings, *, world: World, journal: Journal, keeper: Keeper, extra: dict[str, Any] | None = None,
+        compiled: bool = False,
+    ) -> None:
+        self.stage, self.batches, self.evaluate = stage, batches, evaluate
+        self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
+        self.extra = extra or {}
+        self.progress = Progress()
+        self.optimiser = make_optimiser(stage, settings)
+        stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
+        self.steps = settings.epochs * settings.steps_per_epoch
+        self.dtype = PRECISIONS[settings.precision]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype is torch.float16)
+        self._pending: list[dict[str, Tensor]] = []
+        self._saved = time.monotonic()
+
+    def run(self) -> Progress:
+        """Trains to the end, from the last checkpoint if there is one."""
+        self._restore()
+        self.journal.start(self.progress.step, self.steps)
+        while True:
+            if self._evaluation_due():
+                self._evaluate()
+            if self.progress.step >= self.steps:
+                return self.progress
+            self._train_epoch()
+
+    def _train_epoch(self) -> None:
+        epoch, first = divmod(self.progress.step, self.settings.steps_per_epoch)
+        started, clips = time.monotonic(), 0
+        self.stage.train()
+        batches = self.batches(epoch, first)
+        while self.progress.step < (epoch + 1) * self.settings.steps_per_epoch:
+            clips += self._step(batches)
+            step = self.progress.step
+            if step % self.settings.log_every == 0 or step % self.settings.steps_per_epoch == 0:
+                loss = self._flush(epoch)
+                speed = clips * self.world.size / (time.monotonic() - started)
+                rate = self.settings.rates[step - 1]
+                text = f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, rate {rate:.2e}, {speed:.1f} clips/s"
+                self.journal.tick(step, self.steps, text)
+                if time.monotonic() - self._saved > self.settings.save_seconds:
+                    self._save()
+        self.progress.seconds += time.monotonic() - started
+        self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
+        self._save()
+
+    def _step(self, batches: Iterator[Batch]) -> int:
+        """One optimiser step; returns the clips that this process contributed."""
+        settings, step = self.settings, self.progress.step
+        for group in self.optimiser.param_groups:
+            group["lr"] = float(settings.rates[step]) * group["rate"]
+        # Dropout is a function of (seed, step, rank): nothing about it has to be saved.
+        torch.manual_seed(int(generator(settings.seed, "dropout", step, self.world.rank).integers(2**62)))
+        clips, metrics = 0, []
+        for part in range(settings.parts):
+            batch = next(batches)
+            self._note_bad(batch)
+            clips += len(batch)
+            with self._share_gradient(part == settings.parts - 1):
+                with torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                    result = self.stage.step(batch.to(self.world.device))
+                self.scaler.scale(result.loss / settings.parts).backward()
+            metrics.append({"loss": result.loss.detach(), **result.metrics})
+        self._update()
+        self._pending.append({name: torch.stack([m[name].float() for m in metrics]).mean() for name in metrics[0]})
+        self.progress.step += 1
+        return clips
+
+    def _update(self) -> None:
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.stage.model.parameters(), self.settings.clip)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _share_gradient(self, last: bool) -> Any:
+        """Processes exchange gradients in the last accumulation step only."""
+        wrapped = isinstance(self.stage.net, nn.parallel.DistributedDataParallel)
+        return self.stage.net.no_sync() if wrapped and not last else nullcontext()
+
+    def _flush(self, epoch: int) -> float:
+        """Journals the mean of the steps since the last call; stops a run that has diverged, on all processes."""
+        names = sorted(self._pending[0])
+        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
+        means = self.world.mean(table.double().mean(0).float() if table.device.type == "cpu" else table.mean(0)).tolist()
+        values = dict(zip(names, means, strict=True))
+        self._pending.clear()
+        step = self.progress.step
+        if not np.isfinite(values["loss"]):
+            raise UserError(
+                f"the loss is not finite at step {step} (epoch {epoch + 1}); lower schedule.rate, set schedule.clip, "
+                f"or train with precision=fp32. The last checkpoint is whole"
+            )
+        self.journal.record("train", step, {"epoch": epoch, "rate": float(self.settings.rates[step - 1]), **values})
+        return values["loss"]
+
+    def _note_bad(self, batch: Batch) -> None:
+        for bad in batch.bad:
+            if bad.path not in self.progress.bad:
+                self.progress.bad[bad.path] = bad.reason
+                log.warning("unreadable video in training: %s", bad.reason)
+        if len(self.progress.bad) > self.settings.bad_limit:
+            raise UserError(
+                f"{len(self.progress.bad)} unreadable videos are more than dataset.max_bad_fraction allows "
+                f"({self.settings.bad_limit}); the last: {batch.bad[-1].reason}. Run `adafocus prepare check`"
+            )
+
+    def _evaluation_due(self) -> bool:
+        epoch, rest = divmod(self.progress.step, self.settings.steps_per_epoch)
+        epoch -= 1  # the one that was just finished
+        if rest or epoch < 0 or self.progress.evaluated >= epoch:
+            return False
+        return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
+
+    def _evaluate(self) -> None:
+        scores = self.evaluate()
+        epoch = self.progress.step // self.settings.steps_per_epoch - 1
+        score = scores[self.settings.metric]
+        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, **scores})
+        log.info("epoch %d of %d: %s %.2f", epoch + 1, self.settings.epochs, self.settings.metric, score)
+        self.progress.evaluated = epoch
+        if score > self.progress.best:
+            self.progress.best, self.progress.best_epoch = score, epoch
+            self._save(best=True)
+        self._save()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.stage.model.state_dict(), "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(), "stage": self.stage.state_dict(),
+            "progress": asdict(self.progress), "journal": self.journal.offset, **self.extra,
+        }
+
+    def _save(self, *, best: bool = False) -> None:
+        if self.world.first:
+            self.keeper.save(self._state(), best=best)
+        self._saved = time.monotonic()
+
+    def _restore(self) -> None:
+        state = self.keeper.load()
+        if state is None:
+            self.journal.rewind(0, 0)
+            return
+        self.stage.model.load_state_dict(state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.stage.load_state_dict(state["stage"])
+        self.progress = Progress(**state["progress"])
+        self.journal.rewind(state["journal"], self.progress.step)
+        log.info("continuing from step %d of %d", self.progress.step, self.steps)

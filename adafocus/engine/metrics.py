@@ -1,0 +1,53 @@
+"""Scores of a whole split, from the class scores of every video."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+METRICS = ("top1", "map")
+
+
+def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
+    """Top-1, top-5, mean class accuracy and mean average precision, in percent.
+
+    Args:
+        logits: (N, K) class scores.
+        labels: (N, L) class ids padded with -1; column 0 is the class that top-1 and top-5 ask for.
+        valid: (N,) bool; False where a video could not be read: it counts as wrong, and ranks behind all others for mAP.
+
+    mAP ranks videos by softmax probability; a class without a positive video is left out of the mean (the released code
+    counts it as 0 after renumbering labels, which shifts its columns: adafocus_v2 spec 3.7).
+    """
+    classes = logits.shape[1]
+    target = labels[:, 0]
+    ranked = logits.topk(min(5, classes), dim=1).indices == target[:, None]
+    hit = ranked[:, 0] & valid
+    result = {"top1": 100.0 * hit.double().mean().item()}
+    if classes > 5:
+        result["top5"] = 100.0 * (ranked.any(1) & valid).double().mean().item()
+    found = torch.zeros(classes, dtype=torch.float64).index_add(0, target, hit.double())
+    count = torch.bincount(target, minlength=classes)
+    result["class_accuracy"] = 100.0 * (found / count)[count > 0].mean().item()
+    result["map"] = mean_average_precision(logits, labels, valid)
+    return result
+
+
+def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
+    """Mean over the classes that occur of their average precision, in percent; see `scores`."""
+    return float(np.nanmean(average_precision(logits, labels, valid)))
+
+
+def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarray:
+    """(K,) average precision of each class in percent; NaN for a class without a positive video."""
+    from torchmetrics.functional.classification import multilabel_average_precision
+
+    probability = logits.double().softmax(1)
+    probability[~valid] = 0.0
+    positive = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.int64)
+    positive.scatter_(1, labels.where(labels >= 0, logits.shape[1]), 1)
+    positive = positive[:, :-1]
+    values = multilabel_average_precision(probability, positive, logits.shape[1], average="none", thresholds=None)
+    values = torch.where(positive.any(0), values.double(), torch.nan)
+    return 100.0 * values.numpy()

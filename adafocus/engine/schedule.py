@@ -1,0 +1,46 @@
+"""The learning rate as an array with one entry per optimiser step: nothing to restore, nothing to drift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+SHAPES = ("cosine", "step", "constant")
+SCALINGS = ("linear", "none")
+
+
+def learning_rates(
+    *, rate: float, epochs: int, steps_per_epoch: int, shape: str = "cosine", per_epoch: bool = False,
+    horizon: int | None = None, milestones: Sequence[int] = (), decay: float = 0.1, warmup_epochs: float = 0.0,
+) -> np.ndarray:
+    """Rates of all steps, float64 of length epochs * steps_per_epoch.
+
+    Args:
+        rate: the peak.
+        shape: "cosine": rate / 2 (1 + cos(pi e / horizon)); "step": times `decay` at each milestone; "constant".
+        per_epoch: e is the number of finished epochs (constant inside an epoch, as the seeds do) instead of a real number.
+        horizon: epochs to the cosine's zero; None means `epochs`. The seeds run one epoch more than their horizon, at rate 0.
+        milestones: epochs at which "step" falls.
+        warmup_epochs: the rate rises linearly from 0 over so many epochs (times the shape).
+    """
+    if shape not in SHAPES:
+        raise ValueError(f"schedule.shape={shape!r} is unknown; choose one of {', '.join(SHAPES)}")
+    exact = np.arange(epochs * steps_per_epoch) / steps_per_epoch
+    epoch = np.floor(exact + 1e-9) if per_epoch else exact
+    if shape == "cosine":
+        rates = rate / 2 * (1 + np.cos(np.pi * np.minimum(epoch / (horizon or epochs), 1.0)))
+    elif shape == "step":
+        rates = rate * decay ** np.searchsorted(np.asarray(sorted(milestones), float), epoch, side="right")
+    else:
+        rates = np.full_like(exact, rate)
+    if warmup_epochs > 0:
+        rates *= np.minimum((np.arange(len(exact)) + 1) / (warmup_epochs * steps_per_epoch), 1.0)
+    return rates
+
+
+def scaled_rate(rate: float, batch: int, base_batch: int, scaling: str = "linear") -> float:
+    """The recipe's rate, given for batches of `base_batch`, for batches of `batch` (arXiv 1706.02677)."""
+    if scaling not in SCALINGS:
+        raise ValueError(f"schedule.scaling={scaling!r} is unknown; choose one of {', '.join(SCALINGS)}")
+    return rate * batch / base_batch if scaling == "linear" else rate

@@ -1,0 +1,46 @@
+"""The table at the end of a run. Needs no torch, so a finished folder answers at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def multiply_adds(count: float) -> str:
+    """A count with its unit: 26.957 G, 12.3 M."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
+    return f"{count:.0f}"
+
+
+def show(folder: Path, summary: dict[str, Any], console: Console | None = None) -> None:
+    """Prints score and multiply-adds of every variant, and where the rest is."""
+    console = console or Console()
+    names = {"top1": "top-1 %", "map": "mAP %"}
+    table = Table(title=f"{summary['protocol']}", title_justify="left")
+    table.add_column("looks at")
+    table.add_column(names.get(summary["metric"], summary["metric"]), justify="right")
+    table.add_column("multiply-adds a video", justify="right")
+    for row in summary["rows"]:
+        table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
+    console.print(table)
+    if unreadable := summary["data"]["evaluate"].get("unreadable"):
+        console.print(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
+    if summary.get("picture"):
+        console.print(f"picture: {folder / summary['picture']}", soft_wrap=True)
+    console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def show_cost(cost: dict[str, Any], segments: int, console: Console | None = None) -> None:
+    """Prints multiply-adds a video and a frame, by part."""
+    table = Table(title="multiply-adds", title_justify="left")
+    for title in ("part", "a video", "a frame"):
+        table.add_column(title, justify="left" if title == "part" else "right")
+    rows = {**cost["parts"], "total (what our forward does)": cost["total"], "as the seeds count": cost["published"]}
+    for name, count in rows.items():
+        table.add_row(name, f"{count:,}", f"{count / segments:,.0f}")
+    (console or Console()).print(table)

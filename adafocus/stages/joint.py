@@ -1,0 +1,115 @@
+"""AdaFocus V2: everything learns together, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adafocus.batch import Batch
+from adafocus.draws import uniform
+from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.models.outputs import Output
+from adafocus.stages.base import ParamGroup, Stage, StepResult
+
+WHERE = ("learned", "random", "centre")
+
+
+class JointStage(Stage):
+    """One stage for glance, policy, focus and classifier.
+
+    Loss: for the pass at the policy's patches and the pass at random ones each CE(steps) + CE(glance) + CE(focus), all
+    over B*T rows; the mean of the two. The label is the first of each clip.
+
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3; spec adafocus_v2 section 4, system U.
+
+    Args:
+        model: the network.
+        normalise: see `Stage`.
+        seed: of the run; the random patches are a function of (seed, epoch, index).
+        rates: multiples of the rate for policy, glance (with its head), focus (with its head) and classifier.
+        where: "learned", or a control that trains with "random" or "centre" patches in the policy's place.
+        controls: whether evaluation can also answer for random and centred patches and for the glance alone.
+        frozen_norm: see `Stage`.
+    """
+
+    name = "joint"
+
+    def __init__(
+        self, model: AdaFocusV2, normalise: Callable[[Tensor], Tensor], *, seed: int, rates: dict[str, float],
+        where: str = "learned", controls: bool = True, frozen_norm: Iterable[nn.Module] = (),
+    ) -> None:
+        super().__init__(model, normalise, frozen_norm=frozen_norm)
+        if where not in WHERE:
+            raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
+        self.seed, self.rates, self.where = seed, rates, where
+        others = [f"{choice} patch" for choice in WHERE if choice != where and choice != "learned"]
+        self.variants = (f"{where} patch", *others, "glance alone") if controls else (f"{where} patch",)
+
+    def param_groups(self) -> list[ParamGroup]:
+        model = self.model
+        groups = [
+            ParamGroup("policy", list(model.policy.parameters()), self.rates["policy"]),
+            ParamGroup("glance", list(model.glance.parameters()), self.rates["glance"]),
+            ParamGroup("glance head", list(model.glance_head.parameters()), self.rates["glance"]),
+            ParamGroup("focus", list(model.focus.parameters()), self.rates["focus"]),
+            ParamGroup("focus head", list(model.focus_head.parameters()), self.rates["focus"]),
+            ParamGroup("classifier", list(model.classifier.parameters()), self.rates["classifier"]),
+        ]
+        return groups if self.where == "learned" else groups[1:]
+
+    def step(self, batch: Batch) -> StepResult:
+        frames = self.normalise(batch.frames)
+        label = batch.labels[:, 0]
+        output = self.net(frames, where=self._where(self.where, batch), diversity=self._where("random", batch))
+        losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
+        right = (output.logits.argmax(1) == label).float().mean()
+        metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
+        if output.where is not None:
+            # How far the policy moves between clips: 0 is a policy that always looks at the same place.
+            metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
+        return StepResult(sum(losses.values()) / 2, metrics)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+        self.model.eval()
+        frames = self.normalise(batch.frames)
+        wanted = "glance alone" in variants
+        answers: dict[str, Output] = {}
+        for name in variants:
+            if name == "glance alone":
+                continue
+            where = self._where(name.removesuffix(" patch"), batch)
+            answers[name] = self.model(frames, where=where, auxiliary=wanted and not answers)
+        if wanted:
+            glance = answers[self.variants[0]].glance
+            answers["glance alone"] = Output(logits=glance.mean(1))
+        return answers
+
+    def _where(self, choice: str, batch: Batch) -> Tensor | None:
+        """(B, T, 2) corners for one way to choose the patch; None leaves it to the policy."""
+        if choice == "learned":
+            return None
+        segments = batch.frames.shape[1]
+        if choice == "centre":
+            return batch.frames.new_full((len(batch), segments, 2), 0.5, dtype=torch.float32)
+        draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (segments, 2))
+        return draws.to(batch.frames.device, non_blocking=True)
+
+    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+        looking = sum(count for name, count in parts.items() if name not in ("auxiliary", "policy"))
+        known = {"learned patch": looking + parts["policy"], "random patch": looking, "centre patch": looking}
+        known["glance alone"] = parts["glance"] + parts["auxiliary"] - parts.get("focus auxiliary", 0)
+        return {name: known[name] for name in self.variants}
+
+
+def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:
+    segments = output.steps.shape[1]
+    rows = label.repeat_interleave(segments)
+    parts = {"steps": output.steps, "glance": output.glance, "focus": output.focus}
+    return {
+        f"loss_{name}_{part}": functional.cross_entropy(logits.flatten(0, 1).float(), rows)
+        for part, logits in parts.items()
+    }

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import pytest
+
+from adafocus.data.loader import EvaluationOrder, TrainOrder
+
+
+def flat(order: TrainOrder) -> list[list[int]]:
+    return [[index for _, index in batch] for batch in order]
+
+
+def test_a_step_is_the_same_clips_however_it_is_shared() -> None:
+    whole = flat(TrainOrder(50, 12, seed=3))
+    for world, parts in ((2, 1), (1, 3), (2, 2), (4, 3)):
+        shares = [flat(TrainOrder(50, 12, parts=parts, rank=rank, world=world, seed=3)) for rank in range(world)]
+        for step, expected in enumerate(whole):
+            seen = [index for share in shares for part in range(parts) for index in share[step * parts + part]]
+            assert sorted(seen) == sorted(expected)
+
+
+def test_order_depends_on_epoch_and_seed_alone() -> None:
+    order = TrainOrder(20, 5, seed=1)
+    first = flat(order)
+    order.start_at(1, 0)
+    second = flat(order)
+    order.start_at(0, 0)
+    assert flat(order) == first != second
+    assert flat(TrainOrder(20, 5, seed=2)) != first
+
+
+def test_an_epoch_can_start_in_its_middle() -> None:
+    order = TrainOrder(20, 5, parts=1, seed=1)
+    whole = flat(order)
+    order.start_at(0, 2)
+    assert flat(order) == whole[2:]
+    assert len(order) == 2
+
+
+def test_evaluation_sees_every_clip_once_without_padding() -> None:
+    for world in (1, 2, 3):
+        seen = [key[1] for rank in range(world) for batch in EvaluationOrder(11, 4, rank=rank, world=world) for key in batch]
+        assert sorted(seen) == list(range(11))
+
+
+@pytest.mark.parametrize("arguments", [{"size": 4, "batch": 8}, {"size": 40, "batch": 9, "world": 2}])
+def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="batch of"):
+        TrainOrder(**arguments)

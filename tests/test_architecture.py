@@ -1,0 +1,95 @@
+"""The house: who may import whom, and how big a room may be."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "adafocus"
+FILES = sorted(PACKAGE.rglob("*.py"))
+#: Which of our rooms a room may import; a file stands for itself.
+ALLOWED = {
+    "data": {"data", "errors", "batch", "draws"},
+    "backbones": {"backbones", "errors", "weights"},
+    "policies": {"policies"},
+    "patches": set(),
+    "models": {"models", "backbones", "policies", "patches", "errors"},
+    "stages": {"stages", "models", "policies", "patches", "batch", "draws"},
+    "weights": {"errors"},
+    "compare": {"errors"},
+    "naming": {"errors"},
+    "pictures": set(),
+    "config": {"errors"},
+    "build": {"config", "data", "backbones", "models", "stages", "engine", "weights", "errors"},
+    "batch": set(),
+    "draws": set(),
+    "errors": set(),
+}
+#: External packages that only some files may import.
+ONLY_IN = {
+    "hydra": {"cli.py", "build.py", "config.py"},
+    "omegaconf": {"cli.py", "build.py", "config.py"},
+    "decord": {"data/video.py"},
+    "av": {"data/video.py"},
+    "torchcodec": {"data/video.py"},
+}
+#: The loop and what it is made of know no concrete model, stage or data set.
+ENGINE = {"engine", "errors", "batch", "draws", "stages.base", "models.outputs"}
+ENGINE_ENTRY = {"engine/worker.py"}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path: Path) -> None:
+    relative = str(path.relative_to(PACKAGE))
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "adafocus" and len(parts) > 1:
+            target = parts[1]
+            if room(path) == "engine" and relative not in ENGINE_ENTRY:
+                assert {target, ".".join(parts[1:3])} & ENGINE, f"{relative} imports {name}"
+            elif room(path) in ALLOWED:
+                allowed = ALLOWED[room(path)] | {room(path)}
+                assert target in allowed or target == "__version__", f"{relative} imports {name}"
+        elif parts[0] in ONLY_IN:
+            assert relative in ONLY_IN[parts[0]], f"{relative} imports {name}"
+        elif name.startswith("torch.distributed") or name.startswith("torch.nn.parallel"):
+            assert room(path) == "engine", f"{relative} imports {name}"
+
+
+def test_the_rules_see_a_forbidden_import(tmp_path: Path) -> None:
+    file = tmp_path / "x.py"
+    file.write_text("from adafocus.models import heads\nimport av\n")
+    assert imports(file) == {"adafocus.models.heads", "av"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_rooms_stay_small(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno < 70, f"{path.name}:{node.lineno} {node.name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_print_no_cuda_calls(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            assert getattr(node.func, "id", "") != "print", f"{path.name}:{node.lineno}"
+            assert getattr(node.func, "attr", "") != "cuda", f"{path.name}:{node.lineno}"
