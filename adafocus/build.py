@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from adafocus.backbones import BACKBONES, imagenet_weights
+from adafocus.backbones import BACKBONES
 from adafocus.config import Config, DatasetConfig
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
@@ -24,6 +24,7 @@ from adafocus.models.recogniser import Recogniser
 from adafocus.stages.base import Stage, batch_norms
 from adafocus.stages.joint import JointStage
 from adafocus.stages.whole_frames import WholeFrames
+from adafocus.weights import imagenet_weights
 
 
 @dataclass

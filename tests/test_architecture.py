@@ -13,9 +13,10 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 ALLOWED = {
     "data": {"data", "errors", "batch", "draws"},
     "backbones": {"backbones", "errors", "weights"},
-    "policies": {"policies"},
-    "patches": set(),
-    "models": {"models", "backbones", "policies", "patches", "errors"},
+    "policies": {"policies", "precision"},
+    "patches": {"precision"},
+    "precision": set(),
+    "models": {"models", "precision", "backbones", "policies", "patches", "errors"},
     "stages": {"stages", "models", "policies", "patches", "batch", "draws"},
     "weights": {"errors"},
     "compare": {"errors"},

@@ -1,0 +1,26 @@
+"""Frames to features. A backbone is a module with
+
+- called with images (N, 3, H, W) it gives a map (N, width, h, w);
+- `width`: channels of that map;
+- `map_size(size)`: (h, w) for square images of `size`.
+
+It has no classification head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from adafocus.backbones.mobilenet import mobilenet_v2
+from adafocus.backbones.resnet import resnet18, resnet50
+from adafocus.backbones.tiny import tiny_focus, tiny_glance
+
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
+    "mobilenet_v2": mobilenet_v2,
+    "resnet18": resnet18,
+    "resnet50": resnet50,
+    "tiny_glance": tiny_glance,
+    "tiny_focus": tiny_focus,
+}

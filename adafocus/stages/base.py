@@ -71,7 +71,7 @@ class Stage(ABC):
 
     def costs(self, parts: dict[str, int]) -> dict[str, int]:
         """Multiply-adds a video of each variant, from those of the model's parts (see `engine.cost`)."""
-        return {self.variants[0]: sum(count for name, count in parts.items() if name != "auxiliary")}
+        return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
 
     def train(self) -> None:
         """Puts every part into the mode it trains in."""

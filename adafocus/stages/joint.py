@@ -99,9 +99,9 @@ class JointStage(Stage):
         return draws.to(batch.frames.device, non_blocking=True)
 
     def costs(self, parts: dict[str, int]) -> dict[str, int]:
-        looking = sum(count for name, count in parts.items() if name not in ("auxiliary", "policy"))
+        looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
         known = {"learned patch": looking + parts["policy"], "random patch": looking, "centre patch": looking}
-        known["glance alone"] = parts["glance"] + parts["auxiliary"] - parts.get("focus auxiliary", 0)
+        known["glance alone"] = parts["glance"] + parts["auxiliary glance"]
         return {name: known[name] for name in self.variants}
 
 

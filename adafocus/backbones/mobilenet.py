@@ -1,0 +1,29 @@
+"""MobileNetV2: torchvision's, under its key names, without the classification head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class MobileNetV2(nn.Module):
+    """torchvision's MobileNetV2 of width 1.0 up to the last 1x1 convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from torchvision.models import mobilenet_v2 as build  # slow to import, and not needed by the small nets
+
+        net = build()
+        self.layers = net.features
+        self.width: int = net.last_channel
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, 1280, ceil(H / 32), ceil(W / 32))."""
+        return self.layers(images)
+
+    @staticmethod
+    def map_size(size: int) -> tuple[int, int]:
+        return -(-size // 32), -(-size // 32)
+
+
+def mobilenet_v2() -> MobileNetV2:
+    return MobileNetV2()

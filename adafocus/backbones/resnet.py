@@ -1,0 +1,45 @@
+"""ResNets: torchvision's, under its key names, without the classification head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+
+
+class ResNet(nn.Module):
+    """torchvision's ResNet (stride in the 3x3 convolution) up to the last map; no `fc`, no pooling.
+
+    Args:
+        name: one of DEPTHS.
+    """
+
+    def __init__(self, name: str = "resnet50") -> None:
+        super().__init__()
+        import torchvision.models  # slow to import, and not needed by the small nets
+
+        if name not in DEPTHS:
+            raise ValueError(f"unknown ResNet {name!r}; choose one of {', '.join(DEPTHS)}")
+        net = getattr(torchvision.models, name)()
+        self.width: int = net.fc.in_features
+        for child in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
+            setattr(self, child, getattr(net, child))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, width, ceil(H / 32), ceil(W / 32))."""
+        x: Any = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    @staticmethod
+    def map_size(size: int) -> tuple[int, int]:
+        return -(-size // 32), -(-size // 32)
+
+
+def resnet18() -> ResNet:
+    return ResNet("resnet18")
+
+
+def resnet50() -> ResNet:
+    return ResNet("resnet50")

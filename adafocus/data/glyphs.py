@@ -1,0 +1,160 @@
+"""The default task: videos drawn at run time, in which only a small patch tells the class.
+
+A cluttered frame holds one warm-coloured glyph and a few cold-coloured ones of other classes. Every 2x2 block of a
+glyph's cells has exactly two cells of ink, so a view reduced to a quarter shows the same warm spot for every class: it
+tells where the glyph is, not which it is. A video is a pure function of (seed, split, index).
+
+Tasks:
+    where: the glyph drifts through all frames; one must look at the right place.
+    when: it is there in a few frames only; one must also look at the right time.
+    motion: a blank spot moves in one of several directions; no single frame tells the class, only their order does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from adafocus.draws import generator
+
+TASKS = ("where", "when", "motion")
+CELLS = 8  # cells of a glyph's side
+REDUCTION = 4  # glyphs sit on this grid of pixels: reduced by it (with 2-pixel cells) they all look alike
+_BLOCKS = np.array([  # the six 2x2 blocks with two cells of ink
+    [[1, 1], [0, 0]], [[0, 0], [1, 1]], [[1, 0], [1, 0]], [[0, 1], [0, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
+], dtype=np.uint8)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A drawn video: frames (T, H, W, 3) uint8, its class, and the truth that no network is told.
+
+    Attributes:
+        where: (T, 2) float32, top left corner (y, x) of the glyph in pixels.
+        visible: (T,) bool, the frames that show it.
+    """
+
+    frames: np.ndarray
+    label: int
+    where: np.ndarray
+    visible: np.ndarray
+
+
+def glyph_patterns(classes: int) -> np.ndarray:
+    """(classes, 8, 8) cells of 0 or 1. Class k is the same pattern for every seed and number of classes."""
+    patterns = []
+    for label in range(classes):
+        blocks = _BLOCKS[generator(0, "glyph", label).integers(len(_BLOCKS), size=(CELLS // 2, CELLS // 2))]
+        patterns.append(blocks.transpose(0, 2, 1, 3).reshape(CELLS, CELLS))
+    return np.stack(patterns)
+
+
+class GlyphVideos:
+    """Videos by index.
+
+    Args:
+        split: "train" or "val"; their videos have nothing in common.
+        size: how many videos.
+        frames: T.
+        frame_size: side of the square frames in pixels.
+        classes: 2 or more; in `motion`, directions evenly spread over the circle.
+        glyph_size: side of a glyph in pixels, a multiple of 8.
+        task: see the module.
+        visible: frames that show the glyph in `when` (default a quarter, at least one).
+        seed: of the run.
+        others: cold glyphs of other classes in every frame.
+    """
+
+    def __init__(
+        self, *, split: str, size: int, frames: int, frame_size: int = 96, classes: int = 10, glyph_size: int = 16,
+        task: str = "where", visible: int | None = None, seed: int = 0, others: int = 3,
+    ) -> None:
+        if task not in TASKS:
+            raise ValueError(f"dataset.task={task!r} is unknown; choose one of {', '.join(TASKS)}")
+        if glyph_size % CELLS or glyph_size >= frame_size:
+            raise ValueError(
+                f"dataset.glyph_size={glyph_size} must be a multiple of {CELLS} and smaller than the frame of {frame_size}"
+            )
+        if classes < 2:
+            raise ValueError(f"dataset.classes={classes} must be at least 2")
+        self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
+        self.classes, self.glyph_size, self.task, self.seed, self.others = classes, glyph_size, task, seed, others
+        self.visible = visible or max(1, frames // 4)
+        cells = glyph_patterns(classes)
+        self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
+        # Interpolates a coarse grid of colours to a frame: background = rows @ grid @ rows.T, a channel at a time.
+        place = np.linspace(0, 5, frame_size)
+        self._spread = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(6))).astype(np.float32)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def draw(self, index: int) -> Drawn:
+        """The video of an index in [0, size)."""
+        if not 0 <= index < self.size:
+            raise IndexError(f"video {index} of {self.size}")
+        rng = generator(self.seed, f"glyphs {self.split} {self.task}", index)
+        label = int(rng.integers(self.classes))
+        frames = self._background(rng)
+        for _ in range(self.others):
+            other = self._path(rng, 2.0)
+            self._put(frames, other, self.ink[rng.integers(self.classes)], _cold(rng), np.ones(self.frames, bool))
+        shown = np.ones(self.frames, bool)
+        if self.task == "when":
+            shown[:] = False
+            shown[rng.permutation(self.frames)[: self.visible]] = True
+        if self.task == "motion":
+            where = self._directed(rng, label)
+            ink = np.full((self.glyph_size, self.glyph_size), 0.5, np.float32)
+        else:
+            where, ink = self._path(rng, 2.0), self.ink[label]
+        self._put(frames, where, ink, _warm(rng), shown)
+        return Drawn(frames, label, where.astype(np.float32), shown)
+
+    def _background(self, rng: np.random.Generator) -> np.ndarray:
+        """Smooth colours with grain; grey enough that no part is as warm or as cold as a glyph."""
+        grid = 110 + 40 * rng.random((1, 6, 6), dtype=np.float32) + 20 * rng.random((3, 6, 6), dtype=np.float32)
+        smooth = (self._spread @ grid @ self._spread.T).transpose(1, 2, 0)
+        grain = rng.integers(-20, 21, size=(self.frames, self.frame_size, self.frame_size, 1), dtype=np.int16)
+        return (smooth.astype(np.int16) + grain).astype(np.uint8)
+
+    def _path(self, rng: np.random.Generator, speed: float) -> np.ndarray:
+        """(T, 2) whole pixels: a straight drift, reflected at the border."""
+        free = self.frame_size - self.glyph_size
+        start, velocity = rng.uniform(0, free, 2), rng.uniform(-speed, speed, 2)
+        place = start + velocity * np.arange(self.frames)[:, None]
+        return _on_grid(free - np.abs(free - np.mod(place, 2 * free)), free)
+
+    def _directed(self, rng: np.random.Generator, label: int) -> np.ndarray:
+        """(T, 2): a straight way in the direction of the class, somewhere in the frame, never leaving it."""
+        free = self.frame_size - self.glyph_size
+        angle = 2 * np.pi * label / self.classes
+        reach = 0.5 * free * np.array([np.sin(angle), np.cos(angle)])
+        way = np.linspace(0, 1, self.frames)[:, None] * reach
+        low, high = np.maximum(0, -reach), free - np.maximum(0, reach)
+        return _on_grid(rng.uniform(low, high) + way, free)
+
+    def _put(
+        self, frames: np.ndarray, where: np.ndarray, ink: np.ndarray, colours: np.ndarray, shown: np.ndarray
+    ) -> None:
+        """Draws a glyph of (paper, ink) colours into the frames that show it."""
+        picture = (colours[0] + ink[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+        side = self.glyph_size
+        for frame in np.flatnonzero(shown):
+            top, left = where[frame]
+            frames[frame, top : top + side, left : left + side] = picture
+
+
+def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
+    """Whole pixels, multiples of REDUCTION, in [0, free]."""
+    return (np.floor(np.minimum(place, free) / REDUCTION) * REDUCTION).astype(np.int64)
+
+
+def _warm(rng: np.random.Generator) -> np.ndarray:
+    """(2, 3) float32: colours of paper and ink."""
+    return np.array([[120, 10, 10], [250, 200, 60]], np.float32) + rng.uniform(-10, 5, (2, 3)).astype(np.float32)
+
+
+def _cold(rng: np.random.Generator) -> np.ndarray:
+    return np.array([[10, 20, 120], [60, 200, 250]], np.float32) + rng.uniform(-10, 5, (2, 3)).astype(np.float32)

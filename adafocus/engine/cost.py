@@ -1,0 +1,62 @@
+"""What a forward pass costs, counted on the real network without weights, data or device.
+
+Costs are multiply-adds, which the papers of this field print as "FLOPs". They are counted by torch's own counter on the
+meta device: convolutions, linear and recurrent layers, matrix products. BatchNorm, activations, pooling and resizing are
+not counted, by the seeds' convention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+PER_BLENDED_VALUE = 4  # multiply-adds of one bilinear output value
+
+
+@dataclass
+class Cost:
+    """Multiply-adds of one video.
+
+    Attributes:
+        parts: by part of the network, as its `parts` names them: glance, policy, focus, head ...; `crop` is the blending
+            of patches; `auxiliary ...` are heads that only training and controls need.
+        total: what our forward does for a prediction: everything but the auxiliary heads.
+        published: the same with the auxiliary heads and without the crop: the convention of the seeds' tables.
+    """
+
+    parts: dict[str, int]
+    total: int
+    published: int
+
+    def as_dict(self) -> dict[str, object]:
+        return {"parts": self.parts, "total": self.total, "published": self.published}
+
+
+def count(model: nn.Module, segments: int, frame_size: int) -> Cost:
+    """Counts a network on the meta device for one video of `segments` square frames.
+
+    `model.parts` maps names of parts to the submodules they consist of; `model.crop_values` (optional) is the number of
+    values that cropping computes a video.
+    """
+    frames = torch.empty(1, segments, 3, frame_size, frame_size, device="meta")
+    counter = FlopCounterMode(display=False, depth=None)
+    model.eval()
+    with torch.no_grad(), counter:
+        model(frames)
+    counts = counter.get_flop_counts()
+    root = type(model).__name__
+    parts = {
+        name: sum(sum(counts.get(f"{root}.{module}", {}).values()) for module in modules) // 2
+        for name, modules in model.parts.items()
+    }
+    everything = sum(counts["Global"].values()) // 2
+    if sum(parts.values()) != everything:
+        raise RuntimeError(f"{root}.parts names {sum(parts.values())} of {everything} multiply-adds")
+    auxiliary = sum(cost for name, cost in parts.items() if name.startswith("auxiliary"))
+    crop = PER_BLENDED_VALUE * getattr(model, "crop_values", 0)
+    if crop:
+        parts["crop"] = crop
+    return Cost(parts, everything - auxiliary + crop, everything)

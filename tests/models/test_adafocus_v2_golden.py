@@ -1,0 +1,100 @@
+"""AdaFocus V2 against the released program's figures, through official-looking checkpoint files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+
+from adafocus.backbones import BACKBONES
+from adafocus.batch import Batch
+from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.stages.joint import JointStage
+from adafocus.weights import fit, from_adafocus_v2, load_checkpoint, tensors
+
+TRAIN = "adafocus_v2_trainstep_actnet_p96_mbv2"
+
+
+def close(ours: torch.Tensor, golden: np.ndarray, tolerance: float, what: str) -> None:
+    deviation = np.abs(ours.detach().double().numpy() - golden).max() / np.abs(golden).max()
+    assert deviation < tolerance, f"{what}: {deviation:.2e}"
+
+
+def network(glance: str, *, classes: int, segments: int, patch: int, dropout: float = 0.2) -> AdaFocusV2:
+    return AdaFocusV2(
+        BACKBONES[glance](), BACKBONES["resnet50"](), num_classes=classes, segments=segments, patch_size=patch,
+        glance_size=96 if glance == "resnet50" else None, dropout=dropout, head_dropout=dropout,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("glance", ["mobilenet_v2", "resnet50"])
+def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
+    name = f"adafocus_v2_actnet_p128_{'mbv2' if glance == 'mobilenet_v2' else 'res50'}"
+    case = json.loads((shared / "golden" / name / "case.json").read_text())
+    golden = np.load(shared / "golden" / name / "outputs.npz")
+    model = network(glance, classes=200, segments=16, patch=128).eval()
+    torch.save({"state_dict": golden_weights.state(case["keys"])}, tmp_path / "official.pth.tar")
+    report = load_checkpoint(tmp_path / "official.pth.tar", model)
+    assert report.source == "official AdaFocus V2" and len(report.dropped) == 4
+    frames = golden_weights.frames(f"{name}/frames", (2, 48, 224, 224)).unflatten(1, (16, 3))
+    features = {}
+    model.focus.register_forward_hook(lambda _, __, out: features.update(focus=out.mean((-2, -1)).view(2, 16, -1)))
+    model.glance.register_forward_hook(lambda _, __, out: features.update(glance=out.mean((-2, -1)).view(2, 16, -1)))
+    with torch.no_grad():
+        output = model(frames)
+    assert output.frames[0].tolist() == golden["input_order"].tolist()
+    close(output.where, golden["actions"], 1e-4, "where")
+    for ours, theirs in (
+        (features["glance"], "global_feat"), (features["focus"], "local_feat"), (output.glance, "global_logits"),
+        (output.focus, "local_logits"), (output.steps, "step_logits"), (output.logits, "logits"),
+        (output.steps.max(-1).values, "step_max_logit"),
+    ):
+        close(ours, golden[theirs], 1e-4, theirs)
+    with torch.no_grad():
+        lean = model(frames, auxiliary=False)
+    assert lean.glance is None and torch.equal(lean.logits, output.logits)
+
+
+@pytest.mark.slow
+def test_training_step(shared: Path) -> None:
+    case = json.loads((shared / "golden" / TRAIN / "case.json").read_text())
+    golden = np.load(shared / "golden" / TRAIN / "outputs.npz")
+    model = network("mobilenet_v2", classes=20, segments=8, patch=96, dropout=0.0)
+    fit(model, from_adafocus_v2(tensors({"state_dict": golden_weights.state(case["keys"])})), "golden")
+    model.double()
+    frames = golden_weights.frames(f"{TRAIN}/frames", (2, 24, 224, 224)).unflatten(1, (8, 3)).double()
+    target = golden_weights.array(f"{TRAIN}/label", (2, 20)).argmax(1)
+    random_where = golden_weights.array(f"{TRAIN}/random_action", (16, 2)).double().sigmoid().view(2, 8, 2)
+    stage = JointStage(
+        model, lambda _: frames, seed=0, rates={"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
+    )
+    stage._where = lambda choice, batch: None if choice == "learned" else random_where
+    kept = {}
+
+    def keep_where(_module, _inputs, output) -> None:
+        output[0].retain_grad()
+        kept["where"] = output[0]
+
+    model.policy.register_forward_hook(keep_where)
+    stage.train()
+    clip = torch.zeros(2, 8, 1, 1, 3, dtype=torch.uint8)
+    result = stage.step(Batch(clip, target[:, None], torch.arange(2), 0, torch.ones(2, dtype=torch.bool)))
+    result.loss.backward()
+    terms = [result.metrics[f"loss_{a}_{b}"] for a in ("policy", "random") for b in ("steps", "glance", "focus")]
+    close(torch.stack(terms), golden["loss_terms"], 1e-5, "loss terms")
+    close(result.loss, golden["loss"], 1e-5, "loss")
+    close(kept["where"], golden["actions"], 1e-5, "where")
+    close(kept["where"].grad, golden["actions_grad"], 1e-5, "gradient of where")
+    norms = [
+        torch.cat([p.grad.flatten() for p in group.parameters]).norm() for group in stage.param_groups()
+    ]
+    close(torch.stack(norms), golden["grad_norms"], 1e-5, "gradient norms")
+    bn = {"policy_stn.encoder.1": model.policy.encoder[1], "local_CNN.bn1": model.focus.bn1}
+    assert [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus.bn1, model.classifier.norm)] == [
+        int(count) for count in golden["bn_counts"]
+    ] == [1, 2, 2]
