@@ -157,7 +157,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         imagenet_weights(focus, backbone.focus, backbone.weights)
     method = config.method
     if method.name == "recogniser":
-        return Recogniser(focus, num_classes=num_classes, segments=config.segments.glance, dropout=method.head_dropout)
+        return Recogniser(focus, num_classes=num_classes, segments=config.segments.glance, dropout=config.schedule.head_dropout)
     if method.name != "adafocus_v2":
         raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
     glance = _backbone(backbone.glance, backbone.glance_channels)
@@ -166,8 +166,8 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
     return AdaFocusV2(
         glance, focus, num_classes=num_classes, segments=config.segments.glance, patch_size=config.patch.size,
         frame_size=config.dataset.frame_size, glance_size=backbone.glance_size, glance_resize=backbone.glance_resize,
-        policy_hidden=method.policy_hidden, classifier_width=method.classifier_width, dropout=method.dropout,
-        head_dropout=method.head_dropout, order=method.order,
+        policy_hidden=backbone.policy_hidden, classifier_width=backbone.classifier_width,
+        dropout=config.schedule.dropout, head_dropout=config.schedule.head_dropout, order=method.order,
     )
 
 

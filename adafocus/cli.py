@@ -57,11 +57,10 @@ def prepare(argv: list[str]) -> int:
     check.add_argument("--output", type=Path, default=None, help="where to write (default: the folder itself)")
     check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     check.add_argument("--timeout", type=float, default=60.0, help="seconds that one file may take")
-    check.add_argument("--reader", default="auto", help="auto, decord, pyav or torchcodec")
     options = parser.parse_args(argv)
     from adafocus.data.prepare import check_folder, write_report
 
-    results = check_folder(options.root, workers=options.workers, timeout=options.timeout, reader=options.reader)
+    results = check_folder(options.root, workers=options.workers, timeout=options.timeout)
     folder = options.output or options.root
     write_report(results, folder)
     bad = [result for result in results if not result.ok]
@@ -140,6 +139,7 @@ def _register(arguments: list[str]) -> None:
     ConfigStore.instance().store(name="schema", node=Config)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     shared = naming.shared_keys(overrides)
+    OmegaConf.register_new_resolver("div", lambda whole, part: int(whole) // int(part), replace=True)
     OmegaConf.register_new_resolver("run_name", lambda name, typed: name or naming.folder_name(list(typed)), replace=True)
     OmegaConf.register_new_resolver(
         "job_name", lambda typed: naming.folder_name(list(typed), without=shared), replace=True

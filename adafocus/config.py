@@ -74,6 +74,8 @@ class BackboneConfig:
     glance_resize: str = "aligned"  # aligned (the released code's) | area (antialiased)
     glance_channels: list[int] = field(default_factory=list)  # tiny nets
     focus_channels: list[int] = field(default_factory=list)
+    policy_hidden: int = 2048  # width of the policy on top
+    classifier_width: int = 4096  # and of the classifier
 
 
 @dataclass
@@ -93,10 +95,6 @@ class MethodConfig:
     name: str = MISSING  # adafocus_v2 | recogniser
     where: str = "learned"  # learned | random | centre: who chooses the patch, in training and evaluation
     order: str = "coarse_to_fine"  # coarse_to_fine | temporal
-    policy_hidden: int = 2048
-    classifier_width: int = 4096
-    dropout: float = 0.2  # of the classifier
-    head_dropout: float = 0.2  # of the auxiliary heads; of the recogniser's only head
 
 
 @dataclass
@@ -125,6 +123,8 @@ class ScheduleConfig:
     scaling: str = "linear"  # linear | none
     accumulate: int = 1
     clip: float | None = None
+    dropout: float = 0.0  # of the classifier
+    head_dropout: float = 0.0  # of the auxiliary heads; of the recogniser's only head
     freeze_norm: bool = False
     evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...
     evaluate_last: int = 1  # and after each of the last so many
@@ -273,10 +273,11 @@ def _check_numbers(config: Config) -> None:
         "dataset.glyph_size": dataset.glyph_size, "dataset.classes": dataset.classes,
         "dataset.decode_short_side": dataset.decode_short_side, "dataset.short_side": dataset.short_side,
         "backbone.glance_size": config.backbone.glance_size, "loader.timeout": config.loader.timeout,
-        "method.policy_hidden": config.method.policy_hidden, "method.classifier_width": config.method.classifier_width,
+        "backbone.policy_hidden": config.backbone.policy_hidden,
+        "backbone.classifier_width": config.backbone.classifier_width,
     })
     _fraction({
-        "method.dropout": config.method.dropout, "method.head_dropout": config.method.head_dropout,
+        "schedule.dropout": schedule.dropout, "schedule.head_dropout": schedule.head_dropout,
         "dataset.max_bad_fraction": dataset.max_bad_fraction, "dataset.hold_out": dataset.hold_out,
     })
     if config.loader.workers < 0:

@@ -1,0 +1,321 @@
+"""Video files to frames, and always the right frames: the only importer of a decoder.
+
+The index of a frame is its place in presentation order, as a sequential decode of the first video stream gives it,
+upright as a player shows it, without the hidden pre-roll of cut files. decord's random access is fast and silently wrong
+on many files (open GOPs, MPEG-4 with B frames, AVI, TS, stream-copied cuts), so a file's packets are inspected first,
+without decoding, and everything that is not known to be safe is read in order by PyAV.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+
+from adafocus.data.transforms import resize, short_side_size
+from adafocus.errors import UserError
+
+READERS = ("decord", "pyav", "torchcodec")
+#: Containers, codecs and pixel formats in which decord's random access was compared with a sequential decode.
+_SAFE_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm"))
+_SAFE_CODECS = frozenset(("h264", "hevc", "vp8", "vp9", "mpeg4"))
+_SAFE_PIXELS = frozenset(("yuv420p",))
+#: Output widths at which decord 0.6 fails.
+_DECORD_WIDTHS = frozenset((8, 12, 16, 24, 48, 72))
+
+
+class VideoError(Exception):
+    """A video that cannot be read: one line with path and reason. Never a defect of ours, and never fatal to a run."""
+
+
+@cache
+def installed_readers() -> tuple[str, ...]:
+    """Names of the readers that load on this machine."""
+    found = []
+    for name, module in (("decord", "decord"), ("pyav", "av")):
+        if importlib.util.find_spec(module) is not None:
+            found.append(name)
+    if importlib.util.find_spec("torchcodec") is not None:
+        try:  # it imports only beside the right torch and FFmpeg libraries
+            importlib.import_module("torchcodec.decoders")
+        except (RuntimeError, ImportError, OSError):
+            return tuple(found)
+        found.append("torchcodec")
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """What the packets of a file say, without decoding.
+
+    Attributes:
+        frames: packets that will be shown; equals the decodable frames of an undamaged file.
+        height, width: upright.
+        turns: quarter turns anticlockwise from the stored to the upright picture.
+        doubt: why random access or the packet count cannot be trusted; empty where both can.
+        counted: whether `frames` is sure without decoding.
+    """
+
+    frames: int
+    height: int
+    width: int
+    turns: int
+    fps: float
+    doubt: str
+    counted: bool
+
+
+def _inspect(path: Path) -> _Layout:
+    import av
+
+    with av.open(str(path)) as container:
+        if not container.streams.video:
+            raise VideoError(f"{path}: no video stream in it")
+        stream = container.streams.video[0]
+        shown, hidden, stamps, last_key, open_gop, reordered = 0, 0, set(), None, False, False
+        last_stamp = None
+        for packet in container.demux(stream):
+            if packet.size == 0:
+                continue
+            if packet.is_discard:
+                hidden += 1
+                continue
+            shown += 1
+            stamp = packet.pts
+            stamps.add(stamp)
+            if stamp is not None:
+                open_gop |= last_key is not None and stamp < last_key
+                reordered |= last_stamp is not None and stamp < last_stamp
+                last_key = stamp if packet.is_keyframe else last_key
+                last_stamp = stamp
+        codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
+        streams, promised = len(container.streams.video), stream.frames
+        height, width = stream.codec_context.height, stream.codec_context.width
+        rate = float(stream.average_rate or 0)
+        # The rotation is known from the first decoded picture only.
+        container.seek(0)
+        first = next(container.decode(stream), None)
+    if first is None or not shown or not height:
+        raise VideoError(f"{path}: no frame can be decoded")
+    if promised > shown + hidden and path.suffix.lower() in (".mp4", ".m4v", ".mov"):
+        raise VideoError(f"{path}: truncated: its header promises {promised} frames, {shown + hidden} are there")
+    whole_stamps = None not in stamps and len(stamps) == shown
+    doubts = {
+        "container": path.suffix.lower() not in _SAFE_SUFFIXES,
+        "codec": codec not in _SAFE_CODECS or (codec == "mpeg4" and reordered),
+        "pixel format": pixels not in _SAFE_PIXELS or bool(first.interlaced_frame),
+        "odd size": height % 2 == 1 or width % 2 == 1,
+        "several video streams": streams != 1,
+        "hidden frames": hidden > 0 or (min(stamps) < 0 if whole_stamps else True),
+        "open GOP": open_gop,
+        "time stamps": not whole_stamps,
+    }
+    turns = (int(first.rotation) // 90) % 4
+    if turns % 2:
+        height, width = width, height
+    doubt = ", ".join(name for name, found in doubts.items() if found)
+    sure = path.suffix.lower() in _SAFE_SUFFIXES and whole_stamps and not hidden
+    return _Layout(shown, height, width, turns, rate, doubt, sure)
+
+
+class Video:
+    """An open video: `num_frames`, `height` and `width` (upright), `fps`, `reader`, and `read`. A context manager."""
+
+    reader: str
+
+    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+        self.path, self._layout, self.timeout = path, layout, timeout
+        self.num_frames, self.height, self.width, self.fps = layout.frames, layout.height, layout.width, layout.fps
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the decoder."""
+
+    def read(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
+        """Frames by index: (N, H, W, 3) uint8, RGB.
+
+        Args:
+            indices: each in [0, num_frames), in any order, repeated or not.
+            short_side: the shorter side is reduced to this many pixels (never enlarged), the longer one in proportion.
+
+        Raises:
+            VideoError: an index beyond the end, damage, or the time limit.
+        """
+        wanted = np.asarray(indices, np.int64)
+        if len(wanted) and not (0 <= wanted.min() and wanted.max() < self.num_frames):
+            raise VideoError(f"{self.path}: frames {wanted.min()}..{wanted.max()} asked for, it has {self.num_frames}")
+        size = self.height, self.width
+        if short_side is not None and short_side < min(size):
+            size = short_side_size(*size, short_side)
+        if not len(wanted):
+            return np.empty((0, *size, 3), np.uint8)
+        order, place = np.unique(wanted, return_inverse=True)
+        try:
+            frames = self._read_sorted(order, *size)
+        except VideoError:
+            raise
+        except Exception as error:  # every decoder has its own exceptions; decord's are plain Exceptions
+            raise VideoError(f"{self.path}: cannot be decoded ({_reason(error)})") from error
+        if frames.shape[1:3] != size:
+            frames = resize(torch.from_numpy(frames), *size).numpy()
+        return frames if len(order) == len(wanted) and (place[:-1] < place[1:]).all() else frames[place]
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Frames of ascending indices, at this size or at the stored one."""
+        raise NotImplementedError
+
+
+class _Decord(Video):
+    reader = "decord"
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        import decord
+
+        decord.logging.set_level(decord.logging.QUIET)
+        reduced = {} if width in _DECORD_WIDTHS or height == self.height else {"width": width, "height": height}
+        decoder = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1, **reduced)
+        if len(decoder) != self.num_frames:
+            raise VideoError(f"{self.path}: decord counts {len(decoder)} frames, the packets are {self.num_frames}")
+        return decoder.get_batch(order.tolist()).asnumpy()
+
+
+class _Auto(_Decord):
+    """decord, and PyAV in order for a file that decord gives up on (it is slower, and the last word)."""
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        try:
+            return super()._read_sorted(order, height, width)
+        except Exception:  # decord raises plain Exceptions; if the file is to blame, PyAV says so
+            self.reader = _Sequential.reader
+            return _Sequential(self.path, self._layout, self.timeout)._read_sorted(order, height, width)
+
+
+class _Sequential(Video):
+    """PyAV, frame after frame; only wanted frames are converted to RGB."""
+
+    reader = "pyav"
+
+    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+        super().__init__(path, layout, timeout)
+        if not layout.counted:
+            self.num_frames = sum(1 for _ in self.decode())
+            if not self.num_frames:
+                raise VideoError(f"{path}: no frame can be decoded")
+
+    def decode(self) -> Iterator[Any]:
+        """All frames in order, as the decoder's own objects."""
+        import av
+
+        deadline = None if self.timeout is None else time.monotonic() + self.timeout
+        with av.open(str(self.path)) as container:
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"
+            for frame in container.decode(stream):
+                if deadline is not None and time.monotonic() > deadline:
+                    raise VideoError(f"{self.path}: decoding takes longer than {self.timeout:g} s")
+                yield frame
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        turns = self._layout.turns
+        stored = (width, height) if turns % 2 else (height, width)
+        frames = np.empty((len(order), height, width, 3), np.uint8)
+        wanted, position = iter(order.tolist()), 0
+        target = next(wanted)
+        for number, frame in enumerate(self.decode()):
+            if number != target:
+                continue
+            # Without a size the conversion is FFmpeg's plain one, equal to the bit in every reader.
+            fits = (frame.height, frame.width) == stored
+            reduced = {} if fits else {"height": stored[0], "width": stored[1], "interpolation": "BICUBIC"}
+            image = frame.to_ndarray(format="rgb24", **reduced)
+            frames[position] = np.rot90(image, turns)
+            position += 1
+            target = next(wanted, None)
+            if target is None:
+                return frames
+        raise VideoError(f"{self.path}: ends after fewer frames than its packets promise ({self.num_frames})")
+
+
+class _TorchCodec(Video):
+    reader = "torchcodec"
+
+    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+        super().__init__(path, layout, timeout)
+        from torchcodec.decoders import VideoDecoder
+
+        self._decoder = VideoDecoder(
+            str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+        )
+        self.num_frames = len(self._decoder)
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        return self._decoder.get_frames_at(indices=order.tolist()).data.numpy()
+
+
+_CLASSES = {"decord": _Decord, "pyav": _Sequential, "torchcodec": _TorchCodec}
+
+
+def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video:
+    """Opens a video file.
+
+    Args:
+        path: the file.
+        reader: "auto" (decord where its random access is right, PyAV in order elsewhere), or one reader for all files.
+        timeout: seconds that a sequential decode may take.
+
+    Raises:
+        VideoError: it is no readable video.
+        UserError: the reader is unknown or not installed.
+    """
+    path = Path(path)
+    if reader != "auto" and reader not in installed_readers():
+        raise UserError(f"reader {reader!r} is not installed; choose auto or one of {', '.join(installed_readers())}")
+    if not path.is_file():
+        raise VideoError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    if not path.stat().st_size:
+        raise VideoError(f"{path}: the file is empty")
+    try:
+        layout = _inspect(path)
+        if reader != "auto":
+            return _CLASSES[reader](path, layout, timeout)
+        safe = not layout.doubt and "decord" in installed_readers()
+        return (_Auto if safe else _Sequential)(path, layout, timeout)
+    except VideoError:
+        raise
+    except Exception as error:  # every decoder has its own exceptions; decord's are plain Exceptions
+        raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
+
+
+def read_frames(
+    path: str | Path, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, reader: str = "auto"
+) -> np.ndarray:
+    """Opens a video, reads frames, closes it; see `open_video` and `Video.read`."""
+    with open_video(path, reader) as video:
+        return video.read(indices, short_side)
+
+
+def decode_all(path: str | Path) -> int:
+    """Decodes every frame in order, keeps none, and returns their number; VideoError at the first that fails."""
+    with open_video(path, "pyav") as video:
+        try:
+            return sum(1 for _ in video.decode())
+        except Exception as error:  # see open_video
+            raise VideoError(f"{path}: damaged ({_reason(error)})") from error
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
