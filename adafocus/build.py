@@ -62,7 +62,7 @@ def _glyphs(config: Config) -> Data:
         for name, videos in (("train", splits["train"]), ("evaluate", splits["val"]))
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
-    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos, {config.segments.glance} frames of {dataset.frame_size}"
+    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
     clips = {name: GlyphClips(videos) for name, videos in splits.items()}
     return Data(clips["train"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol)
 

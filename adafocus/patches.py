@@ -42,7 +42,9 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         free = where.new_tensor([height - size, width - size], dtype=dtype)
         corner = where.to(dtype) * free
         # The last whole corner must leave one more row and column to blend with, unless there is no freedom at all.
-        whole = torch.minimum(corner.detach().floor(), (free - 1).clamp(min=0)).clamp(min=0)
+        # A diverged policy gives NaN: cut anywhere, and let the NaN in the fractions reach the loss, where it is reported.
+        floor = corner.detach().floor().nan_to_num(0.0)
+        whole = torch.minimum(floor, (free - 1).clamp(min=0)).clamp(min=0)
         down, across = (corner - whole).view(-1, 2, 1, 1, 1).unbind(1)
         source = _slices(frames.detach(), whole.long(), size + 1)
         source = source.to(dtype)

@@ -72,10 +72,10 @@ class View:
     decode_short_side: int | None = None
 
     def protocol(self) -> str:
-        """One line that says how a score was measured."""
+        """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
         decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
         rule = self.short.replace("_", " ")
-        return f"{self.segments} uniform frames ({rule}), 1 clip, centre {self.size} of {self.short_side}{decoded}"
+        return f"uniform frames ({rule}), 1 clip, centre {self.size} of {self.short_side}{decoded}"
 
 
 class VideoClips:

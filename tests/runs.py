@@ -1,0 +1,52 @@
+"""Real runs in processes of their own, small enough for tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+#: A run of a few seconds; tests add to it or override it.
+SMALL = {
+    "dataset.train_videos": "48", "dataset.val_videos": "13", "dataset.frame_size": "32", "dataset.glyph_size": "8",
+    "patch.size": "16", "schedule.epochs": "3", "schedule.batch": "8", "schedule.base_batch": "8",
+    "schedule.evaluate_every": "1", "loader.workers": "0", "output.log_every": "1", "output.tensorboard": "false",
+    "device": "cpu",
+}
+
+
+def arguments(**changes: str) -> list[str]:
+    """Overrides of the small run; `a__b` stands for `a.b`."""
+    merged = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    return [f"{key}={value}" for key, value in merged.items()]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def start(cwd: Path, *typed: str) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "run.py"), *typed]
+    return subprocess.Popen(
+        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def run(cwd: Path, *typed: str, expect: int = 0) -> str:
+    """Runs to the end and returns what was printed."""
+    process = start(cwd, *typed)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == expect, output
+    return output
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def summary(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "summary.json").read_text())
