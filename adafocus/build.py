@@ -87,6 +87,7 @@ def _files(config: Config) -> Data:
     shared = {
         "view": view, "seed": config.seed, "template": dataset.frame_template, "reader": dataset.reader,
         "timeout": dataset.video_timeout,
+        "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
     }
     known_bad = {path: "named by dataset.bad_list" for path in val.bad} | {path: "no such file" for path in val.missing}
     return Data(
@@ -146,6 +147,7 @@ def _view(config: Config, classes: list[str]) -> View:
         short_side=dataset.short_side or dataset.frame_size * 256 // 224, short=dataset.short_videos, flip=dataset.flip,
         flip_labels=annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None,
         scales=tuple(dataset.crop_scales), decode_short_side=dataset.decode_short_side,
+        stretch=dataset.fit == "stretch",
     )
 
 

@@ -48,8 +48,10 @@ class DatasetConfig:
     reader: str = "auto"  # auto | decord | pyav | torchcodec
     decode_short_side: int | None = None  # decode at this short side; None: as stored
     video_timeout: float = 60.0  # seconds one video may take
+    cache_megabytes: int = 0  # memory for decoded training videos, shared by the loader's processes; as much again for evaluation
     # clips
     frame_size: int = 224
+    fit: str = "crop"  # crop | stretch: how a frame becomes a square
     short_side: int | None = None  # evaluation: resize to this before the centre crop; None: frame_size * 256 // 224
     short_videos: str = "repeat_last"  # repeat_last | first_frame
     crop_scales: list[float] = field(default_factory=lambda: [1.0, 0.875, 0.75, 0.66])
@@ -244,6 +246,7 @@ def _check_words(config: Config) -> None:
     _one_of("dataset.metric", config.dataset.metric, ("top1", "map"))
     _one_of("dataset.reader", config.dataset.reader, ("auto", "decord", "pyav", "torchcodec"))
     _one_of("dataset.short_videos", config.dataset.short_videos, ("repeat_last", "first_frame"))
+    _one_of("dataset.fit", config.dataset.fit, ("crop", "stretch"))
     _one_of("dataset.task", config.dataset.task, ("where", "when", "motion"))
     _one_of("method.where", config.method.where, ("learned", "random", "centre"))
     _one_of("method.order", config.method.order, ("coarse_to_fine", "temporal"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.frames import FrameFolder
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.sampling import segment_frames
-from adafocus.data.transforms import CROP_SCALES, centre_view, train_view
+from adafocus.data.transforms import CROP_SCALES, centre_view, resize, short_side_size, train_view
 from adafocus.data.video import VideoError, open_video
 from adafocus.draws import generator
 
@@ -59,6 +59,7 @@ class View:
         flip: probability of a mirrored training clip.
         flip_labels: class ids that a mirror exchanges.
         scales: of the training crop.
+        stretch: whole frames are stretched to the square, instead of cropped to it; training crops keep to the frame's shape.
         decode_short_side: decode at this short side (None: as stored).
     """
 
@@ -69,13 +70,51 @@ class View:
     flip: float = 0.5
     flip_labels: Mapping[int, int] | None = None
     scales: tuple[float, ...] = CROP_SCALES
+    stretch: bool = False
     decode_short_side: int | None = None
 
     def protocol(self) -> str:
         """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
         decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
         rule = self.short.replace("_", " ")
-        return f"uniform frames ({rule}), 1 clip, centre {self.size} of {self.short_side}{decoded}"
+        view = f"whole frame stretched to {self.size}" if self.stretch else f"centre {self.size} of {self.short_side}"
+        return f"uniform frames ({rule}), 1 clip, {view}{decoded}"
+
+    def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
+        return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
+
+    def evaluation(self, frames: Tensor) -> Tensor:
+        if self.stretch:
+            return resize(frames, self.size, self.size).contiguous()
+        return centre_view(frames, self.size, self.short_side)
+
+
+class FrameCache:
+    """All frames of the videos that were read first, until a number of bytes is full. Later epochs need no decoder.
+
+    Nothing is ever evicted: a shuffled epoch asks for every video once, so whatever would be evicted is asked for again.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.used = limit, 0
+        self._videos: dict[str, np.ndarray] = {}
+
+    def read(self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None) -> np.ndarray:
+        """Frames that `choose` names of a video, from memory or from the reader that `opened` gives."""
+        frames = self._videos.get(path)
+        if frames is not None:
+            return frames[choose(len(frames))]
+        with opened() as video:
+            height, width = video.height, video.width
+            if short_side is not None and short_side < min(height, width):
+                height, width = short_side_size(height, width, short_side)
+            size = video.num_frames * height * width * 3
+            if self.used + size > self.limit:
+                return video.read(choose(video.num_frames), short_side)
+            frames = video.read(range(video.num_frames), short_side)
+        self._videos[path] = frames
+        self.used += size
+        return frames[choose(len(frames))]
 
 
 class VideoClips:
@@ -93,11 +132,13 @@ class VideoClips:
         reader: of video files: auto, decord, pyav or torchcodec.
         known_bad: paths that are not worth a try (missing, or named by an earlier check).
         timeout: seconds that one video may take to decode.
+        cache_bytes: memory for decoded videos, in each loader process.
     """
 
     def __init__(
         self, records: Sequence[Record], root: Path, view: View, *, seed: int, template: str | None = None,
         reader: str = "auto", known_bad: Mapping[str, str] | None = None, timeout: float | None = 60.0,
+        cache_bytes: int = 0,
     ) -> None:
         self.records = list(records)
         self.root = root
@@ -107,6 +148,7 @@ class VideoClips:
         self.reader = reader
         self.known_bad = dict(known_bad or {})
         self.timeout = timeout
+        self.cache = FrameCache(cache_bytes)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -134,8 +176,7 @@ class VideoClips:
         flip = bool(rng.random() < self.view.flip)
         if flip and self.view.flip_labels:
             labels = [self.view.flip_labels.get(label, label) for label in labels]
-        clip = train_view(frames, self.view.size, rng, flip=flip, scales=self.view.scales)
-        return Item(clip, pad_labels(labels), index, epoch, bad)
+        return Item(self.view.training(frames, rng, flip=flip), pad_labels(labels), index, epoch, bad)
 
     def _evaluation_item(self, index: int) -> Item:
         record = self.records[index]
@@ -143,9 +184,7 @@ class VideoClips:
             frames = self._read(record, lambda count: self._indices(count, None))
         except VideoError as error:
             return Item(None, pad_labels(record.labels), index, EVALUATION, [BadVideo(index, record.path, str(error))])
-        return Item(
-            centre_view(frames, self.view.size, self.view.short_side), pad_labels(record.labels), index, EVALUATION, []
-        )
+        return Item(self.view.evaluation(frames), pad_labels(record.labels), index, EVALUATION, [])
 
     def _indices(self, num_frames: int, rng: np.random.Generator | None) -> np.ndarray:
         return segment_frames(num_frames, self.view.segments, short=self.view.short, rng=rng)
@@ -154,12 +193,13 @@ class VideoClips:
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
         path = self.root / record.path
-        if self.template is None:
-            opened = open_video(path, reader=self.reader, timeout=self.timeout)
-        else:
-            opened = FrameFolder(path, template=self.template, num_frames=record.num_frames)
-        with opened as video:
-            return torch.from_numpy(video.read(choose(video.num_frames), short_side=self.view.decode_short_side))
+
+        def opened() -> Any:
+            if self.template is None:
+                return open_video(path, reader=self.reader, timeout=self.timeout)
+            return FrameFolder(path, template=self.template, num_frames=record.num_frames)
+
+        return torch.from_numpy(self.cache.read(record.path, opened, choose, self.view.decode_short_side))
 
 
 class GlyphClips:

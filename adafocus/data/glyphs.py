@@ -42,23 +42,12 @@ class Drawn:
 
 
 def glyph_patterns(classes: int) -> np.ndarray:
-    """(classes, 8, 8) cells of 0 or 1: the patterns are the same for every seed.
-
-    Each quarter of a glyph has a few textures of its own (two, up to 16 classes); the class is the four digits of which
-    texture each quarter shows. So a patch that holds half a glyph knows half, and every pixel nearer to it tells more.
-    """
-    digits = int(np.ceil(classes ** 0.25 - 1e-9))
-    half = CELLS // 2
-    textures = np.empty((4, digits, half, half), np.uint8)
-    for quarter in range(4):
-        for digit in range(digits):
-            blocks = _BLOCKS[generator(0, "glyph", quarter, digit).integers(len(_BLOCKS), size=(half // 2, half // 2))]
-            textures[quarter, digit] = blocks.transpose(0, 2, 1, 3).reshape(half, half)
-    patterns = np.empty((classes, CELLS, CELLS), np.uint8)
+    """(classes, 8, 8) cells of 0 or 1. Class k is the same pattern for every seed and number of classes."""
+    patterns = []
     for label in range(classes):
-        a, b, c, d = (textures[quarter, label // digits**quarter % digits] for quarter in range(4))
-        patterns[label] = np.block([[a, b], [c, d]])
-    return patterns
+        blocks = _BLOCKS[generator(0, "glyph", label).integers(len(_BLOCKS), size=(CELLS // 2, CELLS // 2))]
+        patterns.append(blocks.transpose(0, 2, 1, 3).reshape(CELLS, CELLS))
+    return np.stack(patterns)
 
 
 class GlyphVideos:

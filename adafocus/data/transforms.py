@@ -47,6 +47,13 @@ def multi_scale_box(
     return Box(along * down, across * right, crop_height, crop_width)
 
 
+def stretched_box(height: int, width: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES) -> Box:
+    """A crop whose sides are each one of `scales` of the frame's own, at a uniform place: for clips that keep whole frames."""
+    crop_height, crop_width = (round(side * scales[int(rng.integers(len(scales)))]) for side in (height, width))
+    top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
+    return Box(top, left, crop_height, crop_width)
+
+
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
     """(height, width) when the shorter side becomes `short_side` and the longer is truncated to whole pixels."""
     if height <= width:
@@ -66,10 +73,12 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def train_view(
-    frames: Tensor, size: int, rng: np.random.Generator, *, flip: bool, scales: Sequence[float] = CROP_SCALES
+    frames: Tensor, size: int, rng: np.random.Generator, *, flip: bool, scales: Sequence[float] = CROP_SCALES,
+    stretch: bool = False,
 ) -> Tensor:
-    """Multi-scale crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, 3) uint8, contiguous."""
-    box = multi_scale_box(frames.shape[1], frames.shape[2], size, rng, scales)
+    """Random crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, 3) uint8, contiguous."""
+    height, width = frames.shape[1:3]
+    box = stretched_box(height, width, rng, scales) if stretch else multi_scale_box(height, width, size, rng, scales)
     cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
     view = resize(cropped, size, size)
     return (view.flip(2) if flip else view).contiguous()

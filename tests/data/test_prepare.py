@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numbered
+import pytest
+
+from adafocus.cli import main
+from adafocus.data import prepare
+from adafocus.data.annotations import read_bad_list
+from adafocus.errors import UserError
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for name in ("run", "walk"):
+        (tmp_path / name).mkdir()
+        numbered.write(tmp_path / name / "good one.mp4", 10)
+    (tmp_path / "run/page.mp4").write_text("<html>")
+    return tmp_path
+
+
+def test_every_file_is_decoded_once_and_bad_ones_are_named(root: Path) -> None:
+    results = prepare.check_folder(root, workers=2)
+    assert [(result.path, result.ok, result.num_frames) for result in results] == [
+        ("run/good one.mp4", True, 10), ("run/page.mp4", False, 0), ("walk/good one.mp4", True, 10),
+    ]
+    prepare.write_report(results, root / "report")
+    assert read_bad_list(root / "report/bad.txt") == {"run/page.mp4"}
+    assert json.loads((root / "report/check.json").read_text())["bad"] == 1
+
+
+def test_lists_are_compared_with_what_decodes(root: Path) -> None:
+    (root / "train.txt").write_text("run/good one.mp4 12 0\ngone.mp4 5 1\n")
+    good, gone = prepare.check_folder(root)
+    assert good.ok and good.reason == "10 frames decode, the list says 12"
+    assert not gone.ok and "no such file" in gone.reason
+
+
+def _stuck(path) -> int:
+    time.sleep(60)
+    return 0
+
+
+def _crash(path) -> int:
+    import os
+
+    os._exit(7)
+
+
+@pytest.mark.parametrize(("decoder", "says"), [(_stuck, "not decoded within 0.5 s"), (_crash, "exit status 7")])
+def test_a_file_that_hangs_or_kills_its_decoder_harms_no_other(root: Path, monkeypatch, decoder, says: str) -> None:
+    monkeypatch.setattr(prepare, "decode_all", decoder)
+    results = prepare.check_files([("a", None), ("b", None)], root, workers=2, timeout=0.5)
+    assert all(not result.ok and says in result.reason for result in results)
+
+
+def test_the_command_says_what_is_bad(root: Path, capsys) -> None:
+    assert main(["prepare", "check", str(root), "--workers", "1"]) == 1
+    printed = capsys.readouterr().out
+    assert "bad: run/page.mp4" in printed and "3 files, 1 bad" in printed
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="class folders"):
+        prepare.check_folder(tmp_path)

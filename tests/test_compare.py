@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from adafocus.compare import compare, find_runs, main, pareto, to_csv, to_markdown, to_text, write_comparison
+from adafocus.errors import UserError
+
+
+def make(
+    folder: Path, *, patch: int = 96, seed: int = 0, score: float = 50.0, cost: int = 10**9, state: str = "finished",
+    error: str | None = None, protocol: str = "one crop", **config,
+) -> Path:
+    folder.mkdir(parents=True)
+    write = lambda name, value: (folder / f"{name}.json").write_text(json.dumps(value))  # noqa: E731
+    write("status", {"state": state, "step": 1, "steps": 2, "error": error, "time": ""})
+    write("config", {"patch": {"size": patch}, "seed": seed, "devices": seed + 1, "name": folder.name, **config})
+    write("choices", {"patch": str(patch), "dataset": "glyphs"})
+    if state == "finished":
+        write("summary", {
+            "state": "finished", "metric": "top1", "protocol": protocol, "score": score, "cost": {"total": cost},
+            "rows": [{"name": "learned patch", "score": score, "cost": cost}, {"name": "random patch", "score": 20.0, "cost": cost // 2}],
+            "parameters": 1234, "seconds": {"train": 60.0}, "seed": seed,
+            "data": {"evaluate": {"found": 9, "expected": 10, "unreadable": 1}},
+        })
+    return folder
+
+
+def test_seeds_are_averaged_and_only_what_differs_is_a_column(tmp_path: Path) -> None:
+    for seed, score in enumerate((50.0, 53.0, 56.0)):
+        make(tmp_path / f"a{seed}", seed=seed, score=score)
+    make(tmp_path / "b", patch=128, score=60.0, cost=2 * 10**9)
+    table = compare(find_runs([tmp_path]))
+    assert table.columns == ["patch"]
+    small, large = table.rows
+    assert (small.choices, small.mean, small.deviation) == ({"patch": "96"}, 53.0, 3.0)
+    assert large.deviation is None and large.mean == 60.0
+    assert "53.00 ± 3.00" in to_text(table) and "9/10, 1 unreadable" in to_text(table)
+
+
+def test_leaves_that_repeat_a_choice_are_left_out_and_others_kept(tmp_path: Path) -> None:
+    for number, (patch, rate) in enumerate(((96, 1), (128, 1), (96, 2), (128, 2))):
+        make(tmp_path / str(number), patch=patch, schedule={"rate": rate, "double": 2 * rate})
+    assert sorted(compare(find_runs([tmp_path])).columns) == ["patch", "schedule.rate"]
+
+
+def test_unfinished_and_damaged_runs_are_listed_not_averaged(tmp_path: Path) -> None:
+    make(tmp_path / "good")
+    make(tmp_path / "bad", patch=999, state="failed", error="out of memory")
+    make(tmp_path / "torn")
+    (tmp_path / "torn/summary.json").write_text('{"state": "fini')
+    text = to_text(compare(find_runs([tmp_path])))
+    assert "failed: out of memory (bad)" in text and "unreadable: summary.json is damaged (torn)" in text
+    assert text.count("finished") == 1
+
+
+def test_scores_of_different_protocols_are_not_mixed(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    make(tmp_path / "b", protocol="ten crops")
+    with pytest.raises(UserError, match="one crop.*ten crops"):
+        compare(find_runs([tmp_path]))
+    assert compare(find_runs([tmp_path]), mix_protocols=True).columns == ["protocol"]
+
+
+def test_csv_holds_raw_numbers(tmp_path: Path) -> None:
+    make(tmp_path / "a", score=100 / 3)
+    make(tmp_path / "b", patch=128, state="failed", error="x, y")
+    rows = list(csv.DictReader(to_csv(compare(find_runs([tmp_path]))).splitlines()))
+    assert math.isclose(float(rows[0]["score_mean"]), 100 / 3) and rows[0]["cost"] == "1000000000"
+    assert rows[1]["error"] == "x, y" and rows[1]["score_mean"] == ""
+
+
+def test_variants_are_rows_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    table = compare(find_runs([tmp_path]), variants=True)
+    assert [(row.variant, row.mean) for row in table.rows] == [("random patch", 20.0), ("learned patch", 50.0)]
+
+
+def test_a_sweep_folder_gets_its_files(tmp_path: Path) -> None:
+    make(tmp_path / "patch=96")
+    write_comparison(tmp_path)
+    make(tmp_path / "patch=128", patch=128, score=70.0, cost=5 * 10**9)
+    write_comparison(tmp_path)
+    assert "| 128 | 70.00 |" in (tmp_path / "compare.md").read_text()
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("*.part*"))
+
+
+def test_a_sweep_without_a_finished_run_has_a_table_and_no_plot(tmp_path: Path) -> None:
+    make(tmp_path / "a", state="failed", error="no")
+    write_comparison(tmp_path)
+    assert "failed: no" in (tmp_path / "compare.md").read_text() and not (tmp_path / "compare.png").exists()
+
+
+def test_markdown_escapes_its_bars(tmp_path: Path) -> None:
+    make(tmp_path / "a", state="failed", error="a | b\nc")
+    assert "a \\| b c" in to_markdown(compare(find_runs([tmp_path])))
+
+
+def test_the_front_holds_what_nothing_cheaper_beats() -> None:
+    assert pareto([(3, 5), (1, 4), (2, 3), (3, 6), (4, 6)]) == [(1, 4), (3, 6)]
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["."], [".", "--sort", "size"]])
+def test_bad_arguments_are_one_line(tmp_path: Path, monkeypatch, arguments: list[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    if len(arguments) > 1:
+        make(tmp_path / "a")
+    with pytest.raises(UserError):
+        main(arguments)
+
+
+def test_it_starts_without_torch_and_matplotlib(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    code = (
+        "import sys; from adafocus.cli import main; assert main(sys.argv[1:]) == 0;"
+        "assert not {'torch', 'matplotlib', 'hydra', 'numpy'} & set(sys.modules)"
+    )
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run([sys.executable, "-c", code, "compare", str(tmp_path)], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "50.00" in done.stdout, done.stderr
