@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +29,15 @@ from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import imagenet_weights
 
 
+@contextmanager
+def _as_user_error() -> Iterator[None]:
+    """The rooms below know no configuration: what they refuse as a value is here what the user chose."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
 @dataclass
 class Data:
     """Both splits of a data set, its class names, what was found of it, and how a score on it is measured."""
@@ -45,15 +56,22 @@ def data(config: Config) -> Data:
     Raises:
         UserError: missing files, wrong labels, other counts than expected.
     """
-    return _glyphs(config) if config.dataset.source == "glyphs" else _files(config)
+    with _as_user_error():
+        return _glyphs(config) if config.dataset.source == "glyphs" else _files(config)
 
 
 def _glyphs(config: Config) -> Data:
     dataset = config.dataset
     splits = {
         split: GlyphVideos(
-            split=split, size=size, frames=config.segments.glance, frame_size=dataset.frame_size,
-            classes=dataset.classes or 10, glyph_size=dataset.glyph_size, task=dataset.task, seed=config.seed,
+            split=split,
+            size=size,
+            frames=config.segments.glance,
+            frame_size=dataset.frame_size,
+            classes=dataset.classes or 10,
+            glyph_size=dataset.glyph_size,
+            task=dataset.task,
+            seed=config.seed,
         )
         for split, size in (("train", dataset.train_videos), ("val", dataset.val_videos))
     }
@@ -73,7 +91,9 @@ def _files(config: Config) -> Data:
     if not root.is_dir():
         raise UserError(f"dataset.root={root} is not a folder")
     if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
-        raise UserError(f"dataset.reader={dataset.reader} is not installed; installed: {', '.join(installed_readers())}")
+        raise UserError(
+            f"dataset.reader={dataset.reader} is not installed; installed: {', '.join(installed_readers())}"
+        )
     classes, train, val = _splits(dataset, root)
     if dataset.classes is not None and len(classes) != dataset.classes:
         raise UserError(f"{root}: {len(classes)} classes found, {dataset.classes} expected (dataset.classes)")
@@ -85,15 +105,21 @@ def _files(config: Config) -> Data:
     _compare_counts(dataset, {"training": train, "evaluation": val})
     view = _view(config, classes)
     shared = {
-        "view": view, "seed": config.seed, "template": dataset.frame_template, "reader": dataset.reader,
+        "view": view,
+        "seed": config.seed,
+        "template": dataset.frame_template,
+        "reader": dataset.reader,
         "timeout": dataset.video_timeout,
         "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
     }
-    known_bad = {path: "named by dataset.bad_list" for path in val.bad} | {path: "no such file" for path in val.missing}
+    known_bad = dict.fromkeys(val.bad, "named by dataset.bad_list") | dict.fromkeys(val.missing, "no such file")
     return Data(
-        VideoClips(train.records, videos, **shared), VideoClips(val.records, videos, known_bad=known_bad, **shared),
-        classes, {"train": train.summary(), "evaluate": val.summary()},
-        {"train": train.missing + train.bad, "evaluate": val.missing + val.bad}, view.protocol(),
+        VideoClips(train.records, videos, **shared),
+        VideoClips(val.records, videos, known_bad=known_bad, **shared),
+        classes,
+        {"train": train.summary(), "evaluate": val.summary()},
+        {"train": train.missing + train.bad, "evaluate": val.missing + val.bad},
+        view.protocol(),
     )
 
 
@@ -103,7 +129,9 @@ def _splits(dataset: DatasetConfig, root: Path) -> tuple[list[str], Split, Split
     if dataset.train_list or dataset.val_list or lists[0].is_file():
         class_file = root / (dataset.class_file or "classes.txt")
         if not class_file.is_file() and not dataset.class_file:
-            raise UserError(f"{root} has lists but no classes.txt; write one class name a line, or set dataset.class_file")
+            raise UserError(
+                f"{root} has lists but no classes.txt; write one class name a line, or set dataset.class_file"
+            )
         classes = annotations.read_classes(class_file)
         read = [
             annotations.read_list(path, len(classes), separator=dataset.separator, min_frames=dataset.min_frames)
@@ -132,7 +160,9 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
         found = split.summary()["found"]
         if not found:
             first = f"; first missing: {split.missing[0]}" if split.missing else ""
-            raise UserError(f"none of the {split.listed} {name} videos is there{first}; check dataset.root and dataset.videos")
+            raise UserError(
+                f"none of the {split.listed} {name} videos is there{first}; check dataset.root and dataset.videos"
+            )
         if split.expected is not None and found != split.expected and not dataset.allow_partial:
             raise UserError(
                 f"{found} of {split.expected} expected {name} videos found ({len(split.missing)} missing); "
@@ -143,10 +173,14 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
 def _view(config: Config, classes: list[str]) -> View:
     dataset = config.dataset
     return View(
-        segments=config.segments.glance, size=dataset.frame_size,
-        short_side=dataset.short_side or dataset.frame_size * 256 // 224, short=dataset.short_videos, flip=dataset.flip,
+        segments=config.segments.glance,
+        size=dataset.frame_size,
+        short_side=dataset.short_side or dataset.frame_size * 256 // 224,
+        short=dataset.short_videos,
+        flip=dataset.flip,
         flip_labels=annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None,
-        scales=tuple(dataset.crop_scales), decode_short_side=dataset.decode_short_side,
+        scales=tuple(dataset.crop_scales),
+        decode_short_side=dataset.decode_short_side,
         stretch=dataset.fit == "stretch",
     )
 
@@ -159,24 +193,35 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         imagenet_weights(focus, backbone.focus, backbone.weights)
     method = config.method
     if method.name == "recogniser":
-        return Recogniser(focus, num_classes=num_classes, segments=config.segments.glance, dropout=config.schedule.head_dropout)
+        return Recogniser(
+            focus, num_classes=num_classes, segments=config.segments.glance, dropout=config.schedule.head_dropout
+        )
     if method.name != "adafocus_v2":
         raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
     glance = _backbone(backbone.glance, backbone.glance_channels)
     if weights:
         imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
     return AdaFocusV2(
-        glance, focus, num_classes=num_classes, segments=config.segments.glance, patch_size=config.patch.size,
-        frame_size=config.dataset.frame_size, glance_size=backbone.glance_size, glance_resize=backbone.glance_resize,
-        policy_hidden=backbone.policy_hidden, classifier_width=backbone.classifier_width,
-        dropout=config.schedule.dropout, head_dropout=config.schedule.head_dropout, order=method.order,
+        glance,
+        focus,
+        num_classes=num_classes,
+        segments=config.segments.glance,
+        patch_size=config.patch.size,
+        frame_size=config.dataset.frame_size,
+        glance_size=backbone.glance_size,
+        glance_resize=backbone.glance_resize,
+        policy_hidden=backbone.policy_hidden,
+        classifier_width=backbone.classifier_width,
+        dropout=config.schedule.dropout,
+        head_dropout=config.schedule.head_dropout,
+        order=method.order,
     )
 
 
 def _backbone(name: str, channels: list[int]) -> nn.Module:
     if name not in BACKBONES:
         raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[name](channels=tuple(channels)) if channels else BACKBONES[name]()
+    return BACKBONES[name](channels=tuple(channels)) if name.startswith("tiny") and channels else BACKBONES[name]()
 
 
 def stage(config: Config, network: nn.Module) -> Stage:
@@ -188,8 +233,13 @@ def stage(config: Config, network: nn.Module) -> Stage:
     if config.method.name == "recogniser":
         return WholeFrames(network, normalise, frozen_norm=frozen)
     return JointStage(
-        network, normalise, seed=config.seed, rates=config.schedule.rates, where=config.method.where,
-        controls=config.evaluate.controls, frozen_norm=frozen,
+        network,
+        normalise,
+        seed=config.seed,
+        rates=config.schedule.rates,
+        where=config.method.where,
+        controls=config.evaluate.controls,
+        frozen_norm=frozen,
     )
 
 
@@ -201,15 +251,32 @@ def settings(config: Config, train_size: int) -> Settings:
     steps = train_size // schedule.batch
     rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
     rates = learning_rates(
-        rate=rate, epochs=schedule.epochs, steps_per_epoch=steps, shape=schedule.shape, per_epoch=schedule.per_epoch,
-        horizon=schedule.horizon, milestones=schedule.milestones, decay=schedule.decay,
+        rate=rate,
+        epochs=schedule.epochs,
+        steps_per_epoch=steps,
+        shape=schedule.shape,
+        per_epoch=schedule.per_epoch,
+        horizon=schedule.horizon,
+        milestones=schedule.milestones,
+        decay=schedule.decay,
         warmup_epochs=schedule.warmup_epochs,
     )
     return Settings(
-        epochs=schedule.epochs, steps_per_epoch=steps, rates=rates, seed=config.seed, parts=schedule.accumulate,
-        optimiser=schedule.optimiser, momentum=schedule.momentum, weight_decay=schedule.weight_decay, clip=schedule.clip,
-        precision=config.precision, metric=config.dataset.metric, evaluate_every=schedule.evaluate_every,
-        evaluate_last=schedule.evaluate_last, save_seconds=config.output.save_seconds, log_every=config.output.log_every,
+        epochs=schedule.epochs,
+        steps_per_epoch=steps,
+        rates=rates,
+        seed=config.seed,
+        parts=schedule.accumulate,
+        optimiser=schedule.optimiser,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        clip=schedule.clip,
+        precision=config.precision,
+        metric=config.dataset.metric,
+        evaluate_every=schedule.evaluate_every,
+        evaluate_last=schedule.evaluate_last,
+        save_seconds=config.output.save_seconds,
+        log_every=config.output.log_every,
         bad_limit=int(config.dataset.max_bad_fraction * train_size),
     )
 
@@ -227,6 +294,6 @@ def rate_line(config: Config) -> str:
 
 def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
     """`model` with initial weights that are a function of the seed; the caller's random state is left alone."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), _as_user_error():
         torch.manual_seed(config.seed)
         return model(config, num_classes, weights=weights)

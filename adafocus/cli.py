@@ -96,16 +96,33 @@ def run(argv: list[str]) -> int:
     except UserError as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
-        return _say(UserError(explain(error)))
+        return _say(UserError(explain(error, _unparsable(arguments))))
     except KeyboardInterrupt:
         return 130
     return outcome.finish()
 
 
-def explain(error: Exception) -> str:
+def _unparsable(arguments: list[str]) -> str | None:
+    """The first override that Hydra's grammar refuses."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for argument in arguments:
+        try:
+            if not argument.startswith("-"):
+                parser.parse_override(argument)
+        except HydraException:
+            return argument
+    return None
+
+
+def explain(error: Exception, unparsable: str | None = None) -> str:
     """Hydra's and OmegaConf's errors as one line: what is wrong, and what to type instead."""
     import re
 
+    if unparsable is not None:
+        return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
     causes = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
@@ -140,7 +157,12 @@ def _register(arguments: list[str]) -> None:
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     shared = naming.shared_keys(overrides)
     OmegaConf.register_new_resolver("div", lambda whole, part: int(whole) // int(part), replace=True)
-    OmegaConf.register_new_resolver("run_name", lambda name, typed: name or naming.folder_name(list(typed)), replace=True)
+    OmegaConf.register_new_resolver(
+        "run_name", lambda name, typed: name or naming.folder_name(list(typed)), replace=True
+    )
+    # All jobs of a sweep are in one folder, which is named after the whole command and not after one job.
+    whole = naming.folder_name(overrides)
+    OmegaConf.register_new_resolver("sweep_name", lambda name: name or whole, replace=True)
     OmegaConf.register_new_resolver(
         "job_name", lambda typed: naming.folder_name(list(typed), without=shared), replace=True
     )

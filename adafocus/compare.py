@@ -87,7 +87,14 @@ def read_run(folder: Path) -> Run:
     status, summary = files["status"] or {}, files["summary"] or {}
     state = "finished" if summary.get("state") == "finished" else str(status.get("state", "unknown"))
     choices = files["choices"] or summary.get("choices") or {}
-    return Run(folder, state, str(status.get("error") or ""), files["config"] or {}, choices, summary if state == "finished" else {})
+    return Run(
+        folder,
+        state,
+        str(status.get("error") or ""),
+        files["config"] or {},
+        choices,
+        summary if state == "finished" else {},
+    )
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
@@ -143,7 +150,9 @@ def _without_implied(columns: list[str], choices: Sequence[dict[str, str]]) -> l
     return kept
 
 
-def compare(runs: Sequence[Run], *, mix_protocols: bool = False, variants: bool = False, sort: str = "cost") -> Comparison:
+def compare(
+    runs: Sequence[Run], *, mix_protocols: bool = False, variants: bool = False, sort: str = "cost"
+) -> Comparison:
     """Runs as rows, seeds averaged.
 
     Args:
@@ -161,7 +170,9 @@ def compare(runs: Sequence[Run], *, mix_protocols: bool = False, variants: bool 
     kinds = sorted({(str(run.summary.get("metric")), str(run.summary.get("protocol"))) for run in finished})
     if len(kinds) > 1 and not mix_protocols:
         listed = "; ".join(f"{metric}: {protocol}" for metric, protocol in kinds)
-        raise UserError(f"these scores were measured in different ways and cannot be compared ({listed}); --mix-protocols does it all the same")
+        raise UserError(
+            f"these scores were measured in different ways and cannot be compared ({listed}); --mix-protocols does it all the same"
+        )
     # Runs that never got a configuration say nothing about what differs.
     described = [_choices(run) for run in runs if run.config]
     columns = _columns(described) if described else []
@@ -232,10 +243,18 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             table.append([*start, "", "", "", "", "", "", f"{reason} ({run.folder.name})"])
             continue
         deviation = "" if row.deviation is None else f" ± {row.deviation:.2f}"
-        table.append([
-            *start, f"{row.mean:.2f}{deviation}", str(len(row.scores)), human(row.cost or 0),
-            f"{row.runs[0].summary.get('parameters', 0):,}", f"{_seconds(row):.0f}", _completeness(row), "finished",
-        ])
+        table.append(
+            [
+                *start,
+                f"{row.mean:.2f}{deviation}",
+                str(len(row.scores)),
+                human(row.cost or 0),
+                f"{row.runs[0].summary.get('parameters', 0):,}",
+                f"{_seconds(row):.0f}",
+                _completeness(row),
+                "finished",
+            ]
+        )
     if not comparison.columns and len(comparison.rows) > 1:
         header = ["run", *header]
     return header, table
@@ -253,13 +272,29 @@ def to_csv(comparison: Comparison) -> str:
     """Raw numbers, one line for each averaged configuration."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow([*comparison.columns, "variant", "score_mean", "score_std", "seeds", "cost", "parameters", "train_seconds", "state", "error", "folders"])
+    writer.writerow(
+        [
+            *comparison.columns,
+            "variant",
+            "score_mean",
+            "score_std",
+            "seeds",
+            "cost",
+            "parameters",
+            "train_seconds",
+            "state",
+            "error",
+            "folders",
+        ]
+    )
     for row in comparison.rows:
         start = [row.choices.get(column, "") for column in comparison.columns] + [row.variant]
         folders = " ".join(str(run.folder) for run in row.runs)
         if row.finished:
             numbers = [row.mean, "" if row.deviation is None else row.deviation, len(row.scores), int(row.cost or 0)]
-            writer.writerow([*start, *numbers, row.runs[0].summary.get("parameters", ""), _seconds(row), "finished", "", folders])
+            writer.writerow(
+                [*start, *numbers, row.runs[0].summary.get("parameters", ""), _seconds(row), "finished", "", folders]
+            )
         else:
             writer.writerow([*start, *[""] * 6, row.runs[0].state, row.runs[0].error, folders])
     return file.getvalue()
@@ -298,7 +333,9 @@ def plot(comparison: Comparison, path: Path) -> bool:
     axes.step(*zip(*pareto(points), strict=True), where="post", color="0.6", linewidth=1, zorder=1)
     for row, (cost, mean) in zip(rows, points, strict=True):
         axes.errorbar(cost, mean, yerr=row.deviation, fmt="o", capsize=3, zorder=2)
-        label = ", ".join([*(row.choices.get(column, "") for column in comparison.columns), *filter(None, [row.variant])])
+        label = ", ".join(
+            [*(row.choices.get(column, "") for column in comparison.columns), *filter(None, [row.variant])]
+        )
         axes.annotate(label, (cost, mean), xytext=(6, 5), textcoords="offset points", fontsize=8)
     costs = [cost for cost, _ in points]
     if max(costs) > 4 * min(costs):

@@ -48,9 +48,12 @@ class DatasetConfig:
     reader: str = "auto"  # auto | decord | pyav | torchcodec
     decode_short_side: int | None = None  # decode at this short side; None: as stored
     video_timeout: float = 60.0  # seconds one video may take
-    cache_megabytes: int = 0  # memory for decoded training videos, shared by the loader's processes; as much again for evaluation
+    cache_megabytes: int = (
+        0  # memory for decoded training videos, shared by the loader's processes; as much again for evaluation
+    )
     # clips
     frame_size: int = 224
+    glance_reduction: int = 1  # a view reduced by this still shows where to look; small backbones glance at that
     fit: str = "crop"  # crop | stretch: how a frame becomes a square
     short_side: int | None = None  # evaluation: resize to this before the centre crop; None: frame_size * 256 // 224
     short_videos: str = "repeat_last"  # repeat_last | first_frame
@@ -74,7 +77,7 @@ class BackboneConfig:
     glance_weights: str | None = None  # None: as weights
     glance_size: int | None = None  # side of the frames that the glance sees; None: frame_size
     glance_resize: str = "aligned"  # aligned (the released code's) | area (antialiased)
-    glance_channels: list[int] = field(default_factory=list)  # tiny nets
+    glance_channels: list[int] = field(default_factory=list)  # of the tiny nets; others do not read them
     focus_channels: list[int] = field(default_factory=list)
     policy_hidden: int = 2048  # width of the policy on top
     classifier_width: int = 4096  # and of the classifier
@@ -130,7 +133,9 @@ class ScheduleConfig:
     freeze_norm: bool = False
     evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...
     evaluate_last: int = 1  # and after each of the last so many
-    select: str = "last"  # last | best: whose weights the summary is about (the seeds: best on the evaluation set itself)
+    select: str = (
+        "last"  # last | best: whose weights the summary is about (the seeds: best on the evaluation set itself)
+    )
 
 
 @dataclass
@@ -265,24 +270,44 @@ def _check_words(config: Config) -> None:
 
 def _check_numbers(config: Config) -> None:
     dataset, schedule = config.dataset, config.schedule
-    _positive({
-        "dataset.frame_size": dataset.frame_size, "patch.size": config.patch.size, "devices": config.devices,
-        "segments.glance": config.segments.glance, "segments.focus": config.segments.focus,
-        "segments.pool": config.segments.pool, "schedule.rate": schedule.rate, "schedule.epochs": schedule.epochs,
-        "schedule.batch": schedule.batch, "schedule.base_batch": schedule.base_batch,
-        "schedule.accumulate": schedule.accumulate, "schedule.clip": schedule.clip, "evaluate.batch": config.evaluate.batch,
-        "schedule.evaluate_every": schedule.evaluate_every, "output.log_every": config.output.log_every,
-        "dataset.train_videos": dataset.train_videos, "dataset.val_videos": dataset.val_videos,
-        "dataset.glyph_size": dataset.glyph_size, "dataset.classes": dataset.classes,
-        "dataset.decode_short_side": dataset.decode_short_side, "dataset.short_side": dataset.short_side,
-        "backbone.glance_size": config.backbone.glance_size, "loader.timeout": config.loader.timeout,
-        "backbone.policy_hidden": config.backbone.policy_hidden,
-        "backbone.classifier_width": config.backbone.classifier_width,
-    })
-    _fraction({
-        "schedule.dropout": schedule.dropout, "schedule.head_dropout": schedule.head_dropout,
-        "dataset.max_bad_fraction": dataset.max_bad_fraction, "dataset.hold_out": dataset.hold_out,
-    })
+    _positive(
+        {
+            "dataset.frame_size": dataset.frame_size,
+            "dataset.glance_reduction": dataset.glance_reduction,
+            "patch.size": config.patch.size,
+            "devices": config.devices,
+            "segments.glance": config.segments.glance,
+            "segments.focus": config.segments.focus,
+            "segments.pool": config.segments.pool,
+            "schedule.rate": schedule.rate,
+            "schedule.epochs": schedule.epochs,
+            "schedule.batch": schedule.batch,
+            "schedule.base_batch": schedule.base_batch,
+            "schedule.accumulate": schedule.accumulate,
+            "schedule.clip": schedule.clip,
+            "evaluate.batch": config.evaluate.batch,
+            "schedule.evaluate_every": schedule.evaluate_every,
+            "output.log_every": config.output.log_every,
+            "dataset.train_videos": dataset.train_videos,
+            "dataset.val_videos": dataset.val_videos,
+            "dataset.glyph_size": dataset.glyph_size,
+            "dataset.classes": dataset.classes,
+            "dataset.decode_short_side": dataset.decode_short_side,
+            "dataset.short_side": dataset.short_side,
+            "backbone.glance_size": config.backbone.glance_size,
+            "loader.timeout": config.loader.timeout,
+            "backbone.policy_hidden": config.backbone.policy_hidden,
+            "backbone.classifier_width": config.backbone.classifier_width,
+        }
+    )
+    _fraction(
+        {
+            "schedule.dropout": schedule.dropout,
+            "schedule.head_dropout": schedule.head_dropout,
+            "dataset.max_bad_fraction": dataset.max_bad_fraction,
+            "dataset.hold_out": dataset.hold_out,
+        }
+    )
     if config.loader.workers < 0:
         raise UserError(f"loader.workers={config.loader.workers} must be at least 0")
     if not 0 <= dataset.flip <= 1:

@@ -78,7 +78,9 @@ def inherit(arguments: Sequence[str]) -> list[str]:
     if not stored.is_file():
         return list(arguments)
     older = [
-        override for override in json.loads(stored.read_text(encoding="utf-8"))
-        if (key := split_override(override)[0]) not in typed and key.split(".")[0] not in (*UNNAMED, "mode", "checkpoint")
+        override
+        for override in json.loads(stored.read_text(encoding="utf-8"))
+        if (key := split_override(override)[0]) not in typed
+        and key.split(".")[0] not in (*UNNAMED, "mode", "checkpoint")
     ]
     return [*older, *arguments]

@@ -12,8 +12,13 @@ RIGHT, WRONG, PATCH = (46, 160, 67), (218, 54, 51), (255, 213, 0)
 
 
 def contact_sheet(
-    clips: Sequence[np.ndarray], where: Sequence[np.ndarray | None], patch: int, captions: Sequence[str],
-    right: Sequence[bool], *, columns: int = 8,
+    clips: Sequence[np.ndarray],
+    where: Sequence[np.ndarray | None],
+    patch: int,
+    captions: Sequence[str],
+    right: Sequence[bool],
+    *,
+    columns: int = 8,
 ) -> Image.Image:
     """One row a clip: its frames in time with the patch drawn as a frame, under a caption in green (right) or red.
 
@@ -29,7 +34,9 @@ def contact_sheet(
     shown = [np.unique(np.linspace(0, len(clip) - 1, min(columns, len(clip))).round().astype(int)) for clip in clips]
     gap, line = 4, 16
     sheet = Image.new(
-        "RGB", (max(map(len, shown)) * (width * scale + gap) + gap, len(clips) * (height * scale + line + 2 * gap)), "white"
+        "RGB",
+        (max(map(len, shown)) * (width * scale + gap) + gap, len(clips) * (height * scale + line + 2 * gap)),
+        "white",
     )
     draw = ImageDraw.Draw(sheet)
     top = 0

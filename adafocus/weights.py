@@ -60,7 +60,9 @@ def load_file(path: Path) -> dict[str, object]:
             f"which could run code when read"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else 'no content'})") from error
+        raise UserError(
+            f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else 'no content'})"
+        ) from error
     if not isinstance(content, dict):
         raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of tensors")
     return content
@@ -92,7 +94,8 @@ def backbone_state(state: State) -> State:
     renamed = {mobilenet_to_torchvision(key) if flat else key: value for key, value in state.items()}
     return {
         f"layers.{key.removeprefix('features.')}" if key.startswith("features.") else key: value
-        for key, value in renamed.items() if not _HEADS.match(key)
+        for key, value in renamed.items()
+        if not _HEADS.match(key)
     }
 
 
@@ -134,9 +137,13 @@ def from_adafocus_v2(state: State) -> State:
     The ImageNet heads that both backbones carry along unused are left out.
     """
     prefixes = {
-        "global_CNN_fc.": "glance_head.", "local_CNN_fc.": "focus_head.",
-        "policy_stn.encoder.": "policy.encoder.", "policy_stn.gru.": "policy.gru.", "policy_stn.fc.0.": "policy.corner.",
-        "classifier.mlp.layers.0.": "classifier.hidden.", "classifier.mlp.layers.1.": "classifier.norm.",
+        "global_CNN_fc.": "glance_head.",
+        "local_CNN_fc.": "focus_head.",
+        "policy_stn.encoder.": "policy.encoder.",
+        "policy_stn.gru.": "policy.gru.",
+        "policy_stn.fc.0.": "policy.corner.",
+        "classifier.mlp.layers.0.": "classifier.hidden.",
+        "classifier.mlp.layers.1.": "classifier.norm.",
     }
     ours: State = {}
     for part, name in (("global_CNN.", "glance."), ("local_CNN.", "focus.")):
@@ -172,7 +179,9 @@ def load_checkpoint(path: Path, model: nn.Module) -> LoadReport:
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
     ours = from_adafocus_v2(state) if source == "adafocus_v2" else state
-    dropped = [key for key in state if _HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))] if ours is not state else []
+    dropped = (
+        [key for key in state if _HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))] if ours is not state else []
+    )
     fit(model, ours, str(path))
     return LoadReport({"adafocus_v2": "official AdaFocus V2", "adafocus": "our own"}[source], len(ours), dropped)
 
@@ -185,9 +194,17 @@ def fit(model: nn.Module, state: State, source: str) -> None:
     unexpected = [key for key in state if key not in own]
     shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
     if missing or unexpected or shapes:
-        parts = [f"{len(keys)} {word} (first: {keys[0]})" for word, keys in (("missing", missing), ("unexpected", unexpected)) if keys]
+        parts = [
+            f"{len(keys)} {word} (first: {keys[0]})"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
         if shapes:
             key = shapes[0]
-            parts.append(f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, here {tuple(own[key].shape)})")
-        raise UserError(f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset")
+            parts.append(
+                f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, here {tuple(own[key].shape)})"
+            )
+        raise UserError(
+            f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset"
+        )
     model.load_state_dict(state, strict=False)

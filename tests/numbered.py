@@ -29,7 +29,12 @@ def numbers(frames: np.ndarray) -> list[int]:
 
 
 def write(
-    path: Path, count: int = 50, *, codec: str = "libx264", options: dict[str, str] | None = None, size: tuple[int, int] = (64, 96),
+    path: Path,
+    count: int = 50,
+    *,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    size: tuple[int, int] = (64, 96),
     pixels: str = "yuv420p",
 ) -> Path:
     with av.open(str(path), "w") as container:

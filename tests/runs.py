@@ -12,9 +12,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 #: A run of a few seconds; tests add to it or override it.
 SMALL = {
-    "dataset.train_videos": "48", "dataset.val_videos": "13", "dataset.frame_size": "32", "dataset.glyph_size": "8",
-    "patch.size": "16", "schedule.epochs": "3", "schedule.batch": "8", "schedule.base_batch": "8",
-    "schedule.evaluate_every": "1", "loader.workers": "0", "output.log_every": "1", "output.tensorboard": "false",
+    "dataset.train_videos": "48",
+    "dataset.val_videos": "13",
+    "dataset.frame_size": "32",
+    "dataset.glyph_size": "8",
+    "patch.size": "16",
+    "schedule.epochs": "3",
+    "schedule.batch": "8",
+    "schedule.base_batch": "8",
+    "schedule.evaluate_every": "1",
+    "loader.workers": "0",
+    "output.log_every": "1",
+    "output.tensorboard": "false",
     "device": "cpu",
 }
 

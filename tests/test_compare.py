@@ -14,8 +14,16 @@ from adafocus.errors import UserError
 
 
 def make(
-    folder: Path, *, patch: int = 96, seed: int = 0, score: float = 50.0, cost: int = 10**9, state: str = "finished",
-    error: str | None = None, protocol: str = "one crop", **config,
+    folder: Path,
+    *,
+    patch: int = 96,
+    seed: int = 0,
+    score: float = 50.0,
+    cost: int = 10**9,
+    state: str = "finished",
+    error: str | None = None,
+    protocol: str = "one crop",
+    **config,
 ) -> Path:
     folder.mkdir(parents=True)
     write = lambda name, value: (folder / f"{name}.json").write_text(json.dumps(value))  # noqa: E731
@@ -23,12 +31,24 @@ def make(
     write("config", {"patch": {"size": patch}, "seed": seed, "devices": seed + 1, "name": folder.name, **config})
     write("choices", {"patch": str(patch), "dataset": "glyphs"})
     if state == "finished":
-        write("summary", {
-            "state": "finished", "metric": "top1", "protocol": protocol, "score": score, "cost": {"total": cost},
-            "rows": [{"name": "learned patch", "score": score, "cost": cost}, {"name": "random patch", "score": 20.0, "cost": cost // 2}],
-            "parameters": 1234, "seconds": {"train": 60.0}, "seed": seed,
-            "data": {"evaluate": {"found": 9, "expected": 10, "unreadable": 1}},
-        })
+        write(
+            "summary",
+            {
+                "state": "finished",
+                "metric": "top1",
+                "protocol": protocol,
+                "score": score,
+                "cost": {"total": cost},
+                "rows": [
+                    {"name": "learned patch", "score": score, "cost": cost},
+                    {"name": "random patch", "score": 20.0, "cost": cost // 2},
+                ],
+                "parameters": 1234,
+                "seconds": {"train": 60.0},
+                "seed": seed,
+                "data": {"evaluate": {"found": 9, "expected": 10, "unreadable": 1}},
+            },
+        )
     return folder
 
 
@@ -123,5 +143,7 @@ def test_it_starts_without_torch_and_matplotlib(tmp_path: Path) -> None:
         "assert not {'torch', 'matplotlib', 'hydra', 'numpy'} & set(sys.modules)"
     )
     root = Path(__file__).resolve().parents[1]
-    done = subprocess.run([sys.executable, "-c", code, "compare", str(tmp_path)], cwd=root, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code, "compare", str(tmp_path)], cwd=root, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "50.00" in done.stdout, done.stderr

@@ -28,7 +28,9 @@ def test_equals_the_grid_sampler_in_value_and_gradient(shape: tuple[int, ...], s
     torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=0)
     gradient = torch.autograd.grad((ours * weight).sum(), where)[0]
     if size < min(shape[-2:]):
-        torch.testing.assert_close(gradient, torch.autograd.grad((theirs * weight).sum(), where)[0], atol=1e-7, rtol=1e-7)
+        torch.testing.assert_close(
+            gradient, torch.autograd.grad((theirs * weight).sum(), where)[0], atol=1e-7, rtol=1e-7
+        )
 
 
 def test_reads_the_ramp_at_the_exact_place() -> None:

@@ -13,9 +13,7 @@ from zlib import crc32
 
 from adafocus.errors import UserError
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .3gp .ogv .gif".split()
-)
+VIDEO_SUFFIXES = frozenset([".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv", ".gif"])
 MAX_LABELS = 3
 
 
@@ -189,7 +187,9 @@ def resolve_flip_pairs(pairs: Sequence[Sequence[str]], classes: Sequence[str]) -
     for pair in pairs:
         unknown = [name for name in pair if name not in classes]
         if len(pair) != 2 or unknown:
-            raise UserError(f"dataset.flip_pairs: {list(pair)} must be two class names of this data set; unknown: {unknown}")
+            raise UserError(
+                f"dataset.flip_pairs: {list(pair)} must be two class names of this data set; unknown: {unknown}"
+            )
         left, right = classes.index(pair[0]), classes.index(pair[1])
         swap[left], swap[right] = right, left
     return swap

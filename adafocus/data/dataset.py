@@ -99,7 +99,9 @@ class FrameCache:
         self.limit, self.used = limit, 0
         self._videos: dict[str, np.ndarray] = {}
 
-    def read(self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None) -> np.ndarray:
+    def read(
+        self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None
+    ) -> np.ndarray:
         """Frames that `choose` names of a video, from memory or from the reader that `opened` gives."""
         frames = self._videos.get(path)
         if frames is not None:
@@ -136,8 +138,16 @@ class VideoClips:
     """
 
     def __init__(
-        self, records: Sequence[Record], root: Path, view: View, *, seed: int, template: str | None = None,
-        reader: str = "auto", known_bad: Mapping[str, str] | None = None, timeout: float | None = 60.0,
+        self,
+        records: Sequence[Record],
+        root: Path,
+        view: View,
+        *,
+        seed: int,
+        template: str | None = None,
+        reader: str = "auto",
+        known_bad: Mapping[str, str] | None = None,
+        timeout: float | None = 60.0,
         cache_bytes: int = 0,
     ) -> None:
         self.records = list(records)
@@ -223,9 +233,9 @@ def collate(items: Sequence[Item]) -> Batch:
     if shape is None:  # nothing readable: one black pixel a clip would not fit a network, so keep the batch empty
         frames = torch.empty(0, dtype=torch.uint8)
     else:
-        frames = torch.stack([
-            torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items
-        ])
+        frames = torch.stack(
+            [torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items]
+        )
     return Batch(
         frames=frames,
         labels=torch.stack([item.labels for item in items]),

@@ -29,7 +29,9 @@ class FrameFolder:
     fps = 0.0  # nobody has noted it
     reader = "frames"
 
-    def __init__(self, path: str | Path, template: str = "image_{:05d}.jpg", num_frames: int | None = None, first: int = 1) -> None:
+    def __init__(
+        self, path: str | Path, template: str = "image_{:05d}.jpg", num_frames: int | None = None, first: int = 1
+    ) -> None:
         self.path, self.template, self.first = Path(path), template, first
         if not self.path.is_dir():
             raise VideoError(f"{self.path}: no such folder of frames")
@@ -56,7 +58,7 @@ class FrameFolder:
             VideoError: a frame is missing, broken or of another size; it is never replaced by another one.
         """
         wanted = np.asarray(indices, np.int64)
-        if len(wanted) and not (0 <= wanted.min() and wanted.max() < self.num_frames):
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_frames):
             raise VideoError(f"{self.path}: frames {wanted.min()}..{wanted.max()} asked for, it has {self.num_frames}")
         size = self.height, self.width
         if short_side is not None and short_side < min(size):
@@ -66,7 +68,9 @@ class FrameFolder:
         for position, index in enumerate(order.tolist()):
             image = self._open(index, size)
             if image.shape[:2] != size:
-                raise VideoError(f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {size[1]}x{size[0]}")
+                raise VideoError(
+                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {size[1]}x{size[0]}"
+                )
             frames[position] = image
         return frames if np.array_equal(place, np.arange(len(wanted))) else frames[place]
 

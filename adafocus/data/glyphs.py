@@ -21,9 +21,17 @@ from adafocus.draws import generator
 TASKS = ("where", "when", "motion")
 CELLS = 8  # cells of a glyph's side
 REDUCTION = 4  # glyphs sit on this grid of pixels: reduced by it (with 2-pixel cells) they all look alike
-_BLOCKS = np.array([  # the six 2x2 blocks with two cells of ink
-    [[1, 1], [0, 0]], [[0, 0], [1, 1]], [[1, 0], [1, 0]], [[0, 1], [0, 1]], [[1, 0], [0, 1]], [[0, 1], [1, 0]],
-], dtype=np.uint8)
+_BLOCKS = np.array(
+    [  # the six 2x2 blocks with two cells of ink
+        [[1, 1], [0, 0]],
+        [[0, 0], [1, 1]],
+        [[1, 0], [1, 0]],
+        [[0, 1], [0, 1]],
+        [[1, 0], [0, 1]],
+        [[0, 1], [1, 0]],
+    ],
+    dtype=np.uint8,
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +75,18 @@ class GlyphVideos:
     """
 
     def __init__(
-        self, *, split: str, size: int, frames: int, frame_size: int = 96, classes: int = 10, glyph_size: int = 16,
-        task: str = "where", visible: int | None = None, seed: int = 0, others: int = 3,
+        self,
+        *,
+        split: str,
+        size: int,
+        frames: int,
+        frame_size: int = 96,
+        classes: int = 10,
+        glyph_size: int = 16,
+        task: str = "where",
+        visible: int | None = None,
+        seed: int = 0,
+        others: int = 3,
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"dataset.task={task!r} is unknown; choose one of {', '.join(TASKS)}")

@@ -86,13 +86,23 @@ class Loader:
     """
 
     def __init__(
-        self, clips: ClipSource, order: TrainOrder | EvaluationOrder, *, workers: int = 0, timeout: float = 300.0,
+        self,
+        clips: ClipSource,
+        order: TrainOrder | EvaluationOrder,
+        *,
+        workers: int = 0,
+        timeout: float = 300.0,
         pin: bool = False,
     ) -> None:
         self.clips, self.order = clips, order
         self._loader: DataLoader = DataLoader(
-            clips, batch_sampler=order, num_workers=workers, collate_fn=collate, pin_memory=pin,
-            timeout=timeout if workers else 0, persistent_workers=workers > 0,
+            clips,
+            batch_sampler=order,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=pin,
+            timeout=timeout if workers else 0,
+            persistent_workers=workers > 0,
             worker_init_fn=_one_thread if workers else None,
             prefetch_factor=4 if workers else None,
         )

@@ -42,7 +42,11 @@ def _decode(root: str, path: str, answer: Connection) -> None:
 
 
 def check_files(
-    items: Sequence[tuple[str, int | None]], root: Path, *, workers: int = 1, timeout: float = 60.0,
+    items: Sequence[tuple[str, int | None]],
+    root: Path,
+    *,
+    workers: int = 1,
+    timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckResult]:
     """Decodes every file completely, `workers` at a time, each in a process that is ended after `timeout` seconds.
@@ -70,7 +74,9 @@ def check_files(
             running[receive] = (number, process, time.monotonic() + timeout)
         nearest = min(deadline for _, _, deadline in running.values())
         ready = wait(list(running), timeout=max(0.0, nearest - time.monotonic()))
-        late = [pipe for pipe, (_, _, deadline) in running.items() if pipe not in ready and time.monotonic() >= deadline]
+        late = [
+            pipe for pipe, (_, _, deadline) in running.items() if pipe not in ready and time.monotonic() >= deadline
+        ]
         for pipe in [*ready, *late]:
             number, process, _ = running.pop(pipe)
             _note(results[number], pipe if pipe in ready else None, process, timeout)
@@ -101,7 +107,10 @@ def _note(
 
 
 def check_folder(
-    root: Path, *, workers: int = 1, timeout: float = 60.0,
+    root: Path,
+    *,
+    workers: int = 1,
+    timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckResult]:
     """`check_files` for the videos of train.txt and val.txt, or of class folders (also below train/ and val/)."""
@@ -112,9 +121,7 @@ def check_folder(
         records = [record for path in lists for record in read_list(path, None).records]
     else:
         below = [name for name in ("train", "val") if (root / name).is_dir()] or ["."]
-        records = [
-            record for name in below for record in folder_split(root, name, class_folders(root / name)).records
-        ]
+        records = [record for name in below for record in folder_split(root, name, class_folders(root / name)).records]
     if not records:
         raise UserError(f"{root} holds neither train.txt or val.txt nor class folders of videos")
     items = list(dict.fromkeys((record.path, record.num_frames) for record in records))

@@ -73,7 +73,12 @@ def resize(frames: Tensor, height: int, width: int) -> Tensor:
 
 
 def train_view(
-    frames: Tensor, size: int, rng: np.random.Generator, *, flip: bool, scales: Sequence[float] = CROP_SCALES,
+    frames: Tensor,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    flip: bool,
+    scales: Sequence[float] = CROP_SCALES,
     stretch: bool = False,
 ) -> Tensor:
     """Random crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, 3) uint8, contiguous."""

@@ -155,7 +155,7 @@ class Video:
             VideoError: an index beyond the end, damage, or the time limit.
         """
         wanted = np.asarray(indices, np.int64)
-        if len(wanted) and not (0 <= wanted.min() and wanted.max() < self.num_frames):
+        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_frames):
             raise VideoError(f"{self.path}: frames {wanted.min()}..{wanted.max()} asked for, it has {self.num_frames}")
         size = self.height, self.width
         if short_side is not None and short_side < min(size):
@@ -256,9 +256,7 @@ class _TorchCodec(Video):
         super().__init__(path, layout, timeout)
         from torchcodec.decoders import VideoDecoder
 
-        self._decoder = VideoDecoder(
-            str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
-        )
+        self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
         self.num_frames = len(self._decoder)
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:

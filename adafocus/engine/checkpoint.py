@@ -35,7 +35,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise UserError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); delete it or name another") from error
+        raise UserError(
+            f"checkpoint {path} cannot be read ({str(error).splitlines()[0]}); delete it or name another"
+        ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} was not written by this version of adafocus")
     return state

@@ -86,7 +86,9 @@ def join(device_name: str, timeout: float) -> Iterator[World]:
     dist.init_process_group(
         "nccl" if device.type == "cuda" else "gloo",
         init_method=f"file://{store}" if store else "env://",
-        rank=rank, world_size=size, timeout=timedelta(seconds=timeout),
+        rank=rank,
+        world_size=size,
+        timeout=timedelta(seconds=timeout),
     )
     try:
         yield World(rank, size, device)

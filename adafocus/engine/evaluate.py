@@ -62,10 +62,15 @@ def evaluate(
             readable = batch if valid.all() else _only(batch, valid)
             answers = stage.evaluate(readable.to(world.device), variants)
             kept += _examples(readable, answers[variants[0]], examples - len(kept))
-        shares.append({
-            "index": batch.index, "labels": batch.labels, "valid": valid, "bad": batch.bad,
-            "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
-        })
+        shares.append(
+            {
+                "index": batch.index,
+                "labels": batch.labels,
+                "valid": valid,
+                "bad": batch.bad,
+                "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
+            }
+        )
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
@@ -101,7 +106,9 @@ def _join(shares: list[dict], size: int, variants: tuple[str, ...]) -> Report:
     valid = torch.empty(size, dtype=torch.bool)
     valid[index] = torch.cat([share["valid"] for share in shares])
     bad = sorted((item for share in shares for item in share["bad"]), key=lambda item: item.index)
-    classes = next((share["logits"][variants[0]].shape[1] for share in shares if share["logits"]), 1 + int(labels.max()))
+    classes = next(
+        (share["logits"][variants[0]].shape[1] for share in shares if share["logits"]), 1 + int(labels.max())
+    )
     logits = {}
     for name in variants:
         logits[name] = torch.zeros(size, classes)

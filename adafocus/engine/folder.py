@@ -62,5 +62,7 @@ def lock(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(f"{folder} is in use by another process; wait for it or choose another name=NAME") from error
+            raise UserError(
+                f"{folder} is in use by another process; wait for it or choose another name=NAME"
+            ) from error
         yield

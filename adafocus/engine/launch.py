@@ -34,11 +34,17 @@ def launch(folder: Path, devices: int) -> int:
     children = []
     for rank in range(devices):
         environment = dict(os.environ)
-        environment.update({
-            "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(devices), "LOCAL_WORLD_SIZE": str(devices),
-            STORE: str(store.resolve()), PARENT: str(read_end),
-            "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
-        })
+        environment.update(
+            {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(devices),
+                "LOCAL_WORLD_SIZE": str(devices),
+                STORE: str(store.resolve()),
+                PARENT: str(read_end),
+                "PYTHONPATH": os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")])),
+            }
+        )
         if devices > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
         command = [sys.executable, "-m", "adafocus.engine.worker", str(folder)]

@@ -81,7 +81,8 @@ def make_optimiser(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
             log.warning("parameter group %r has rate 0: it does not learn", group.name)
     options = [
         {"params": group.parameters, "rate": group.rate, "weight_decay": settings.weight_decay * group.decay}
-        for group in groups if group.parameters
+        for group in groups
+        if group.parameters
     ]
     if settings.optimiser == "adamw":
         return torch.optim.AdamW(options, lr=0.0)
@@ -103,8 +104,16 @@ class Trainer:
     """
 
     def __init__(
-        self, stage: Stage, batches: Callable[[int, int], Iterator[Batch]], evaluate: Callable[[], dict[str, float]],
-        settings: Settings, *, world: World, journal: Journal, keeper: Keeper, extra: dict[str, Any] | None = None,
+        self,
+        stage: Stage,
+        batches: Callable[[int, int], Iterator[Batch]],
+        evaluate: Callable[[], dict[str, float]],
+        settings: Settings,
+        *,
+        world: World,
+        journal: Journal,
+        keeper: Keeper,
+        extra: dict[str, Any] | None = None,
         compiled: bool = False,
     ) -> None:
         self.stage, self.batches, self.evaluate = stage, batches, evaluate
@@ -142,7 +151,9 @@ class Trainer:
                 loss = self._flush(epoch)
                 speed = clips * self.world.size / (time.monotonic() - started)
                 rate = self.settings.rates[step - 1]
-                text = f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, rate {rate:.2e}, {speed:.1f} clips/s"
+                text = (
+                    f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, rate {rate:.2e}, {speed:.1f} clips/s"
+                )
                 self.journal.tick(step, self.steps, text)
                 if time.monotonic() - self._saved > self.settings.save_seconds:
                     self._save()
@@ -189,7 +200,9 @@ class Trainer:
         """Journals the mean of the steps since the last call; stops a run that has diverged, on all processes."""
         names = sorted(self._pending[0])
         table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
-        means = self.world.mean(table.double().mean(0).float() if table.device.type == "cpu" else table.mean(0)).tolist()
+        means = self.world.mean(
+            table.double().mean(0).float() if table.device.type == "cpu" else table.mean(0)
+        ).tolist()
         values = dict(zip(names, means, strict=True))
         self._pending.clear()
         step = self.progress.step
@@ -233,9 +246,13 @@ class Trainer:
 
     def _state(self) -> dict[str, Any]:
         return {
-            "model": self.stage.model.state_dict(), "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(), "stage": self.stage.state_dict(),
-            "progress": asdict(self.progress), "journal": self.journal.offset, **self.extra,
+            "model": self.stage.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "stage": self.stage.state_dict(),
+            "progress": asdict(self.progress),
+            "journal": self.journal.offset,
+            **self.extra,
         }
 
     def _save(self, *, best: bool = False) -> None:

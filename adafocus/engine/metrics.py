@@ -48,6 +48,10 @@ def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarr
     positive = torch.zeros(logits.shape[0], logits.shape[1] + 1, dtype=torch.int64)
     positive.scatter_(1, labels.where(labels >= 0, logits.shape[1]), 1)
     positive = positive[:, :-1]
-    values = multilabel_average_precision(probability, positive, logits.shape[1], average="none", thresholds=None)
-    values = torch.where(positive.any(0), values.double(), torch.nan)
-    return 100.0 * values.numpy()
+    values = np.full(logits.shape[1], np.nan)
+    occurs = positive.any(0)
+    found = multilabel_average_precision(
+        probability[:, occurs], positive[:, occurs], int(occurs.sum()), average="none", thresholds=None
+    )
+    values[occurs.numpy()] = 100.0 * found.numpy()
+    return values

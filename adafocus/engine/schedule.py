@@ -11,8 +11,16 @@ SCALINGS = ("linear", "none")
 
 
 def learning_rates(
-    *, rate: float, epochs: int, steps_per_epoch: int, shape: str = "cosine", per_epoch: bool = False,
-    horizon: int | None = None, milestones: Sequence[int] = (), decay: float = 0.1, warmup_epochs: float = 0.0,
+    *,
+    rate: float,
+    epochs: int,
+    steps_per_epoch: int,
+    shape: str = "cosine",
+    per_epoch: bool = False,
+    horizon: int | None = None,
+    milestones: Sequence[int] = (),
+    decay: float = 0.1,
+    warmup_epochs: float = 0.0,
 ) -> np.ndarray:
     """Rates of all steps, float64 of length epochs * steps_per_epoch.
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 import time
@@ -42,15 +43,16 @@ PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-
 def run(folder: Path, settings: Config | None = None) -> int:
     """Does the job of a folder; returns the exit status. Every end is written to status.json."""
     settings = settings or config.read(folder)
+    rank = int(os.environ.get("RANK", 0))
+    start_logging(folder, rank=rank)
     try:
-        with join(settings.device, settings.loader.timeout + 60) as world:
-            start_logging(folder, rank=world.rank)
-            with lock(folder) if world.first else nullcontext():
-                try:
+        with lock(folder) if rank == 0 else nullcontext():
+            try:
+                with join(settings.device, settings.loader.timeout + 60) as world:
                     _do(settings, folder, world)
-                except BaseException as error:
-                    _end_badly(folder, world, error)
-                    raise
+            except BaseException as error:
+                _end_badly(folder, rank, error)
+                raise
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
@@ -60,7 +62,7 @@ def run(folder: Path, settings: Config | None = None) -> int:
     return 0
 
 
-def _end_badly(folder: Path, world: World, error: BaseException) -> None:
+def _end_badly(folder: Path, rank: int, error: BaseException) -> None:
     """Notes the reason where other programs look for it. A second rank's error must not hide the first's."""
     status = read_json(folder / "status.json") or {}
     if status.get("state") == "failed":
@@ -70,8 +72,8 @@ def _end_badly(folder: Path, world: World, error: BaseException) -> None:
     if not isinstance(error, (UserError, KeyboardInterrupt)):
         reason = f"{type(error).__name__}: {reason.splitlines()[0]}"
         log.error("%s", traceback.format_exc())
-    if world.rank:
-        reason = f"rank {world.rank}: {reason}"
+    if rank:
+        reason = f"rank {rank}: {reason}"
     write_status(folder, state, step=status.get("step", 0), steps=status.get("steps", 0), error=reason)
 
 
@@ -109,10 +111,18 @@ def _train(settings: Config, folder: Path, world: World, stage: Stage, data: bui
     loop = build.settings(settings, len(data.train))
     log.info("%s", build.rate_line(settings))
     order = TrainOrder(
-        len(data.train), settings.schedule.batch, parts=loop.parts, rank=world.rank, world=world.size, seed=settings.seed
+        len(data.train),
+        settings.schedule.batch,
+        parts=loop.parts,
+        rank=world.rank,
+        world=world.size,
+        seed=settings.seed,
     )
     loader = Loader(
-        data.train, order, workers=settings.loader.workers, timeout=settings.loader.timeout,
+        data.train,
+        order,
+        workers=settings.loader.workers,
+        timeout=settings.loader.timeout,
         pin=world.device.type == "cuda",
     )
 
@@ -125,8 +135,14 @@ def _train(settings: Config, folder: Path, world: World, stage: Stage, data: bui
     if world.first:
         write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
     trainer = Trainer(
-        stage, batches, lambda: scores_of(stage.variants[:1]).scores[stage.variants[0]], loop, world=world,
-        journal=journal, keeper=keeper, compiled=settings.compile,
+        stage,
+        batches,
+        lambda: scores_of(stage.variants[:1]).scores[stage.variants[0]],
+        loop,
+        world=world,
+        journal=journal,
+        keeper=keeper,
+        compiled=settings.compile,
         extra={"config": config.to_dict(settings), "classes": data.classes},
     )
     try:
@@ -173,15 +189,24 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
         return
     for name, found in data.found.items():
         expected = "" if found["expected"] is None else f" of {found['expected']} expected"
-        parts = [f"{found[key]} {key.replace('_', ' ')}" for key in ("missing", "unreadable", "too_short") if found.get(key)]
+        parts = [
+            f"{found[key]} {key.replace('_', ' ')}" for key in ("missing", "unreadable", "too_short") if found.get(key)
+        ]
         log.info("%s: %d videos%s%s", name, found["found"], expected, f" ({', '.join(parts)})" if parts else "")
     log.info("%d classes; %s", len(data.classes), data.protocol)
     write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
 
 
 def _finish(
-    settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, cost: Cost, progress: Progress,
-    report: Report, seconds: float,
+    settings: Config,
+    folder: Path,
+    world: World,
+    stage: Stage,
+    data: build.Data,
+    cost: Cost,
+    progress: Progress,
+    report: Report,
+    seconds: float,
 ) -> None:
     """Writes what the run found: summary.json, the list of unreadable videos, the picture; prints the table."""
     for bad in report.bad:
@@ -193,19 +218,29 @@ def _finish(
     found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
     found["evaluate"]["unreadable"] = len(report.bad)
     summary = {
-        "format": 1, "state": "finished", "name": folder.name, "choices": read_json(folder / "choices.json"),
-        "overrides": read_json(folder / "overrides.json"), "seed": settings.seed, "protocol": data.protocol,
-        "metric": metric, "score": report.scores[main][metric], "scores": report.scores[main],
+        "format": 1,
+        "state": "finished",
+        "name": folder.name,
+        "choices": read_json(folder / "choices.json"),
+        "overrides": read_json(folder / "overrides.json"),
+        "seed": settings.seed,
+        "protocol": data.protocol,
+        "metric": metric,
+        "score": report.scores[main][metric],
+        "scores": report.scores[main],
         "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
-        "selected": settings.schedule.select, "best": {"score": progress.best, "epoch": progress.best_epoch},
+        "selected": settings.schedule.select,
+        "best": {"score": progress.best, "epoch": progress.best_epoch},
         "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
         "seconds": {"train": progress.seconds, "evaluate": report.seconds, "per_video": None, "all": seconds},
         "data": found,
         "unreadable": {
-            "train": progress.bad, "evaluate": {bad.path: bad.reason for bad in report.bad},
+            "train": progress.bad,
+            "evaluate": {bad.path: bad.reason for bad in report.bad},
         },
-        "versions": _versions(), "device": _device_name(world),
+        "versions": _versions(),
+        "device": _device_name(world),
     }
     picture = _draw(settings, folder, data, report)
     summary["picture"] = picture.name if picture else None

@@ -55,9 +55,20 @@ class AdaFocusV2(nn.Module):
     """
 
     def __init__(
-        self, glance: nn.Module, focus: nn.Module, *, num_classes: int, segments: int, patch_size: int,
-        frame_size: int = 224, glance_size: int | None = None, glance_resize: str = "aligned",
-        policy_hidden: int = 2048, classifier_width: int = 4096, dropout: float = 0.2, head_dropout: float = 0.2,
+        self,
+        glance: nn.Module,
+        focus: nn.Module,
+        *,
+        num_classes: int,
+        segments: int,
+        patch_size: int,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        glance_resize: str = "aligned",
+        policy_hidden: int = 2048,
+        classifier_width: int = 4096,
+        dropout: float = 0.2,
+        head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
     ) -> None:
         super().__init__()
@@ -80,8 +91,12 @@ class AdaFocusV2(nn.Module):
 
     #: Submodules by what they are for, for the count of multiply-adds.
     parts = {
-        "glance": ("glance",), "policy": ("policy",), "focus": ("focus",), "head": ("classifier",),
-        "auxiliary glance": ("glance_head",), "auxiliary focus": ("focus_head",),
+        "glance": ("glance",),
+        "policy": ("policy",),
+        "focus": ("focus",),
+        "head": ("classifier",),
+        "auxiliary glance": ("glance_head",),
+        "auxiliary focus": ("focus_head",),
     }
 
     @property

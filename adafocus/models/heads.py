@@ -44,7 +44,9 @@ class PooledStepClassifier(nn.Module):
             logits (B, S, K) of these steps, and the maximum after the last of them.
         """
         with full_precision(features):
-            hidden = functional.relu(self.norm(self.hidden(widen(features).flatten(0, 1)))).unflatten(0, features.shape[:2])
+            hidden = functional.relu(self.norm(self.hidden(widen(features).flatten(0, 1)))).unflatten(
+                0, features.shape[:2]
+            )
             pooled = hidden.cummax(1).values
             if seen is not None:
                 pooled = torch.maximum(pooled, seen[:, None])

@@ -25,8 +25,13 @@ class AffinePolicy(nn.Module):
     def __init__(self, channels: int, map_size: tuple[int, int], hidden: int = 2048, squeeze: int = 64) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(channels, squeeze, 1, bias=False), nn.BatchNorm2d(squeeze), nn.Tanh(), nn.Flatten(),
-            nn.Linear(squeeze * map_size[0] * map_size[1], hidden), nn.BatchNorm1d(hidden), nn.Tanh(),
+            nn.Conv2d(channels, squeeze, 1, bias=False),
+            nn.BatchNorm2d(squeeze),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(squeeze * map_size[0] * map_size[1], hidden),
+            nn.BatchNorm1d(hidden),
+            nn.Tanh(),
         )
         self.gru = nn.GRU(hidden, hidden, batch_first=True)
         self.corner = nn.Linear(hidden, 2)

@@ -38,8 +38,15 @@ class JointStage(Stage):
     name = "joint"
 
     def __init__(
-        self, model: AdaFocusV2, normalise: Callable[[Tensor], Tensor], *, seed: int, rates: dict[str, float],
-        where: str = "learned", controls: bool = True, frozen_norm: Iterable[nn.Module] = (),
+        self,
+        model: AdaFocusV2,
+        normalise: Callable[[Tensor], Tensor],
+        *,
+        seed: int,
+        rates: dict[str, float],
+        where: str = "learned",
+        controls: bool = True,
+        frozen_norm: Iterable[nn.Module] = (),
     ) -> None:
         super().__init__(model, normalise, frozen_norm=frozen_norm)
         if where not in WHERE:

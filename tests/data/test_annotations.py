@@ -77,7 +77,12 @@ def test_missing_videos_are_dropped_in_training_and_kept_in_evaluation(tmp_path:
         split = annotations.read_list(path, 2)
         found[keep] = annotations.look_up(split, tmp_path, bad_list=frozenset({"broken.mp4"}), keep_missing=keep)
         assert found[keep].summary() == {
-            "listed": 3, "expected": None, "found": 1, "missing": 1, "too_short": 0, "unreadable": 1,
+            "listed": 3,
+            "expected": None,
+            "found": 1,
+            "missing": 1,
+            "too_short": 0,
+            "unreadable": 1,
         }
     assert [record.path for record in found[False].records] == ["there.mp4"]
     assert len(found[True].records) == 3

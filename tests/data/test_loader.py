@@ -38,7 +38,9 @@ def test_an_epoch_can_start_in_its_middle() -> None:
 
 def test_evaluation_sees_every_clip_once_without_padding() -> None:
     for world in (1, 2, 3):
-        seen = [key[1] for rank in range(world) for batch in EvaluationOrder(11, 4, rank=rank, world=world) for key in batch]
+        seen = [
+            key[1] for rank in range(world) for batch in EvaluationOrder(11, 4, rank=rank, world=world) for key in batch
+        ]
         assert sorted(seen) == list(range(11))
 
 

@@ -25,7 +25,9 @@ def root(tmp_path: Path) -> Path:
 def test_every_file_is_decoded_once_and_bad_ones_are_named(root: Path) -> None:
     results = prepare.check_folder(root, workers=2)
     assert [(result.path, result.ok, result.num_frames) for result in results] == [
-        ("run/good one.mp4", True, 10), ("run/page.mp4", False, 0), ("walk/good one.mp4", True, 10),
+        ("run/good one.mp4", True, 10),
+        ("run/page.mp4", False, 0),
+        ("walk/good one.mp4", True, 10),
     ]
     prepare.write_report(results, root / "report")
     assert read_bad_list(root / "report/bad.txt") == {"run/page.mp4"}

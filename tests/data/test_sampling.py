@@ -47,7 +47,8 @@ def test_an_empty_video_is_refused(frames: int) -> None:
 def test_golden_indices(shared) -> None:
     golden = np.load(shared / "golden/adafocus_v2_sampling/outputs.npz")
     rows = {
-        "untrimmed_val": (16, "repeat_last", None), "sth_val_glance": (8, "first_frame", None),
+        "untrimmed_val": (16, "repeat_last", None),
+        "sth_val_glance": (8, "first_frame", None),
         "sth_val_focus": (12, "first_frame", None),
     }
     for suffix, share in (("low", 0.0), ("high", 0.999)):

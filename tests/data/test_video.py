@@ -59,7 +59,10 @@ def test_hazards_are_read_in_order_and_the_rest_at_random(folder: Path) -> None:
         pytest.skip("no decord here")
     used = {name: open_video(folder / name).reader for name in KINDS}
     assert {name for name, reader in used.items() if reader == "decord"} == {
-        "plain.mp4", "b_frames.mp4", "one_frame.mp4", "vp9.webm",
+        "plain.mp4",
+        "b_frames.mp4",
+        "one_frame.mp4",
+        "vp9.webm",
     }
 
 

@@ -23,7 +23,9 @@ def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Pa
             assert ours["step"] == theirs["step"]
             if "loss" in ours:
                 assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
-        assert [row["score"] for row in runs.summary(other)["rows"]] == [row["score"] for row in runs.summary(one)["rows"]]
+        assert [row["score"] for row in runs.summary(other)["rows"]] == [
+            row["score"] for row in runs.summary(one)["rows"]
+        ]
         assert runs.summary(other)["device"].startswith(f"{devices} x CPU")
 
 
@@ -41,8 +43,15 @@ def test_accumulation_is_the_same_step(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_torchrun_works_in_one_folder(tmp_path: Path) -> None:
     command = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(runs.ROOT / "run.py"),
-        *runs.arguments(schedule__epochs="1"), "devices=2", "name=t",
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        str(runs.ROOT / "run.py"),
+        *runs.arguments(schedule__epochs="1"),
+        "devices=2",
+        "name=t",
     ]
     done = subprocess.run(command, cwd=tmp_path, env=runs.environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -26,8 +26,14 @@ def close(ours: torch.Tensor, golden: np.ndarray, tolerance: float, what: str) -
 
 def network(glance: str, *, classes: int, segments: int, patch: int, dropout: float = 0.2) -> AdaFocusV2:
     return AdaFocusV2(
-        BACKBONES[glance](), BACKBONES["resnet50"](), num_classes=classes, segments=segments, patch_size=patch,
-        glance_size=96 if glance == "resnet50" else None, dropout=dropout, head_dropout=dropout,
+        BACKBONES[glance](),
+        BACKBONES["resnet50"](),
+        num_classes=classes,
+        segments=segments,
+        patch_size=patch,
+        glance_size=96 if glance == "resnet50" else None,
+        dropout=dropout,
+        head_dropout=dropout,
     )
 
 
@@ -50,8 +56,12 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
     assert output.frames[0].tolist() == golden["input_order"].tolist()
     close(output.where, golden["actions"], 1e-4, "where")
     for ours, theirs in (
-        (features["glance"], "global_feat"), (features["focus"], "local_feat"), (output.glance, "global_logits"),
-        (output.focus, "local_logits"), (output.steps, "step_logits"), (output.logits, "logits"),
+        (features["glance"], "global_feat"),
+        (features["focus"], "local_feat"),
+        (output.glance, "global_logits"),
+        (output.focus, "local_logits"),
+        (output.steps, "step_logits"),
+        (output.logits, "logits"),
         (output.steps.max(-1).values, "step_max_logit"),
     ):
         close(ours, golden[theirs], 1e-4, theirs)
@@ -90,11 +100,11 @@ def test_training_step(shared: Path) -> None:
     close(result.loss, golden["loss"], 1e-5, "loss")
     close(kept["where"], golden["actions"], 1e-5, "where")
     close(kept["where"].grad, golden["actions_grad"], 1e-5, "gradient of where")
-    norms = [
-        torch.cat([p.grad.flatten() for p in group.parameters]).norm() for group in stage.param_groups()
-    ]
+    norms = [torch.cat([p.grad.flatten() for p in group.parameters]).norm() for group in stage.param_groups()]
     close(torch.stack(norms), golden["grad_norms"], 1e-5, "gradient norms")
     bn = {"policy_stn.encoder.1": model.policy.encoder[1], "local_CNN.bn1": model.focus.bn1}
-    assert [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus.bn1, model.classifier.norm)] == [
-        int(count) for count in golden["bn_counts"]
-    ] == [1, 2, 2]
+    assert (
+        [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus.bn1, model.classifier.norm)]
+        == [int(count) for count in golden["bn_counts"]]
+        == [1, 2, 2]
+    )

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import golden_weights
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from adafocus.backbones import BACKBONES
+from adafocus.errors import UserError
+from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.weights import (
+    backbone_state,
+    detect,
+    fit,
+    from_adafocus_v2,
+    imagenet_weights,
+    load_checkpoint,
+    load_file,
+    mobilenet_to_torchvision,
+    tensors,
+)
+
+
+def tiny(classes: int = 3) -> AdaFocusV2:
+    focus, glance = BACKBONES["tiny_focus"](), BACKBONES["tiny_glance"]()
+    return AdaFocusV2(
+        glance,
+        focus,
+        num_classes=classes,
+        segments=4,
+        patch_size=16,
+        frame_size=32,
+        policy_hidden=8,
+        classifier_width=8,
+    )
+
+
+def official(glance: str, segments: int, classes: int) -> tuple[dict, AdaFocusV2]:
+    """An official-looking state for our model, by turning our names around; and the model on the meta device."""
+    with torch.device("meta"):
+        model = AdaFocusV2(
+            BACKBONES[glance](),
+            BACKBONES["resnet50"](),
+            num_classes=classes,
+            segments=segments,
+            patch_size=64,
+            frame_size=96,
+            policy_hidden=16,
+            classifier_width=32,
+        )
+    names = {
+        "glance_head": "global_CNN_fc",
+        "focus_head": "local_CNN_fc",
+        "policy.encoder": "policy_stn.encoder",
+        "policy.gru": "policy_stn.gru",
+        "policy.corner": "policy_stn.fc.0",
+        "classifier.hidden": "classifier.mlp.layers.0",
+        "classifier.norm": "classifier.mlp.layers.1",
+        "glance.": "global_CNN.",
+        "focus.": "local_CNN.",
+    }
+    state = {}
+    for key, value in model.state_dict().items():
+        if key in ("classifier.weight", "classifier.bias"):
+            for step in range(segments):
+                state[f"module.classifier.classifiers.{step}.1.{key.split('.')[1]}"] = value[step]
+            continue
+        old, new = next((old, new) for old, new in names.items() if key.startswith(old))
+        name = new + key.removeprefix(old)
+        state["module." + name.replace("global_CNN.layers.", "global_CNN.features.")] = value
+    return {key: golden_weights.weight(key, value.shape) for key, value in state.items()}, model
+
+
+@pytest.mark.parametrize(("glance", "segments", "classes"), [("resnet50", 5, 7), ("mobilenet_v2", 16, 239)])
+def test_the_official_layout_maps_for_any_frames_and_classes(glance: str, segments: int, classes: int) -> None:
+    state, model = official(glance, segments, classes)
+    state["module.local_CNN.fc.weight"] = torch.zeros(1000, 2048)
+    state["module.global_CNN.classifier.weight"] = torch.zeros(1000, 1280)
+    ours = from_adafocus_v2(tensors({"state_dict": state}))
+    assert {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in model.state_dict().items()
+    }
+    assert torch.equal(ours["classifier.weight"][2], state["module.classifier.classifiers.2.1.weight"])
+    assert detect(tensors({"state_dict": state})) == "adafocus_v2"
+
+
+def test_third_party_mobilenet_keys_become_torchvisions() -> None:
+    from torchvision.models import mobilenet_v2
+
+    with torch.device("meta"):
+        theirs = set(mobilenet_v2().state_dict())
+    pairs = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+    for key in theirs:
+        parts = key.split(".")
+        if parts[0] == "features" and parts[2] == "conv" and parts[1] != "1":
+            layer = ".".join(parts[3:-1])
+            assert mobilenet_to_torchvision(f"features.{parts[1]}.conv.{pairs[layer]}.{parts[-1]}") == key
+    assert mobilenet_to_torchvision("features.1.conv.4.running_var") == "features.1.conv.2.running_var"
+    assert mobilenet_to_torchvision("classifier.weight") == "classifier.1.weight"
+
+
+def test_imagenet_files_of_both_layouts_fill_a_backbone(tmp_path: Path) -> None:
+    backbone = BACKBONES["mobilenet_v2"]()
+    flat = {}
+    turn = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+    first = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
+    for key, value in backbone.state_dict().items():
+        parts = key.split(".")
+        if parts[2] == "conv":
+            table = first if parts[1] == "1" else turn
+            key = f"features.{parts[1]}.conv.{table['.'.join(parts[3:-1])]}.{parts[-1]}"
+        flat[key.replace("layers.", "features.", 1)] = golden_weights.weight(key, value.shape)
+    flat["classifier.weight"] = torch.zeros(1000, 1280)
+    torch.save(flat, tmp_path / "mbv2.pth.tar")
+    imagenet_weights(backbone, "mobilenet_v2", str(tmp_path / "mbv2.pth.tar"))
+    assert torch.equal(backbone.state_dict()["layers.18.0.weight"], flat["features.18.0.weight"])
+    imagenet_weights(backbone, "mobilenet_v2", "none")
+    with pytest.raises(UserError, match="resnet50 from .* is a checkpoint of another model"):
+        imagenet_weights(BACKBONES["resnet50"](), "resnet50", str(tmp_path / "mbv2.pth.tar"))
+    with pytest.raises(UserError, match="backbone.weights=none"):
+        imagenet_weights(tiny().focus, "tiny_focus", "imagenet")
+
+
+def test_our_own_files_load_from_pt_and_safetensors(tmp_path: Path) -> None:
+    model = tiny()
+    torch.save({"format": 1, "model": model.state_dict(), "progress": {"step": 3}}, tmp_path / "last.pt")
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    for name in ("last.pt", "model.safetensors"):
+        other = tiny()
+        report = load_checkpoint(tmp_path / name, other)
+        assert "none missing" in str(report)
+        assert all(
+            torch.equal(a, b) for a, b in zip(model.state_dict().values(), other.state_dict().values(), strict=True)
+        )
+
+
+def test_other_class_counts_and_layouts_are_named(tmp_path: Path) -> None:
+    torch.save({"model": tiny(classes=5).state_dict()}, tmp_path / "five.pt")
+    with pytest.raises(UserError, match=r"another shape \(first: glance_head.1.weight \(5, 32\), here \(3, 32\)\)"):
+        load_checkpoint(tmp_path / "five.pt", tiny())
+    torch.save({"encoder.weight": torch.zeros(1)}, tmp_path / "alien.pt")
+    with pytest.raises(UserError, match="unknown layout"):
+        load_checkpoint(tmp_path / "alien.pt", tiny())
+    with pytest.raises(UserError, match="missing .*unexpected"):
+        fit(tiny(), {"strange": torch.zeros(1)}, "x")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("/tmp/adafocus-was-here"),))
+
+
+def test_a_file_that_wants_to_run_code_is_refused(tmp_path: Path) -> None:
+    target = Path("/tmp/adafocus-was-here")
+    target.unlink(missing_ok=True)
+    torch.save({"state_dict": {}, "args": Evil()}, tmp_path / "evil.pth.tar")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps(Evil()))
+    for name in ("evil.pth.tar", "plain.pth"):
+        with pytest.raises(UserError, match="could run code|damaged"):
+            load_file(tmp_path / name)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"noise" * 100, pickle.dumps([1, 2])])
+def test_files_that_are_no_checkpoint_are_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        load_file(tmp_path / "x.pth")
+    assert "\n" not in str(error.value)
+
+
+def test_heads_of_imagenet_files_are_dropped() -> None:
+    state = {"conv1.weight": torch.zeros(1), "fc.weight": torch.zeros(1), "fc.bias": torch.zeros(1)}
+    assert list(backbone_state(state)) == ["conv1.weight"]
