@@ -6,6 +6,7 @@ from pathlib import Path
 import golden_weights
 import pytest
 import torch
+from official import official
 from safetensors.torch import save_file
 
 from adafocus.backbones import BACKBONES
@@ -36,42 +37,6 @@ def tiny(classes: int = 3) -> AdaFocusV2:
         policy_hidden=8,
         classifier_width=8,
     )
-
-
-def official(glance: str, segments: int, classes: int) -> tuple[dict, AdaFocusV2]:
-    """An official-looking state for our model, by turning our names around; and the model on the meta device."""
-    with torch.device("meta"):
-        model = AdaFocusV2(
-            BACKBONES[glance](),
-            BACKBONES["resnet50"](),
-            num_classes=classes,
-            segments=segments,
-            patch_size=64,
-            frame_size=96,
-            policy_hidden=16,
-            classifier_width=32,
-        )
-    names = {
-        "glance_head": "global_CNN_fc",
-        "focus_head": "local_CNN_fc",
-        "policy.encoder": "policy_stn.encoder",
-        "policy.gru": "policy_stn.gru",
-        "policy.corner": "policy_stn.fc.0",
-        "classifier.hidden": "classifier.mlp.layers.0",
-        "classifier.norm": "classifier.mlp.layers.1",
-        "glance.": "global_CNN.",
-        "focus.": "local_CNN.",
-    }
-    state = {}
-    for key, value in model.state_dict().items():
-        if key in ("classifier.weight", "classifier.bias"):
-            for step in range(segments):
-                state[f"module.classifier.classifiers.{step}.1.{key.split('.')[1]}"] = value[step]
-            continue
-        old, new = next((old, new) for old, new in names.items() if key.startswith(old))
-        name = new + key.removeprefix(old)
-        state["module." + name.replace("global_CNN.layers.", "global_CNN.features.")] = value
-    return {key: golden_weights.weight(key, value.shape) for key, value in state.items()}, model
 
 
 @pytest.mark.parametrize(("glance", "segments", "classes"), [("resnet50", 5, 7), ("mobilenet_v2", 16, 239)])

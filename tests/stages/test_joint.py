@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from adafocus.backbones import BACKBONES
+from adafocus.batch import Batch
+from adafocus.data.transforms import Normalise
+from adafocus.engine.loop import Settings, make_optimiser
+from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.stages.base import batch_norms
+from adafocus.stages.joint import JointStage
+
+RATES = {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
+
+
+def stage(**changes) -> JointStage:
+    torch.manual_seed(0)
+    glance, focus = BACKBONES["tiny_glance"](channels=(4, 8)), BACKBONES["tiny_focus"](channels=(6, 10))
+    model = AdaFocusV2(
+        glance, focus, num_classes=3, segments=4, patch_size=12, frame_size=32, policy_hidden=8, classifier_width=16
+    )
+    return JointStage(model, Normalise((0.5,) * 3, (0.25,) * 3), **{"seed": 1, "rates": RATES, **changes})
+
+
+def batch(indices: list[int], epoch: int = 0) -> Batch:
+    rng = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (9, 4, 32, 32, 3), dtype=torch.uint8, generator=rng)[indices]
+    labels = torch.tensor([[index % 3, -1, -1] for index in indices])
+    return Batch(frames, labels, torch.tensor(indices), epoch, torch.ones(len(indices), dtype=torch.bool))
+
+
+def settings(**changes) -> Settings:
+    import numpy as np
+
+    return Settings(**{"epochs": 1, "steps_per_epoch": 1, "rates": np.ones(1), "seed": 0, **changes})
+
+
+def test_groups_and_their_rates_are_the_recipes() -> None:
+    groups = stage().param_groups()
+    assert [(group.name, group.rate) for group in groups] == [
+        ("policy", 0.1), ("glance", 0.5), ("glance head", 0.5), ("focus", 1.0), ("focus head", 1.0), ("classifier", 5.0),
+    ]
+    named = sum(parameter.numel() for group in groups for parameter in group.parameters)
+    assert named == sum(parameter.numel() for parameter in stage().model.parameters())
+
+
+def test_every_part_moves_in_one_step_and_every_gradient_is_there() -> None:
+    learner = stage()
+    optimiser = make_optimiser(learner, settings(weight_decay=0.0))
+    before = {name: value.clone() for name, value in learner.model.named_parameters()}
+    for group in optimiser.param_groups:
+        group["lr"] = 0.1
+    learner.train()
+    learner.step(batch([0, 1, 2, 3])).loss.backward()
+    optimiser.step()
+    for name, value in learner.model.named_parameters():
+        assert value.grad is not None and not torch.equal(value, before[name]), name
+
+
+def test_the_loss_is_half_the_sum_of_its_six_parts() -> None:
+    learner = stage()
+    learner.train()
+    result = learner.step(batch([0, 1]))
+    parts = [value for name, value in result.metrics.items() if name.startswith("loss_")]
+    assert len(parts) == 6
+    torch.testing.assert_close(result.loss, sum(parts) / 2)
+
+
+@pytest.mark.parametrize("where", ["random", "centre"])
+def test_a_control_trains_no_policy(where: str) -> None:
+    learner = stage(where=where)
+    make_optimiser(learner, settings())
+    assert not any(parameter.requires_grad for parameter in learner.model.policy.parameters())
+    learner.train()
+    learner.step(batch([0, 1])).loss.backward()
+    assert learner.variants[0] == f"{where} patch" and "learned patch" not in learner.variants
+
+
+def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
+    learner = stage()
+    together = learner._where("random", batch([2, 5, 7], epoch=3))
+    assert torch.equal(learner._where("random", batch([5], epoch=3)), together[1:2])
+    assert not torch.equal(learner._where("random", batch([5], epoch=4)), together[1:2])
+
+
+def test_controls_answer_from_one_look_at_the_data() -> None:
+    learner = stage()
+    answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.variants)
+    assert list(answers) == ["learned patch", "random patch", "centre patch", "glance alone"]
+    assert torch.equal(answers["centre patch"].where, torch.full((3, 4, 2), 0.5))
+    assert not learner.model.training
+    alone = stage(controls=False)
+    assert alone.variants == ("learned patch",)
+    assert alone.evaluate(batch([0]), alone.variants)["learned patch"].glance is None
+
+
+def test_frozen_norms_keep_their_statistics() -> None:
+    learner = stage()
+    learner.frozen_norm = batch_norms(learner.model)
+    before = [layer.running_mean.clone() for layer in learner.frozen_norm]
+    learner.train()
+    learner.step(batch([0, 1]))
+    assert all(torch.equal(layer.running_mean, old) for layer, old in zip(learner.frozen_norm, before, strict=True))
+    assert learner.model.training
+
+
+def test_unknown_ways_to_choose_are_refused() -> None:
+    with pytest.raises(ValueError, match="learned, random, centre"):
+        stage(where="best")

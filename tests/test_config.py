@@ -1,0 +1,91 @@
+"""Every choice composes, and the recipes are those of the papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from adafocus import build, cli, config
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "conf"
+PAIRS = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
+
+
+def composed(*typed: str) -> config.Config:
+    from adafocus import naming
+
+    arguments = naming.quote_numbers(typed)
+    cli._register(arguments)
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
+        return config.from_node(compose("config", arguments))
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_every_recipe_composes_and_builds(pair: str) -> None:
+    import torch
+
+    dataset = pair.rsplit("_", 1)[1]
+    method = pair.rsplit("_", 1)[0]
+    settings = composed(f"dataset={dataset}", f"method={method}", "dataset.root=/data", "backbone.weights=none")
+    with torch.device("meta"):
+        network = build.model(settings, settings.dataset.classes or 5)
+    assert build.stage(settings, network).param_groups()
+
+
+@pytest.mark.parametrize("group", ["backbone", "patch", "segments"])
+def test_every_option_composes(group: str) -> None:
+    for path in (CONF / group).glob("*.yaml"):
+        settings = composed("dataset=actnet", "dataset.root=/data", f"{group}={path.stem}")
+        assert getattr(settings, group) is not None
+
+
+@pytest.mark.parametrize(
+    ("dataset", "rate", "batch", "classes"), [("actnet", 0.002, 32, 200), ("fcvid", 0.002, 32, 239), ("minik", 0.003, 48, 200)]
+)
+def test_recipes_of_adafocus_v2(dataset: str, rate: float, batch: int, classes: int) -> None:
+    """Spec: the table of optimisation of the untrimmed-video system."""
+    settings = composed(f"dataset={dataset}", "dataset.root=/data", "patch=96")
+    schedule = settings.schedule
+    assert (schedule.rate, schedule.batch, schedule.base_batch) == (rate, batch, batch)
+    assert schedule.rates == {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
+    assert (schedule.optimiser, schedule.momentum, schedule.weight_decay, schedule.clip) == ("sgd", 0.9, 1e-4, None)
+    assert (schedule.shape, schedule.per_epoch, schedule.epochs, schedule.horizon) == ("cosine", True, 51, 50)
+    assert (schedule.dropout, schedule.head_dropout, schedule.warmup_epochs) == (0.2, 0.2, 0.0)
+    assert (settings.segments.glance, settings.patch.size, settings.dataset.frame_size) == (16, 96, 224)
+    assert (settings.backbone.policy_hidden, settings.backbone.classifier_width) == (2048, 4096)
+    assert (settings.backbone.glance, settings.backbone.focus) == ("mobilenet_v2", "resnet50")
+    assert settings.dataset.classes == classes and settings.dataset.flip == 0.5 and settings.dataset.min_frames == 3
+    assert settings.dataset.metric == ("top1" if dataset == "minik" else "map")
+    loop = build.settings(settings, 10 * batch)
+    evaluated = [e for e in range(51) if e % loop.evaluate_every == 0 or e >= 51 - loop.evaluate_last]
+    assert evaluated == [*range(0, 41, 5), *range(41, 51)]
+    assert loop.rates[-1] == 0 and loop.rates[0] == pytest.approx(rate)
+
+
+def test_the_choices_of_a_dataset_give_way_to_what_is_typed() -> None:
+    settings = composed("dataset=actnet", "dataset.root=/data", "backbone=r50_r50", "patch=160", "segments=8")
+    assert (settings.backbone.glance, settings.backbone.glance_size, settings.patch.size) == ("resnet50", 96, 160)
+    assert settings.segments.glance == 8
+
+
+def test_a_configuration_survives_its_file() -> None:
+    import json
+
+    settings = composed("schedule.epochs=3")
+    values = config.to_dict(settings)
+    assert config.to_dict(config.from_dict(json.loads(json.dumps(values)))) == values
+
+
+def test_what_makes_a_run_the_same_run() -> None:
+    one, two = (config.identity(config.to_dict(composed(*typed))) for typed in ((), ("devices=2", "loader.workers=0", "name=x")))
+    assert one == two != config.identity(config.to_dict(composed("seed=1")))
+
+
+def test_rate_follows_the_batch_and_says_so() -> None:
+    settings = composed("dataset=actnet", "dataset.root=/data", "schedule.batch=8", "devices=2", "schedule.accumulate=2")
+    assert build.settings(settings, 80).rates[0] == pytest.approx(0.0005)
+    line = build.rate_line(settings)
+    assert "batch 8 = 2 device(s) x 2 clips x 2 accumulation" in line and "rate 0.002 at 32 -> 0.0005 at 8" in line
