@@ -60,7 +60,16 @@ def prepare(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     from adafocus.data.prepare import check_folder, write_report
 
-    results = check_folder(options.root, workers=options.workers, timeout=options.timeout)
+    from rich.progress import Progress
+
+    with Progress(transient=True) as bar:
+        task = bar.add_task("decoding", total=None)
+        results = check_folder(
+            options.root,
+            workers=options.workers,
+            timeout=options.timeout,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
     folder = options.output or options.root
     write_report(results, folder)
     bad = [result for result in results if not result.ok]

@@ -8,7 +8,9 @@ from torch.utils.data import DataLoader
 
 from adafocus.batch import Batch
 from adafocus.data.dataset import EVALUATION, ClipSource, collate
+from adafocus.data.video import VideoError
 from adafocus.draws import generator
+from adafocus.errors import UserError
 
 Key = tuple[int, int]
 
@@ -108,7 +110,28 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        return iter(self._loader)
+        """Batches in order.
+
+        Raises:
+            UserError: a loader process is stuck or has died, or many videos in a row cannot be read.
+        """
+        iterator = iter(self._loader)
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except VideoError as error:
+                reason = str(error).strip().splitlines()[-1]  # a loader process puts its traceback before it
+                raise UserError(reason.removeprefix("adafocus.data.video.VideoError: ")) from error
+            except RuntimeError as error:
+                if "timed out" not in str(error) and "exited unexpectedly" not in str(error):
+                    raise
+                raise UserError(
+                    f"a loader process is stuck or has died ({str(error).splitlines()[0]}); find the video with "
+                    f"`adafocus prepare check` and name it in dataset.bad_list, or raise loader.timeout"
+                ) from error
+            yield batch
 
     def __len__(self) -> int:
         return len(self.order)

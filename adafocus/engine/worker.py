@@ -233,7 +233,7 @@ def _finish(
         "best": {"score": progress.best, "epoch": progress.best_epoch},
         "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
-        "seconds": {"train": progress.seconds, "evaluate": report.seconds, "per_video": None, "all": seconds},
+        "seconds": {"train": progress.seconds, "evaluate": report.seconds, "per_video": report.seconds / report.videos, "all": seconds},
         "data": found,
         "unreadable": {
             "train": progress.bad,

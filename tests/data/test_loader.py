@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from adafocus.data.loader import EvaluationOrder, TrainOrder
+from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
+from adafocus.data.video import VideoError
+from adafocus.errors import UserError
 
 
 def flat(order: TrainOrder) -> list[list[int]]:
@@ -48,3 +50,37 @@ def test_evaluation_sees_every_clip_once_without_padding() -> None:
 def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="batch of"):
         TrainOrder(**arguments)
+
+
+class Stuck:
+    """A data set whose clips never come."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, key):
+        import time
+
+        time.sleep(30)
+
+
+class Dying(Stuck):
+    def __getitem__(self, key):
+        import os
+
+        os._exit(3)
+
+
+class Unreadable(Stuck):
+    def __getitem__(self, key):
+        raise VideoError("a.mp4: broken")
+
+
+@pytest.mark.parametrize(
+    ("clips", "workers", "says"),
+    [(Stuck(), 1, "stuck or has died"), (Dying(), 1, "stuck or has died"), (Unreadable(), 1, "^a.mp4: broken$"),
+     (Unreadable(), 0, "^a.mp4: broken$")],
+)
+def test_trouble_in_a_loader_process_is_one_line_and_no_hang(clips, workers: int, says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        list(Loader(clips, TrainOrder(4, 2), workers=workers, timeout=1.0))
