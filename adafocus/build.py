@@ -73,7 +73,10 @@ def _glyphs(config: Config) -> Data:
             task=dataset.task,
             seed=config.seed,
         )
-        for split, size in (("train", dataset.train_videos), ("val", dataset.val_videos))
+        for split, size in (
+            ("train", min(dataset.train_videos, dataset.limit or dataset.train_videos)),
+            ("val", min(dataset.val_videos, dataset.limit or dataset.val_videos)),
+        )
     }
     found = {
         name: {"listed": len(videos), "expected": len(videos), "found": len(videos), "missing": 0, "unreadable": 0}
@@ -103,6 +106,9 @@ def _files(config: Config) -> Data:
     annotations.look_up(train, videos, bad_list=bad_list, keep_missing=False)
     annotations.look_up(val, videos, bad_list=bad_list, keep_missing=True)
     _compare_counts(dataset, {"training": train, "evaluation": val})
+    if dataset.limit is not None:
+        for split in (train, val):
+            split.records = split.records[:: -(-len(split.records) // dataset.limit)]
     view = _view(config, classes)
     shared = {
         "view": view,

@@ -58,9 +58,9 @@ def prepare(argv: list[str]) -> int:
     check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     check.add_argument("--timeout", type=float, default=60.0, help="seconds that one file may take")
     options = parser.parse_args(argv)
-    from adafocus.data.prepare import check_folder, write_report
-
     from rich.progress import Progress
+
+    from adafocus.data.prepare import check_folder, write_report
 
     with Progress(transient=True) as bar:
         task = bar.add_task("decoding", total=None)

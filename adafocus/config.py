@@ -19,7 +19,7 @@ from adafocus.errors import UserError
 MODES = ("train", "evaluate", "cost")
 DEVICES = ("auto", "cpu", "cuda")
 #: What may change between two starts of the same run: none of it changes a number of the result (but for rounding).
-RUNTIME = ("mode", "name", "device", "devices", "inline", "loader", "output", "checkpoint")
+RUNTIME = ("mode", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
 
 
 @dataclass
@@ -42,6 +42,7 @@ class DatasetConfig:
     expected_val: int | None = None
     allow_partial: bool = False  # go on when the counts differ from the expected ones
     min_frames: int = 1  # list rows with fewer frames are dropped (the seeds: 3)
+    limit: int | None = None  # use only so many videos of each split, evenly spread (for a quick look)
     hold_out: float = 0.2  # share kept for evaluation of class folders that come without a split
     bad_list: str | None = None  # bad.txt of `adafocus prepare check`
     max_bad_fraction: float = 0.05  # more unreadable training videos than this share end the run
@@ -159,6 +160,15 @@ class OutputConfig:
 
 
 @dataclass
+class PublishedConfig:
+    """What a paper or README prints for this row."""
+
+    score: float | None = None  # percent, the metric of the dataset
+    gflops: float | None = None  # multiply-adds a video, in units of 1e9, as printed
+    source: str | None = None
+
+
+@dataclass
 class Config:
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -170,6 +180,7 @@ class Config:
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
+    published: PublishedConfig = field(default_factory=PublishedConfig)
     mode: str = "train"
     name: str | None = None  # of the run folder; None: what differs from the defaults
     checkpoint: str | None = None  # evaluate: a run folder or a checkpoint file
@@ -288,6 +299,7 @@ def _check_numbers(config: Config) -> None:
             "evaluate.batch": config.evaluate.batch,
             "schedule.evaluate_every": schedule.evaluate_every,
             "output.log_every": config.output.log_every,
+            "dataset.limit": dataset.limit,
             "dataset.train_videos": dataset.train_videos,
             "dataset.val_videos": dataset.val_videos,
             "dataset.glyph_size": dataset.glyph_size,

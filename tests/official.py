@@ -9,11 +9,17 @@ from torch import Tensor
 from adafocus.backbones import BACKBONES
 from adafocus.models.adafocus_v2 import AdaFocusV2
 
+
 def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[dict[str, Tensor], AdaFocusV2]:
     """An official-looking state for our model, by turning our names around; and the model on the meta device."""
     arguments = {
-        "num_classes": classes, "segments": segments, "patch_size": 64, "frame_size": 96, "policy_hidden": 16,
-        "classifier_width": 32, **changes,
+        "num_classes": classes,
+        "segments": segments,
+        "patch_size": 64,
+        "frame_size": 96,
+        "policy_hidden": 16,
+        "classifier_width": 32,
+        **changes,
     }
     with torch.device("meta"):
         model = AdaFocusV2(BACKBONES[glance](), BACKBONES["resnet50"](), **arguments)
@@ -38,5 +44,3 @@ def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[
         name = new + key.removeprefix(old)
         state["module." + name.replace("global_CNN.layers.", "global_CNN.features.")] = value
     return {key: golden_weights.weight(key, value.shape) for key, value in state.items()}, model
-
-

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from adafocus.compare import compare, find_runs, main, pareto, to_csv, to_markdown, to_text, write_comparison
+from adafocus.compare import main, write_comparison
+from adafocus.compare.render import pareto, to_csv, to_markdown, to_text
+from adafocus.compare.table import compare, find_runs
 from adafocus.errors import UserError
 
 
@@ -147,3 +149,18 @@ def test_it_starts_without_torch_and_matplotlib(tmp_path: Path) -> None:
         [sys.executable, "-c", code, "compare", str(tmp_path)], cwd=root, capture_output=True, text=True
     )
     assert done.returncode == 0 and "50.00" in done.stdout, done.stderr
+
+
+def test_the_same_run_twice_is_no_second_seed(tmp_path: Path) -> None:
+    make(tmp_path / "a", seed=0, score=40.0)
+    make(tmp_path / "again", seed=0, score=60.0)
+    make(tmp_path / "b", seed=1, score=42.0)
+    rows = compare(find_runs([tmp_path])).rows
+    assert sorted(len(row.scores) for row in rows) == [1, 2]
+
+
+def test_evaluations_of_a_run_are_rows_of_their_own(tmp_path: Path) -> None:
+    make(tmp_path / "a", mode="train")
+    make(tmp_path / "e", mode="evaluate", seed=1)
+    table = compare(find_runs([tmp_path]))
+    assert table.columns == ["mode"] and len(table.rows) == 2

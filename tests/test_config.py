@@ -43,7 +43,8 @@ def test_every_option_composes(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "rate", "batch", "classes"), [("actnet", 0.002, 32, 200), ("fcvid", 0.002, 32, 239), ("minik", 0.003, 48, 200)]
+    ("dataset", "rate", "batch", "classes"),
+    [("actnet", 0.002, 32, 200), ("fcvid", 0.002, 32, 239), ("minik", 0.003, 48, 200)],
 )
 def test_recipes_of_adafocus_v2(dataset: str, rate: float, batch: int, classes: int) -> None:
     """Spec: the table of optimisation of the untrimmed-video system."""
@@ -80,12 +81,47 @@ def test_a_configuration_survives_its_file() -> None:
 
 
 def test_what_makes_a_run_the_same_run() -> None:
-    one, two = (config.identity(config.to_dict(composed(*typed))) for typed in ((), ("devices=2", "loader.workers=0", "name=x")))
+    one, two = (
+        config.identity(config.to_dict(composed(*typed))) for typed in ((), ("devices=2", "loader.workers=0", "name=x"))
+    )
     assert one == two != config.identity(config.to_dict(composed("seed=1")))
 
 
 def test_rate_follows_the_batch_and_says_so() -> None:
-    settings = composed("dataset=actnet", "dataset.root=/data", "schedule.batch=8", "devices=2", "schedule.accumulate=2")
+    settings = composed(
+        "dataset=actnet", "dataset.root=/data", "schedule.batch=8", "devices=2", "schedule.accumulate=2"
+    )
     assert build.settings(settings, 80).rates[0] == pytest.approx(0.0005)
     line = build.rate_line(settings)
     assert "batch 8 = 2 device(s) x 2 clips x 2 accumulation" in line and "rate 0.002 at 32 -> 0.0005 at 8" in line
+
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_published_row_composes_and_costs_what_is_printed(experiment: str) -> None:
+    import torch
+
+    from adafocus.engine.cost import count
+
+    settings = composed(f"experiment={experiment}", "dataset.root=/data")
+    _, _, dataset, patch, glance = experiment.split("_")
+    assert (settings.dataset.name, settings.patch.size) == (dataset, int(patch[1:]))
+    assert settings.backbone.glance == {"mbv2": "mobilenet_v2", "res50": "resnet50"}[glance]
+    with torch.device("meta"):
+        network = build.model(settings, settings.dataset.classes, weights=False)
+    cost = count(network, settings.segments.glance, settings.dataset.frame_size)
+    assert f"{cost.published / 1e9:.1f}" == f"{settings.published.gflops:.1f}"
+    assert settings.published.score and settings.published.source
+
+
+def test_an_experiment_gives_way_to_what_is_typed() -> None:
+    settings = composed("experiment=adafocus_v2_actnet_p96_res50", "patch=128", "dataset.root=/data")
+    assert (settings.patch.size, settings.backbone.glance) == (128, "resnet50")
+
+
+@pytest.mark.parametrize("name", ["steps", "overfit"])
+def test_debug_recipes_compose(name: str) -> None:
+    assert composed(f"debug={name}").dataset.limit
+    assert composed(f"debug={name}", "dataset=folder", "dataset.root=/data").schedule.batch == 8

@@ -64,12 +64,6 @@ class Journal:
                 if isinstance(value, (int, float)):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
 
-    def picture(self, name: str, image: Any, step: int) -> None:
-        """An (H, W, 3) uint8 array for TensorBoard."""
-        if self.active and self.tensorboard:
-            self._open_writer()
-            self._writer.add_image(name, image, step, dataformats="HWC")
-
     def start(self, step: int, steps: int) -> None:
         if self.active and sys.stderr.isatty():
             columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())

@@ -28,6 +28,9 @@ def show(folder: Path, summary: dict[str, Any], console: Console | None = None) 
     for row in summary["rows"]:
         table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
     console.print(table)
+    published = summary.get("published") or {}
+    if published.get("score") is not None:
+        console.print(f"published: {published['score']} % at {published['gflops']} G ({published['source']})")
     if unreadable := summary["data"]["evaluate"].get("unreadable"):
         console.print(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
     if summary.get("picture"):

@@ -230,10 +230,16 @@ def _finish(
         "scores": report.scores[main],
         "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
         "selected": settings.schedule.select,
-        "best": {"score": progress.best, "epoch": progress.best_epoch},
+        "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
+        "published": config.to_dict(settings)["published"],
         "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
-        "seconds": {"train": progress.seconds, "evaluate": report.seconds, "per_video": report.seconds / report.videos, "all": seconds},
+        "seconds": {
+            "train": progress.seconds,
+            "evaluate": report.seconds,
+            "per_video": report.seconds / report.videos,
+            "all": seconds,
+        },
         "data": found,
         "unreadable": {
             "train": progress.bad,

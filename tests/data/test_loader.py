@@ -78,8 +78,12 @@ class Unreadable(Stuck):
 
 @pytest.mark.parametrize(
     ("clips", "workers", "says"),
-    [(Stuck(), 1, "stuck or has died"), (Dying(), 1, "stuck or has died"), (Unreadable(), 1, "^a.mp4: broken$"),
-     (Unreadable(), 0, "^a.mp4: broken$")],
+    [
+        (Stuck(), 1, "stuck or has died"),
+        (Dying(), 1, "stuck or has died"),
+        (Unreadable(), 1, "^a.mp4: broken$"),
+        (Unreadable(), 0, "^a.mp4: broken$"),
+    ],
 )
 def test_trouble_in_a_loader_process_is_one_line_and_no_hang(clips, workers: int, says: str) -> None:
     with pytest.raises(UserError, match=says):

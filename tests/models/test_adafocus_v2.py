@@ -23,8 +23,17 @@ GOLDEN = json.loads((Path(__file__).parent / "golden_adafocus_v2.json").read_tex
 def tiny(segments: int = 5, classes: int = 7, **changes) -> AdaFocusV2:
     torch.manual_seed(0)
     arguments = {
-        "num_classes": classes, "segments": segments, "patch_size": 12, "frame_size": 30, "glance_size": 15,
-        "glance_resize": "area", "policy_hidden": 8, "classifier_width": 16, "dropout": 0.0, "head_dropout": 0.0, **changes,
+        "num_classes": classes,
+        "segments": segments,
+        "patch_size": 12,
+        "frame_size": 30,
+        "glance_size": 15,
+        "glance_resize": "area",
+        "policy_hidden": 8,
+        "classifier_width": 16,
+        "dropout": 0.0,
+        "head_dropout": 0.0,
+        **changes,
     }
     return AdaFocusV2(BACKBONES["tiny_glance"](channels=(4, 8)), BACKBONES["tiny_focus"](channels=(6, 10)), **arguments)
 
@@ -60,7 +69,7 @@ def test_golden_figures_of_the_released_program() -> None:
 def test_shapes_and_names_of_the_answer() -> None:
     output = tiny().eval()(torch.rand(3, 5, 3, 30, 30))
     assert output.logits.shape == (3, 7) and output.steps.shape == (3, 5, 7)
-    assert output.where.shape == (3, 5, 2) and 0 < output.where.min() and output.where.max() < 1
+    assert output.where.shape == (3, 5, 2) and output.where.min() > 0 and output.where.max() < 1
     assert output.glance.shape == output.focus.shape == (3, 5, 7)
     assert output.frames.tolist() == [coarse_to_fine(5)] * 3 and output.diversity is None
     assert torch.equal(output.logits, output.steps[:, -1])
@@ -152,7 +161,11 @@ def test_odd_sizes_and_few_frames(size: int, patch: int, segments: int) -> None:
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"patch_size": 31}, "31 pixels does not fit"), ({"order": "random"}, "order"), ({"glance_resize": "nearest"}, "glance_resize")],
+    [
+        ({"patch_size": 31}, "31 pixels does not fit"),
+        ({"order": "random"}, "order"),
+        ({"glance_resize": "nearest"}, "glance_resize"),
+    ],
 )
 def test_impossible_networks_are_refused(changes: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):

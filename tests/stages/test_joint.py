@@ -39,7 +39,12 @@ def settings(**changes) -> Settings:
 def test_groups_and_their_rates_are_the_recipes() -> None:
     groups = stage().param_groups()
     assert [(group.name, group.rate) for group in groups] == [
-        ("policy", 0.1), ("glance", 0.5), ("glance head", 0.5), ("focus", 1.0), ("focus head", 1.0), ("classifier", 5.0),
+        ("policy", 0.1),
+        ("glance", 0.5),
+        ("glance head", 0.5),
+        ("focus", 1.0),
+        ("focus head", 1.0),
+        ("classifier", 5.0),
     ]
     named = sum(parameter.numel() for group in groups for parameter in group.parameters)
     assert named == sum(parameter.numel() for parameter in stage().model.parameters())
