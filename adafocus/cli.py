@@ -233,7 +233,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
 
     settings = config.from_node(node)
     if settings.mode == "cost":
-        from adafocus.engine.worker import report_cost
+        from adafocus.worker import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
@@ -250,7 +250,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     if first:
         folders.describe(folder, values, overrides=overrides, choices=choices)
     if settings.inline or under_torchrun():
-        from adafocus.engine.worker import run as work
+        from adafocus.worker import run as work
 
         return work(folder, settings)
     return launch(folder, settings.devices)

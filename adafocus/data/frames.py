@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from adafocus.data.transforms import short_side_size
-from adafocus.data.video import VideoError
+from adafocus.data.video import Layout, Video, VideoError
 
 
-class FrameFolder:
-    """A video stored as frames; the same face as `video.Video`.
+class FrameFolder(Video):
+    """A video stored as frames; it is read like any other.
 
     Args:
         path: the folder.
@@ -23,10 +21,10 @@ class FrameFolder:
         first: number of the first frame.
 
     Raises:
-        VideoError: no such folder, or no frame in it.
+        VideoError: no such folder, or no frame in it. In `read`: a frame is missing, broken or of another size; it is
+            never replaced by another one.
     """
 
-    fps = 0.0  # nobody has noted it
     reader = "frames"
 
     def __init__(
@@ -35,55 +33,35 @@ class FrameFolder:
         self.path, self.template, self.first = Path(path), template, first
         if not self.path.is_dir():
             raise VideoError(f"{self.path}: no such folder of frames")
-        self.num_frames = num_frames or self._count()
-        if not self.num_frames:
+        frames = num_frames or self._count()
+        if not frames:
             raise VideoError(f"{self.path}: no frame named like {template.format(first)}")
-        self.height, self.width = self._open(0).shape[:2]
+        height, width = self._open(0).shape[:2]
+        super().__init__(self.path, Layout(frames, height, width, turns=0, fps=0.0, doubt="", counted=True), None)
 
     def _count(self) -> int:
         before, after = re.split(r"\{[^}]*\}", self.template)
         pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
         return sum(1 for entry in self.path.iterdir() if pattern.fullmatch(entry.name))
 
-    def __enter__(self) -> FrameFolder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def read(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Frames by 0-based index: (N, H, W, 3) uint8, RGB; see `video.Video.read`. A frame is decoded once.
-
-        Raises:
-            VideoError: a frame is missing, broken or of another size; it is never replaced by another one.
-        """
-        wanted = np.asarray(indices, np.int64)
-        if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_frames):
-            raise VideoError(f"{self.path}: frames {wanted.min()}..{wanted.max()} asked for, it has {self.num_frames}")
-        size = self.height, self.width
-        if short_side is not None and short_side < min(size):
-            size = short_side_size(*size, short_side)
-        order, place = np.unique(wanted, return_inverse=True)
-        frames = np.empty((len(order), *size, 3), np.uint8)
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        frames = np.empty((len(order), self.height, self.width, 3), np.uint8)
         for position, index in enumerate(order.tolist()):
-            image = self._open(index, size)
-            if image.shape[:2] != size:
+            image = self._open(index)
+            if image.shape != frames.shape[1:]:
                 raise VideoError(
-                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {size[1]}x{size[0]}"
+                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {self.width}x{self.height}"
                 )
             frames[position] = image
-        return frames if np.array_equal(place, np.arange(len(wanted))) else frames[place]
+        return frames
 
     def _file(self, index: int) -> Path:
         return self.path / self.template.format(index + self.first)
 
-    def _open(self, index: int, size: tuple[int, int] | None = None) -> np.ndarray:
+    def _open(self, index: int) -> np.ndarray:
         path = self._file(index)
         try:
             with Image.open(path) as image:
-                picture = image.convert("RGB")
+                return np.asarray(image.convert("RGB"))
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
-        if size is not None and size != (self.height, self.width):
-            picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return np.asarray(picture)

@@ -53,7 +53,7 @@ def installed_readers() -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """What the packets of a file say, without decoding.
 
     Attributes:
@@ -73,7 +73,7 @@ class _Layout:
     counted: bool
 
 
-def _inspect(path: Path) -> _Layout:
+def _inspect(path: Path) -> Layout:
     import av
 
     with av.open(str(path)) as container:
@@ -123,7 +123,7 @@ def _inspect(path: Path) -> _Layout:
         height, width = width, height
     doubt = ", ".join(name for name, found in doubts.items() if found)
     sure = path.suffix.lower() in _SAFE_SUFFIXES and whole_stamps and not hidden
-    return _Layout(shown, height, width, turns, rate, doubt, sure)
+    return Layout(shown, height, width, turns, rate, doubt, sure)
 
 
 class Video:
@@ -131,7 +131,7 @@ class Video:
 
     reader: str
 
-    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         self.path, self._layout, self.timeout = path, layout, timeout
         self.num_frames, self.height, self.width, self.fps = layout.frames, layout.height, layout.width, layout.fps
 
@@ -208,7 +208,7 @@ class _Sequential(Video):
 
     reader = "pyav"
 
-    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         super().__init__(path, layout, timeout)
         if not layout.counted:
             self.num_frames = sum(1 for _ in self.decode())
@@ -252,7 +252,7 @@ class _Sequential(Video):
 class _TorchCodec(Video):
     reader = "torchcodec"
 
-    def __init__(self, path: Path, layout: _Layout, timeout: float | None) -> None:
+    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         super().__init__(path, layout, timeout)
         from torchcodec.decoders import VideoDecoder
 

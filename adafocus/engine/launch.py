@@ -47,7 +47,7 @@ def launch(folder: Path, devices: int) -> int:
         )
         if devices > 1:
             environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
-        command = [sys.executable, "-m", "adafocus.engine.worker", str(folder)]
+        command = [sys.executable, "-m", "adafocus.worker", str(folder)]
         children.append(subprocess.Popen(command, env=environment, pass_fds=[read_end]))
     os.close(read_end)
     try:

@@ -1,6 +1,6 @@
 """One process of a job: reads the run folder, does what its configuration says, and says how it ended.
 
-`python -m adafocus.engine.worker FOLDER`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
+`python -m adafocus.worker FOLDER`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 """
 
 from __future__ import annotations
