@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
@@ -45,28 +46,36 @@ def run(folder: Path, settings: Config | None = None) -> int:
     settings = settings or config.read(folder)
     rank = int(os.environ.get("RANK", 0))
     start_logging(folder, rank=rank)
+    told = False
     try:
         with lock(folder) if rank == 0 else nullcontext():
             try:
+                if rank == 0:  # an older failure is over
+                    old = read_json(folder / "status.json") or {}
+                    write_status(folder, "running", step=old.get("step", 0), steps=old.get("steps", 0))
                 with join(settings.device, settings.loader.timeout + 60) as world:
                     _do(settings, folder, world)
             except BaseException as error:
-                _end_badly(folder, rank, error)
+                told = not _end_badly(folder, rank, error)
                 raise
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
+        if not told:
+            sys.stderr.write(f"error: {error}\n")
         return 2
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command continues this run\n")
+        if not told:
+            sys.stderr.write("interrupted; the same command continues this run\n")
         return 130
     return 0
 
 
-def _end_badly(folder: Path, rank: int, error: BaseException) -> None:
-    """Notes the reason where other programs look for it. A second rank's error must not hide the first's."""
+def _end_badly(folder: Path, rank: int, error: BaseException) -> bool:
+    """Notes the reason where other programs look for it; False if another process of this run has done so already."""
+    if rank:
+        time.sleep(0.5)  # most errors are everybody's: then the first process is the one that speaks
     status = read_json(folder / "status.json") or {}
-    if status.get("state") == "failed":
-        return
+    if status.get("state") in ("failed", "interrupted"):
+        return False
     state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
     reason = str(error) or type(error).__name__
     if not isinstance(error, (UserError, KeyboardInterrupt)):
@@ -75,6 +84,7 @@ def _end_badly(folder: Path, rank: int, error: BaseException) -> None:
     if rank:
         reason = f"rank {rank}: {reason}"
     write_status(folder, state, step=status.get("step", 0), steps=status.get("steps", 0), error=reason)
+    return True
 
 
 def _do(settings: Config, folder: Path, world: World) -> None:
@@ -192,7 +202,8 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
         parts = [
             f"{found[key]} {key.replace('_', ' ')}" for key in ("missing", "unreadable", "too_short") if found.get(key)
         ]
-        log.info("%s: %d videos%s%s", name, found["found"], expected, f" ({', '.join(parts)})" if parts else "")
+        labels = " labels {}..{},".format(*found["labels"]) if found.get("labels") else ""
+        log.info("%s:%s %d videos%s%s", name, labels, found["found"], expected, f" ({', '.join(parts)})" if parts else "")
     log.info("%d classes; %s", len(data.classes), data.protocol)
     write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
 
@@ -289,6 +300,11 @@ def _device_name(world: World) -> str:
     return f"{world.size} x CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
     die_with_parent()
+    signal.signal(signal.SIGTERM, _interrupt)  # a cluster that takes its machine back
     sys.exit(run(Path(sys.argv[1])))

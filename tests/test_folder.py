@@ -118,7 +118,8 @@ def test_lists_with_missing_videos(root: Path, tmp_path: Path) -> None:
     (root / "val.txt").write_text("val/a/0.mp4 12 0\nval/b/0.mp4 12 1\nval/gone.mp4 12 1\n")
     (root / "classes.txt").write_text("a\nb\n")
     output = runs.run(tmp_path, *small(root), "name=f")
-    assert "train: 16 videos (1 missing)" in output and "evaluate: 2 videos (1 missing)" in output
+    assert "train: labels 0..1, 16 videos (1 missing)" in output
+    assert "evaluate: labels 0..1, 2 videos (1 missing)" in output
     data = json.loads((tmp_path / "outputs/f/data.json").read_text())
     assert data["missing"] == {"train": ["gone.mp4"], "evaluate": ["val/gone.mp4"]}
     assert runs.summary(tmp_path / "outputs/f")["scores"]["top1"] <= 100 * 2 / 3 + 1e-6

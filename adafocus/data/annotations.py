@@ -7,7 +7,7 @@ folders need no list.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from zlib import crc32
 
@@ -66,6 +66,8 @@ class Split:
     bad: list[str] = field(default_factory=list)
 
     def summary(self) -> dict[str, object]:
+        """Counts and the range of labels, for the log and the run folder."""
+        seen = [label for record in self.records for label in record.labels]
         return {
             "listed": self.listed,
             "expected": self.expected,
@@ -73,11 +75,8 @@ class Split:
             "missing": len(self.missing),
             "too_short": self.too_short,
             "unreadable": len(self.bad),
+            "labels": [min(seen), max(seen)] if seen else None,
         }
-
-    def as_dict(self) -> dict[str, object]:
-        """Everything but the records, for the run folder."""
-        return {key: value for key, value in asdict(self).items() if key != "records"}
 
 
 def read_classes(path: Path) -> list[str]:

@@ -83,6 +83,7 @@ def test_missing_videos_are_dropped_in_training_and_kept_in_evaluation(tmp_path:
             "missing": 1,
             "too_short": 0,
             "unreadable": 1,
+            "labels": [0, 0 if not keep else 1],
         }
     assert [record.path for record in found[False].records] == ["there.mp4"]
     assert len(found[True].records) == 3
