@@ -201,7 +201,7 @@ class _Outcome:
             self.codes[folder] = start(node, folder, overrides, choices)
         except UserError as error:
             self.codes[folder] = _say(error)
-            if sweep:
+            if sweep and not (folder / "config.json").exists():  # a folder that holds another run is not touched
                 from adafocus.engine.status import write_status
 
                 write_status(folder, "failed", error=str(error))
@@ -238,7 +238,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         return report_cost(settings, folder)
     values = config.to_dict(settings)
     stored = read_json(folder / "config.json") if settings.mode == "train" else None
-    state = folders.inspect(folder, config.identity(values), None if stored is None else config.identity(stored))
+    state = folders.inspect(folder, config.identity(values), config.stored_identity(stored))
     first = int(os.environ.get("RANK", 0)) == 0
     if state == folders.FINISHED:
         from adafocus.engine.table import show

@@ -217,6 +217,16 @@ def identity(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key not in RUNTIME}
 
 
+def stored_identity(values: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The identity of a configuration that a run folder holds; keys that are newer than the run have their defaults."""
+    if values is None:
+        return None
+    try:
+        return identity(to_dict(from_dict(values)))
+    except UserError:  # it is of a version with other keys: then it is another configuration
+        return identity(values)
+
+
 def read(folder: Path) -> Config:
     """The configuration of a run folder."""
     path = folder / "config.json"
