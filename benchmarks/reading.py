@@ -1,6 +1,6 @@
 """What it costs to be sure of the right frame: our reader against plain decord on the same files, in turns.
 
-python benchmarks/reading.py FOLDER_OF_MP4 [--frames 8] [--short-side 112]
+python benchmarks/reading.py FOLDER_OF_MP4 [--frames 8]
 """
 
 from __future__ import annotations
@@ -17,29 +17,25 @@ import numpy as np
 from adafocus.data.video import open_video
 
 
-def ours(path: Path, frames: int, short_side: int) -> None:
+def ours(path: Path, frames: int) -> None:
     with open_video(path) as video:
-        video.read(np.linspace(0, video.num_frames - 1, frames).astype(int), short_side)
+        video.read(np.linspace(0, video.num_frames - 1, frames).astype(int))
 
 
-def plain(path: Path, frames: int, short_side: int) -> None:
+def plain(path: Path, frames: int) -> None:
     reader = decord.VideoReader(str(path), num_threads=1)
-    height, width = reader[0].shape[:2]
-    scale = short_side / min(height, width)
-    reader = decord.VideoReader(str(path), num_threads=1, width=int(width * scale), height=int(height * scale))
     reader.get_batch(np.linspace(0, len(reader) - 1, frames).astype(int).tolist()).asnumpy()
 
 
-def in_order(path: Path, frames: int, short_side: int) -> None:
+def in_order(path: Path, frames: int) -> None:
     with open_video(path, "pyav") as video:
-        video.read(np.linspace(0, video.num_frames - 1, frames).astype(int), short_side)
+        video.read(np.linspace(0, video.num_frames - 1, frames).astype(int))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--frames", type=int, default=8)
-    parser.add_argument("--short-side", type=int, default=112)
     parser.add_argument("--files", type=int, default=20)
     options = parser.parse_args()
     files = sorted(options.folder.rglob("*.mp4"))[: options.files]
@@ -47,7 +43,7 @@ def main() -> None:
     for path in files:
         for name, read in (("ours", ours), ("plain decord", plain), ("in order", in_order)):
             started = time.process_time()
-            read(path, options.frames, options.short_side)
+            read(path, options.frames)
             times[name].append(1000 * (time.process_time() - started))
     for name, values in times.items():
         ratio = statistics.median(a / b for a, b in zip(values, times["plain decord"], strict=True))

@@ -34,12 +34,13 @@ def _completeness(row: Row) -> str:
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The table as text: header and rows."""
     shown = any(row.variant for row in comparison.rows)
+    named = not comparison.columns and not shown and len(comparison.rows) > 1  # nothing else tells the rows apart
     header = [*comparison.columns, *(["looks at"] if shown else []), f"score ({comparison.metric or 'mixed'})", "seeds"]
     header += ["multiply-adds", "parameters", "train s", "evaluated on", "state"]
     table = []
     for row in comparison.rows:
         start = [row.choices.get(column, "") for column in comparison.columns] + ([row.variant] if shown else [])
-        if not comparison.columns and len(comparison.rows) > 1:
+        if named:
             start = [row.runs[0].folder.name, *start]
         if not row.finished:
             run = row.runs[0]
@@ -59,7 +60,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
                 "finished",
             ]
         )
-    if not comparison.columns and len(comparison.rows) > 1:
+    if named:
         header = ["run", *header]
     return header, table
 

@@ -1,0 +1,48 @@
+"""What the README tells a newcomer to type composes, and CI runs its very test command."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from adafocus import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+COMMANDS = [
+    line.split("#")[0].strip()
+    for line in README.replace("\\\n", " ").splitlines()
+    if re.match(r"(pip install \S+ && )?python run\.py", line) and "checkpoint=" not in line and "--cfg" not in line
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(command: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    seen = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "start", lambda node, *_: seen.append(node) or 0)
+    monkeypatch.setattr("adafocus.compare.write_comparison", lambda _: None)
+    monkeypatch.setattr("adafocus.compare.main", lambda _: 0)
+    typed = shlex.split(command.split("run.py", 1)[1])
+    assert cli.run(typed) == 0, capsys.readouterr().err
+    assert seen
+    if "-m" in typed:
+        assert len(seen) > 1
+
+
+def test_the_readme_has_the_commands_it_promises() -> None:
+    assert len(COMMANDS) >= 6
+
+
+def test_ci_runs_the_test_command_of_the_readme() -> None:
+    command = re.search(r'^(pip install -e "\.\[test\]" && python -m pytest)', README, re.MULTILINE).group(1)
+    assert command.replace("pip install", "pip install --quiet") in (ROOT / ".ci/run").read_text()
+
+
+def test_pictures_and_pages_that_it_links_exist() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), target
