@@ -19,6 +19,7 @@ USAGE = """usage: adafocus COMMAND ...
 
 `adafocus COMMAND --help` says more.
 """
+INTERRUPTED = 130  # exit status after Ctrl-C
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule")
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
@@ -107,7 +108,7 @@ def run(argv: list[str]) -> int:
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, _unparsable(arguments))))
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return outcome.finish()
 
 
@@ -209,6 +210,8 @@ class _Outcome:
             from adafocus.compare import write_comparison
 
             write_comparison(self.sweep)
+            if self.codes[folder] == INTERRUPTED:
+                raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
 
     def finish(self) -> int:
         """The exit status of the command; after a sweep, the comparison and the list of failures."""
@@ -216,7 +219,7 @@ class _Outcome:
         if self.sweep is not None:
             from adafocus.compare import main as compare
 
-            compare([str(self.sweep)])
+            compare([str(self.sweep), "--mix-protocols"])
             sys.stdout.write(f"comparison: {self.sweep / 'compare.md'}\n")
             for folder in failed:
                 sys.stderr.write(f"failed: {folder}\n")

@@ -30,6 +30,7 @@ class LoadReport:
     source: str
     loaded: int
     dropped: list[str] = field(default_factory=list)
+    classes: list[str] | None = None  # class names by id, where the file holds them
 
     def __str__(self) -> str:
         dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
@@ -174,7 +175,8 @@ def detect(state: State) -> str | None:
 
 def load_checkpoint(path: Path, model: nn.Module) -> LoadReport:
     """Loads a file of ours or an official one into `model`, completely or not at all."""
-    state = tensors(load_file(path))
+    content = load_file(path)
+    state = tensors(content)
     source = detect(state)
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
@@ -183,7 +185,9 @@ def load_checkpoint(path: Path, model: nn.Module) -> LoadReport:
         [key for key in state if _HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))] if ours is not state else []
     )
     fit(model, ours, str(path))
-    return LoadReport({"adafocus_v2": "official AdaFocus V2", "adafocus": "our own"}[source], len(ours), dropped)
+    name = {"adafocus_v2": "official AdaFocus V2", "adafocus": "our own"}[source]
+    classes = content.get("classes")
+    return LoadReport(name, len(ours), dropped, classes if isinstance(classes, list) else None)
 
 
 def fit(model: nn.Module, state: State, source: str) -> None:

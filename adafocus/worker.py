@@ -191,6 +191,12 @@ def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -
             raise UserError(f"checkpoint={path} holds no {' or '.join(names)}")
         path = files[0]
     report = weights.load_checkpoint(path, network)
+    if report.classes is not None and report.classes != classes:
+        place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
+        raise UserError(
+            f"checkpoint {path} was trained on other classes: class {place} is {report.classes[place]!r} there and "
+            f"{classes[place]!r} in dataset={settings.dataset.name}; put the class file in the order of the checkpoint"
+        )
     log.info("checkpoint %s: %s", path, report)
 
 
@@ -203,7 +209,9 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
             f"{found[key]} {key.replace('_', ' ')}" for key in ("missing", "unreadable", "too_short") if found.get(key)
         ]
         labels = " labels {}..{},".format(*found["labels"]) if found.get("labels") else ""
-        log.info("%s:%s %d videos%s%s", name, labels, found["found"], expected, f" ({', '.join(parts)})" if parts else "")
+        log.info(
+            "%s:%s %d videos%s%s", name, labels, found["found"], expected, f" ({', '.join(parts)})" if parts else ""
+        )
     log.info("%d classes; %s", len(data.classes), data.protocol)
     write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
 

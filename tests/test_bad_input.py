@@ -89,7 +89,28 @@ def _noise(tmp_path: Path) -> list[str]:
     return ["mode=evaluate", f"checkpoint={tmp_path / 'noise.pt'}"]
 
 
+def _other_classes(tmp_path: Path) -> list[str]:
+    from adafocus import build
+
+    typed = ["dataset=folder", folder(tmp_path), "segments=4"]
+    network = build.model(_composed(typed), 2)
+    torch.save({"format": 1, "model": network.state_dict(), "classes": ["b", "a"]}, tmp_path / "ba.pt")
+    return [*typed, "mode=evaluate", f"checkpoint={tmp_path / 'ba.pt'}"]
+
+
+def _composed(typed: list[str]):
+    from hydra import compose, initialize_config_dir
+
+    from adafocus import config, naming
+
+    arguments = naming.quote_numbers(typed)
+    cli._register(arguments)
+    with initialize_config_dir(version_base="1.3", config_dir=str(cli.conf_folder())):
+        return config.from_node(compose("config", arguments))
+
+
 STARTED = {
+    "checkpoint of other classes": (_other_classes, "trained on other classes: class 0 is 'b' there and 'a'"),
     "folder that is not there": (
         lambda t: ["dataset=folder", "dataset.root=/nowhere"],
         "dataset.root=/nowhere is not a folder",
