@@ -1,0 +1,69 @@
+"""Imitations of the seeds' data sets on disk: from their own lists to clips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numbered
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from PIL import Image
+
+from adafocus import build, cli, config
+from adafocus.data.dataset import EVALUATION, collate
+from adafocus.errors import UserError
+
+
+def composed(*typed: str) -> config.Config:
+    cli._register(list(typed))
+    with initialize_config_dir(version_base="1.3", config_dir=str(cli.conf_folder())):
+        return config.from_node(compose("config", list(typed)))
+
+
+def frames(folder: Path, template: str, count: int) -> None:
+    folder.mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(numbered.picture(number)).save(folder / template.format(number + 1), quality=95)
+
+
+def lists(root: Path, names: tuple[str, str], rows: list[str]) -> None:
+    for name in names:
+        (root / name).write_text("\n".join(rows) + "\n")
+
+
+def test_activitynet(tmp_path: Path) -> None:
+    for name, count in (("v_one", 20), ("v_two", 5)):
+        frames(tmp_path / "frames" / name, "image_{:05d}.jpg", count)
+    (tmp_path / "classInd.txt").write_text("\n".join(f"class {number}" for number in range(200)) + "\n")
+    names = ("actnet_train_split.txt", "actnet_val_split.txt")
+    lists(tmp_path, names, ["v_one,20,7,3", "v_two,5,199", "v_short,2,1"])
+    typed = ("dataset=actnet", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32")
+    with pytest.raises(UserError, match="2 of 10024 expected training videos"):
+        build.data(composed(*typed))
+    data = build.data(composed(*typed, "dataset.allow_partial=true"))
+    assert data.found["evaluate"]["too_short"] == 1 and len(data.classes) == 200
+    batch = collate([data.evaluate[EVALUATION, 0], data.evaluate[EVALUATION, 1]])
+    assert batch.frames.shape == (2, 16, 48, 48, 3) and batch.frames.dtype == torch.uint8
+    assert batch.labels.tolist() == [[3, 7, -1], [199, -1, -1]]
+    seen = {tuple(data.train[epoch, 0].labels.tolist()) for epoch in range(12)}
+    assert seen == {(3, 7, -1), (7, 3, -1)}
+
+
+def test_mini_kinetics_paths_with_blanks(tmp_path: Path) -> None:
+    frames(tmp_path / "riding a bike" / "x", "img_{:05d}.jpg", 9)
+    (tmp_path / "minik_classInd.txt").write_text("\n".join(f"class {number}" for number in range(200)))
+    lists(tmp_path, ("mini_train_videofolder.txt", "mini_val_videofolder.txt"), ["riding a bike/x 9 5"])
+    data = build.data(composed("dataset=minik", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32"))
+    item = data.evaluate[EVALUATION, 0]
+    assert item.frames.shape == (16, 48, 48, 3) and item.labels.tolist() == [5, -1, -1]
+
+
+def test_a_missing_frame_counts_as_wrong_and_is_named(tmp_path: Path) -> None:
+    frames(tmp_path / "a", "img_{:05d}.jpg", 9)
+    (tmp_path / "a/img_00004.jpg").unlink()
+    (tmp_path / "minik_classInd.txt").write_text("\n".join(f"class {number}" for number in range(200)))
+    lists(tmp_path, ("mini_train_videofolder.txt", "mini_val_videofolder.txt"), ["a 9 5"])
+    data = build.data(composed("dataset=minik", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32"))
+    item = data.evaluate[EVALUATION, 0]
+    assert item.frames is None and "img_00004.jpg" in item.bad[0].reason
