@@ -27,7 +27,7 @@ def test_a_failing_job_and_the_same_command_again(tmp_path: Path) -> None:
     assert "this run is finished" in again
     assert (folder / names[0] / "metrics.jsonl").stat().st_mtime_ns == written
     rows = (folder / "compare.csv").read_text().splitlines()
-    assert rows[0].startswith("patch,variant,score_mean") and rows[1].split(",")[4] == "2"
+    assert rows[0].startswith("variant,score_mean,score_std,seeds") and rows[1].split(",")[3] == "2"
 
 
 @pytest.mark.slow
