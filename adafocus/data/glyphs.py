@@ -7,7 +7,8 @@ tells where the glyph is, not which it is. A video is a pure function of (seed, 
 Tasks:
     where: the glyph drifts through all frames; one must look at the right place.
     when: it is there in a few frames only; one must also look at the right time.
-    motion: a blank spot moves in one of several directions; no single frame tells the class, only their order does.
+    motion: a blank spot moves in one of several directions, leaving at one border and entering at the other; its place
+        in any one frame is as likely for every class, so only the order of frames tells the class.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class GlyphVideos:
         frames: T.
         frame_size: side of the square frames in pixels.
         classes: 2 or more; in `motion`, directions evenly spread over the circle.
-        glyph_size: side of a glyph in pixels, a multiple of 8.
+        glyph_size: side of a glyph in pixels, 8 or 16: a reduced pixel must cover whole blocks, or it tells the class.
         task: see the module.
         visible: frames that show the glyph in `when` (default a quarter, at least one).
         seed: of the run.
@@ -90,10 +91,15 @@ class GlyphVideos:
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"dataset.task={task!r} is unknown; choose one of {', '.join(TASKS)}")
-        if glyph_size % CELLS or glyph_size >= frame_size:
+        if glyph_size not in (CELLS, 2 * CELLS) or glyph_size >= frame_size:
             raise ValueError(
-                f"dataset.glyph_size={glyph_size} must be a multiple of {CELLS} and smaller than the frame of {frame_size}"
+                f"dataset.glyph_size={glyph_size} must be {CELLS} or {2 * CELLS} (a larger multiple of 8 shows its cells in "
+                f"the reduced view) and smaller than dataset.frame_size={frame_size}"
             )
+        if visible is not None and not 1 <= visible <= frames:
+            raise ValueError(f"visible={visible} must be from 1 to the {frames} frames of a video")
+        if task == "motion" and frames < 2:
+            raise ValueError(f"dataset.task=motion needs at least 2 frames, not {frames}; choose larger segments")
         if classes < 2:
             raise ValueError(f"dataset.classes={classes} must be at least 2")
         self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
@@ -145,13 +151,17 @@ class GlyphVideos:
         return _on_grid(free - np.abs(free - np.mod(place, 2 * free)), free)
 
     def _directed(self, rng: np.random.Generator, label: int) -> np.ndarray:
-        """(T, 2): a straight way in the direction of the class, somewhere in the frame, never leaving it."""
-        free = self.frame_size - self.glyph_size
+        """(T, 2): a straight way in the direction of the class, which leaves at one border and enters at the other.
+
+        A uniform place on a ring is uniform again after any shift. A way that had to stay inside would begin left for
+        one class and right for another, and a single frame would tell.
+        """
+        places = (self.frame_size - self.glyph_size) // REDUCTION + 1
         angle = 2 * np.pi * label / self.classes
-        reach = 0.5 * free * np.array([np.sin(angle), np.cos(angle)])
-        way = np.linspace(0, 1, self.frames)[:, None] * reach
-        low, high = np.maximum(0, -reach), free - np.maximum(0, reach)
-        return _on_grid(rng.uniform(low, high) + way, free)
+        # Half the ring in T steps: well below half a ring a step, where a direction and its opposite are the same.
+        step = places / (2 * self.frames) * np.array([np.sin(angle), np.cos(angle)])
+        way = rng.uniform(0, places, 2) + step * np.arange(self.frames)[:, None]
+        return (np.floor(way).astype(np.int64) % places) * REDUCTION
 
     def _put(
         self, frames: np.ndarray, where: np.ndarray, ink: np.ndarray, colours: np.ndarray, shown: np.ndarray

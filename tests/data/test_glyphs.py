@@ -56,19 +56,40 @@ def test_when_shows_the_glyph_in_few_frames() -> None:
     assert np.array_equal((warm > 120).any((1, 2)), drawn.visible)
 
 
-def test_motion_is_in_the_order_of_frames_alone() -> None:
+def test_the_direction_of_motion_is_the_class() -> None:
     source = videos(task="motion", classes=4, frames=8, size=200)
+    ring = 96 - 16 + REDUCTION
     for index in range(20):
         drawn = source.draw(index)
-        way = drawn.where[-1] - drawn.where[0]
+        assert (drawn.where >= 0).all() and (drawn.where <= 96 - 16).all()
+        steps = (np.diff(drawn.where, axis=0) + ring / 2) % ring - ring / 2  # the short way round
+        way = steps.sum(0)
         angle = np.arctan2(way[0], way[1]) % (2 * np.pi)
         assert round(angle / (np.pi / 2)) % 4 == drawn.label
-        assert (drawn.where >= 0).all() and (drawn.where <= 96 - 16).all()
+
+
+@pytest.mark.parametrize("frame", [0, 7])
+def test_one_frame_of_a_motion_does_not_tell_the_class(frame: int) -> None:
+    """The best guess from the place in one frame, learned on half of the videos, is chance on the other half."""
+    drawn = [videos(task="motion", classes=4, frames=8, size=3000).draw(index) for index in range(3000)]
+    labels = np.array([one.label for one in drawn])
+    third = np.array([one.where[frame] // 28 for one in drawn]).astype(int)
+    counts = np.zeros((3, 3, 4))
+    np.add.at(counts, (third[:1500, 0], third[:1500, 1], labels[:1500]), 1)
+    guess = counts[third[1500:, 0], third[1500:, 1]].argmax(1)
+    assert (guess == labels[1500:]).mean() < 0.30
 
 
 @pytest.mark.parametrize(
     ("changes", "says"),
-    [({"task": "who"}, "dataset.task"), ({"glyph_size": 15}, "multiple of 8"), ({"classes": 1}, "at least 2")],
+    [
+        ({"task": "who"}, "dataset.task"),
+        ({"glyph_size": 15}, "must be 8 or 16"),
+        ({"glyph_size": 32}, "must be 8 or 16"),  # blocks of 8 pixels: the reduced view would show the cells
+        ({"classes": 1}, "at least 2"),
+        ({"visible": 5}, "visible=5"),
+        ({"task": "motion", "frames": 1}, "at least 2 frames"),
+    ],
 )
 def test_impossible_tasks_are_refused(changes: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
