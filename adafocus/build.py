@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from adafocus.backbones import BACKBONES
-from adafocus.config import Config, DatasetConfig
+from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips, View
@@ -23,6 +23,7 @@ from adafocus.engine.schedule import learning_rates, scaled_rate
 from adafocus.errors import UserError
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.recogniser import Recogniser
+from adafocus.schema import BackboneConfig, Config, DatasetConfig
 from adafocus.stages.base import Stage, batch_norms
 from adafocus.stages.joint import JointStage
 from adafocus.stages.whole_frames import WholeFrames
@@ -40,14 +41,22 @@ def _as_user_error() -> Iterator[None]:
 
 @dataclass
 class Data:
-    """Both splits of a data set, its class names, what was found of it, and how a score on it is measured."""
+    """Both splits of a data set, its class names, what was found of it, and how a score on it is measured.
+
+    Attributes:
+        validate: the evaluation split as training looks at it, which may be with fewer views than `test`.
+        test: the evaluation split as the protocol looks at it; the same object where there is no difference.
+        views: clips times crops of a video in `test`.
+    """
 
     train: ClipSource
-    evaluate: ClipSource
+    validate: ClipSource
+    test: ClipSource
     classes: list[str]
     found: dict[str, dict[str, object]]
     missing: dict[str, list[str]]
     protocol: str
+    views: int = 1
 
 
 def data(config: Config) -> Data:
@@ -85,7 +94,7 @@ def _glyphs(config: Config) -> Data:
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
     protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
     clips = {name: GlyphClips(videos) for name, videos in splits.items()}
-    return Data(clips["train"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol)
+    return Data(clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol)
 
 
 def _files(config: Config) -> Data:
@@ -109,23 +118,30 @@ def _files(config: Config) -> Data:
     if dataset.limit is not None:
         for split in (train, val):
             split.records = split.records[:: -(-len(split.records) // dataset.limit)]
-    view = _view(config, classes)
+    test, validate = _views(config, classes)
     shared = {
-        "view": view,
         "seed": config.seed,
         "template": dataset.frame_template,
         "reader": dataset.reader,
+        "flow": dataset.modality == "flow",
         "timeout": dataset.video_timeout,
         "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
     }
     known_bad = dict.fromkeys(val.bad, "named by dataset.bad_list") | dict.fromkeys(val.missing, "no such file")
+    tested = VideoClips(val.records, videos, test, known_bad=known_bad, **shared)
+    validated = tested
+    if validate != test:
+        validated = VideoClips(val.records, videos, validate, known_bad=known_bad, **shared)
+    average = "" if test.views == 1 else f", mean of {config.protocol.average}"
     return Data(
-        VideoClips(train.records, videos, **shared),
-        VideoClips(val.records, videos, known_bad=known_bad, **shared),
+        VideoClips(train.records, videos, validate, **shared),
+        validated,
+        tested,
         classes,
         {"train": train.summary(), "evaluate": val.summary()},
         {"train": train.missing + train.bad, "evaluate": val.missing + val.bad},
-        view.protocol(),
+        f"{config.protocol.name}: {test.protocol()}{average}",
+        test.views,
     )
 
 
@@ -140,7 +156,13 @@ def _splits(dataset: DatasetConfig, root: Path) -> tuple[list[str], Split, Split
             )
         classes = annotations.read_classes(class_file)
         read = [
-            annotations.read_list(path, len(classes), separator=dataset.separator, min_frames=dataset.min_frames)
+            annotations.read_list(
+                path,
+                len(classes),
+                separator=dataset.separator,
+                min_frames=dataset.min_frames,
+                divisor=dataset.count_divisor,
+            )
             for path in lists
         ]
         return classes, read[0], read[1]
@@ -176,19 +198,39 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
             )
 
 
-def _view(config: Config, classes: list[str]) -> View:
-    dataset = config.dataset
-    return View(
+def _views(config: Config, classes: list[str]) -> tuple[View, View]:
+    """How the protocol looks at videos in its test, and how training looks at them and validates."""
+    dataset, protocol = config.dataset, config.protocol
+    size = protocol.size or dataset.frame_size
+    shared = {
+        "short": dataset.short_videos,
+        "window": protocol.window,
+        "training_rule": protocol.train,
+        "flip": dataset.flip,
+        "flip_labels": annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None,
+        "scales": tuple(dataset.crop_scales),
+        "decode_short_side": dataset.decode_short_side,
+        "stretch": dataset.fit == "stretch",
+        "snippet": dataset.snippet if dataset.modality == "flow" else 1,
+    }
+    short_side = dataset.short_side or dataset.frame_size * 256 // 224
+    validate = View(
         segments=config.segments.glance,
         size=dataset.frame_size,
-        short_side=dataset.short_side or dataset.frame_size * 256 // 224,
-        short=dataset.short_videos,
-        flip=dataset.flip,
-        flip_labels=annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None,
-        scales=tuple(dataset.crop_scales),
-        decode_short_side=dataset.decode_short_side,
-        stretch=dataset.fit == "stretch",
+        short_side=short_side,
+        evaluation_rule=protocol.validate or protocol.test,
+        **shared,
     )
+    test = View(
+        segments=protocol.segments or config.segments.glance,
+        size=size,
+        short_side=protocol.short_side or max(short_side, size),
+        evaluation_rule=protocol.test,
+        crops=protocol.crops,
+        flush=protocol.flush,
+        **shared,
+    )
+    return test, validate
 
 
 def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
@@ -199,8 +241,15 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         imagenet_weights(focus, backbone.focus, backbone.weights)
     method = config.method
     if method.name == "recogniser":
+        if config.dataset.modality == "flow":
+            with_flow_input(focus, channels(config))
+        insert(focus, config.segments.glance, _temporal(backbone))
         return Recogniser(
-            focus, num_classes=num_classes, segments=config.segments.glance, dropout=config.schedule.head_dropout
+            focus,
+            num_classes=num_classes,
+            segments=config.segments.glance,
+            dropout=config.schedule.head_dropout,
+            remove_background=method.remove_background,
         )
     if method.name != "adafocus_v2":
         raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
@@ -221,6 +270,22 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         dropout=config.schedule.dropout,
         head_dropout=config.schedule.head_dropout,
         order=method.order,
+    )
+
+
+def channels(config: Config) -> int:
+    """Channels of a frame: R, G, B, or x and y of consecutive flow fields."""
+    return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
+
+
+def _temporal(backbone: BackboneConfig) -> Temporal:
+    return Temporal(
+        shift=backbone.shift,
+        div=backbone.shift_div,
+        place=backbone.shift_place,
+        pool=backbone.temporal_pool,
+        adaptive=backbone.adaptive,
+        non_local=backbone.non_local,
     )
 
 

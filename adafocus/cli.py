@@ -20,7 +20,7 @@ USAGE = """usage: adafocus COMMAND ...
 `adafocus COMMAND --help` says more.
 """
 INTERRUPTED = 130  # exit status after Ctrl-C
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule")
+GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
 
@@ -161,7 +161,7 @@ def _register(arguments: list[str]) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
-    from adafocus.config import Config
+    from adafocus.schema import Config
 
     ConfigStore.instance().store(name="schema", node=Config)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]

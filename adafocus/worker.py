@@ -15,14 +15,13 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from adafocus import build, config, weights
 from adafocus.batch import Batch
-from adafocus.config import Config
+from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.engine import checkpoint
 from adafocus.engine.cost import Cost, count
@@ -36,6 +35,7 @@ from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show, show_cost
 from adafocus.errors import UserError
+from adafocus.schema import Config
 from adafocus.stages.base import Stage
 
 PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
@@ -95,28 +95,60 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
-    cost = count(_on_meta(settings, len(data.classes)), settings.segments.glance, settings.dataset.frame_size)
+    cost = count(
+        _on_meta(settings, len(data.classes)),
+        settings.segments.glance,
+        settings.dataset.frame_size,
+        build.channels(settings),
+    )
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     stage = build.stage(settings, network.to(world.device))
-    order = EvaluationOrder(len(data.evaluate), settings.evaluate.batch, rank=world.rank, world=world.size)
-    pin = world.device.type == "cuda"
-    batches = Loader(data.evaluate, order, workers=settings.loader.workers, timeout=settings.loader.timeout, pin=pin)
-
-    def scores_of(variants: tuple[str, ...], examples: int = 0) -> Report:
-        return evaluate(stage, batches, len(data.evaluate), world, variants=variants, examples=examples)
-
+    test = _Judge(settings, stage, world, data.test, data.views)
     progress = Progress()
     if settings.mode == "train":
-        progress = _train(settings, folder, world, stage, data, scores_of)
+        judge = test if data.validate is data.test else _Judge(settings, stage, world, data.validate, 1)
+        progress = _train(settings, folder, world, stage, data, judge)
     else:
         _load_checkpoint(settings, network, data.classes)
-    report = scores_of(stage.variants, settings.evaluate.examples)
+    report = test(stage.variants, settings.evaluate.examples)
     if world.first:
         _finish(settings, folder, world, stage, data, cost, progress, report, time.monotonic() - started)
 
 
-def _train(settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, scores_of: Any) -> Progress:
+class _Judge:
+    """Evaluates the stage on a split; the loader's processes live from its first call on.
+
+    Args:
+        views: of a video; so many fewer videos make a batch.
+    """
+
+    def __init__(self, settings: Config, stage: Stage, world: World, clips: ClipSource, views: int) -> None:
+        self.stage, self.world, self.size = stage, world, len(clips)
+        self.average, self.chunk = settings.protocol.average, settings.evaluate.batch
+        order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
+        self.batches = Loader(
+            clips,
+            order,
+            workers=settings.loader.workers,
+            timeout=settings.loader.timeout,
+            pin=world.device.type == "cuda",
+        )
+
+    def __call__(self, variants: tuple[str, ...], examples: int = 0) -> Report:
+        return evaluate(
+            self.stage,
+            self.batches,
+            self.size,
+            self.world,
+            variants=variants,
+            examples=examples,
+            average=self.average,
+            chunk=self.chunk,
+        )
+
+
+def _train(settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, judge: _Judge) -> Progress:
     """Trains and leaves the weights that the summary is about in the model."""
     loop = build.settings(settings, len(data.train))
     log.info("%s", build.rate_line(settings))
@@ -147,7 +179,7 @@ def _train(settings: Config, folder: Path, world: World, stage: Stage, data: bui
     trainer = Trainer(
         stage,
         batches,
-        lambda: scores_of(stage.variants[:1]).scores[stage.variants[0]],
+        lambda: judge(stage.variants[:1]).scores[stage.variants[0]],
         loop,
         world=world,
         journal=journal,
@@ -170,7 +202,9 @@ def report_cost(settings: Config, folder: Path) -> int:
     classes = settings.dataset.classes
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
-    cost = count(_on_meta(settings, classes), settings.segments.glance, settings.dataset.frame_size)
+    cost = count(
+        _on_meta(settings, classes), settings.segments.glance, settings.dataset.frame_size, build.channels(settings)
+    )
     write_json(folder / "cost.json", cost.as_dict())
     show_cost(cost.as_dict(), settings.segments.glance)
     return 0

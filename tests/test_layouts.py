@@ -43,7 +43,7 @@ def test_activitynet(tmp_path: Path) -> None:
         build.data(composed(*typed))
     data = build.data(composed(*typed, "dataset.allow_partial=true"))
     assert data.found["evaluate"]["too_short"] == 1 and len(data.classes) == 200
-    batch = collate([data.evaluate[EVALUATION, 0], data.evaluate[EVALUATION, 1]])
+    batch = collate([data.test[EVALUATION, 0], data.test[EVALUATION, 1]])
     assert batch.frames.shape == (2, 16, 48, 48, 3) and batch.frames.dtype == torch.uint8
     assert batch.labels.tolist() == [[3, 7, -1], [199, -1, -1]]
     seen = {tuple(data.train[epoch, 0].labels.tolist()) for epoch in range(12)}
@@ -55,7 +55,7 @@ def test_mini_kinetics_paths_with_blanks(tmp_path: Path) -> None:
     (tmp_path / "minik_classInd.txt").write_text("\n".join(f"class {number}" for number in range(200)))
     lists(tmp_path, ("mini_train_videofolder.txt", "mini_val_videofolder.txt"), ["riding a bike/x 9 5"])
     data = build.data(composed("dataset=minik", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32"))
-    item = data.evaluate[EVALUATION, 0]
+    item = data.test[EVALUATION, 0]
     assert item.frames.shape == (16, 48, 48, 3) and item.labels.tolist() == [5, -1, -1]
 
 
@@ -65,5 +65,5 @@ def test_a_missing_frame_counts_as_wrong_and_is_named(tmp_path: Path) -> None:
     (tmp_path / "minik_classInd.txt").write_text("\n".join(f"class {number}" for number in range(200)))
     lists(tmp_path, ("mini_train_videofolder.txt", "mini_val_videofolder.txt"), ["a 9 5"])
     data = build.data(composed("dataset=minik", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32"))
-    item = data.evaluate[EVALUATION, 0]
+    item = data.test[EVALUATION, 0]
     assert item.frames is None and "img_00004.jpg" in item.bad[0].reason

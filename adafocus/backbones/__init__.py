@@ -4,23 +4,24 @@
 - `width`: channels of that map;
 - `map_size(size)`: (h, w) for square images of `size`.
 
-It has no classification head.
+It has no classification head. Temporal modules are inserted by `backbones.temporal`; from then on images are frames of
+clips in a row, (B * T, 3, H, W).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
 from adafocus.backbones.mobilenet import mobilenet_v2
-from adafocus.backbones.resnet import resnet18, resnet50
+from adafocus.backbones.resnet import DEPTHS, ResNet
 from adafocus.backbones.tiny import tiny_focus, tiny_glance
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,
-    "resnet18": resnet18,
-    "resnet50": resnet50,
+    **{name: partial(ResNet, name) for name in DEPTHS},
     "tiny_glance": tiny_glance,
     "tiny_focus": tiny_focus,
 }

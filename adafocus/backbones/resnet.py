@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101")
+DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(nn.Module):
@@ -35,11 +35,3 @@ class ResNet(nn.Module):
     @staticmethod
     def map_size(size: int) -> tuple[int, int]:
         return -(-size // 32), -(-size // 32)
-
-
-def resnet18() -> ResNet:
-    return ResNet("resnet18")
-
-
-def resnet50() -> ResNet:
-    return ResNet("resnet50")

@@ -7,7 +7,7 @@ folders need no list.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
@@ -91,8 +91,10 @@ def read_classes(path: Path) -> list[str]:
     return names
 
 
-def read_list(path: Path, num_classes: int | None, *, separator: str = " ", min_frames: int = 1) -> Split:
-    """A list file as records; every row is checked, and the message names the line.
+def read_list(
+    path: Path, num_classes: int | None, *, separator: str = " ", min_frames: int = 1, divisor: int = 1
+) -> Split:
+    """A list file as records; every row is checked, and the message names the line. `divisor`: files of one frame.
 
     Rows may hold paths with blanks: with a blank as separator the last two fields are count and label and only one
     label is possible; with a comma up to three labels follow the count.
@@ -105,6 +107,8 @@ def read_list(path: Path, num_classes: int | None, *, separator: str = " ", min_
             continue
         rows += 1
         record = _parse_row(line.strip(), separator, f"{path}, line {number}")
+        if divisor > 1 and record.num_frames is not None:
+            record = replace(record, num_frames=record.num_frames // divisor)
         worst = max(record.labels)
         if min(record.labels) < 0 or (num_classes is not None and worst >= num_classes):
             limit = "" if num_classes is None else f" and below the {num_classes} classes"

@@ -15,8 +15,15 @@ from adafocus.batch import BadVideo, Batch
 from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.frames import FrameFolder
 from adafocus.data.glyphs import GlyphVideos
-from adafocus.data.sampling import segment_frames
-from adafocus.data.transforms import CROP_SCALES, centre_view, resize, short_side_size, train_view
+from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.transforms import (
+    CROP_SCALES,
+    crop_places,
+    evaluation_views,
+    resize,
+    short_side_size,
+    train_view,
+)
 from adafocus.data.video import VideoError, open_video
 from adafocus.draws import generator
 
@@ -26,7 +33,10 @@ REPLACEMENTS = 10  # how many other videos are tried for an unreadable one in tr
 
 @dataclass
 class Item:
-    """One clip: frames (T, H, W, 3) uint8, labels (3,) int64, or no frames where the video could not be read."""
+    """One clip: frames uint8, labels (3,) int64, or no frames where the video could not be read.
+
+    Frames are (T, H, W, C); where evaluation looks at several views of a video (V, T, H, W, C), crop by crop.
+    """
 
     frames: Tensor | None
     labels: Tensor
@@ -49,44 +59,102 @@ def pad_labels(labels: Sequence[int]) -> Tensor:
 
 @dataclass(frozen=True)
 class View:
-    """How frames become a clip.
+    """How frames become a clip, in training and in evaluation.
 
     Attributes:
-        segments: T, frames of a clip.
+        segments: T, segments of a clip, one frame each.
         size: side of the square clip in pixels.
-        short_side: evaluation resizes the shorter side to this before the centre crop.
+        short_side: evaluation resizes the shorter side to this before the crops.
         short: rule for short videos (`sampling.SHORT_RULES`).
+        training_rule, evaluation_rule: which frames (`sampling.TRAINING_RULES`, `EVALUATION_RULES`).
+        window: of dense sampling.
+        crops: 1, 3, 5 or 10 places that evaluation looks at.
+        flush: MMAction2's three crops, see `transforms.crop_places`.
         flip: probability of a mirrored training clip.
         flip_labels: class ids that a mirror exchanges.
         scales: of the training crop.
         stretch: whole frames are stretched to the square, instead of cropped to it; training crops keep to the frame's shape.
         decode_short_side: decode at this short side (None: as stored).
+        snippet: L, consecutive frames of each segment, side by side in the channels (optical flow: 5).
     """
 
     segments: int
     size: int
     short_side: int
     short: str = "repeat_last"
+    training_rule: str = "uniform"
+    evaluation_rule: str = "middle"
+    window: int | None = 64
+    crops: int = 1
+    flush: bool = False
     flip: float = 0.5
     flip_labels: Mapping[int, int] | None = None
     scales: tuple[float, ...] = CROP_SCALES
     stretch: bool = False
     decode_short_side: int | None = None
+    snippet: int = 1
+
+    def __post_init__(self) -> None:
+        """Finds a rule or a number of crops that does not exist before the first video is read."""
+        rng = generator(0, "view")
+        training_frames(100, self.segments, rng, rule=self.training_rule, short=self.short, window=self.window)
+        self.clips(100, rng)
+        crop_places(self.short_side, self.short_side, self.size, self.crops, flush=self.flush)
+        if self.stretch and self.crops != 1:
+            raise ValueError(f"dataset.fit=stretch shows whole frames: there are no {self.crops} crops of them")
+
+    def clips(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        """(clips, T) indices that evaluation looks at; `rng` for rules that draw."""
+        return evaluation_frames(
+            num_frames,
+            self.segments,
+            self.evaluation_rule,
+            short=self.short,
+            window=self.window,
+            length=self.snippet,
+            rng=rng,
+        )
+
+    @property
+    def views(self) -> int:
+        """V, clips times crops of a video in evaluation."""
+        return len(self.clips(100, generator(0, "view"))) * self.crops
 
     def protocol(self) -> str:
         """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
         decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
-        rule = self.short.replace("_", " ")
-        view = f"whole frame stretched to {self.size}" if self.stretch else f"centre {self.size} of {self.short_side}"
-        return f"uniform frames ({rule}), 1 clip, {view}{decoded}"
+        clips = self.views // self.crops
+        rule = {"middle": f"uniform frames ({self.short.replace('_', ' ')})", "uniform-1": "uniform frames"}.get(
+            self.evaluation_rule, f"{self.evaluation_rule} frames"
+        )
+        if self.evaluation_rule.startswith("dense"):
+            rule += f" of {self.window or 'whole strides'}"
+        count = f"{clips} clip{'s' if clips > 1 else ''}"
+        if self.stretch:
+            return f"{rule}, {count}, whole frame stretched to {self.size}{decoded}"
+        crops = "centre" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
+        return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
+
+    def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        """(T,) indices of a training clip."""
+        return training_frames(
+            num_frames,
+            self.segments,
+            rng,
+            rule=self.training_rule,
+            short=self.short,
+            window=self.window,
+            length=self.snippet,
+        )
 
     def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
         return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
 
     def evaluation(self, frames: Tensor) -> Tensor:
+        """(n, H, W, C) distinct frames to (crops, n, size, size, C)."""
         if self.stretch:
-            return resize(frames, self.size, self.size).contiguous()
-        return centre_view(frames, self.size, self.short_side)
+            return resize(frames, self.size, self.size).contiguous()[None]
+        return evaluation_views(frames, self.size, self.short_side, self.crops, flush=self.flush)
 
 
 class FrameCache:
@@ -110,7 +178,7 @@ class FrameCache:
             height, width = video.height, video.width
             if short_side is not None and short_side < min(height, width):
                 height, width = short_side_size(height, width, short_side)
-            size = video.num_frames * height * width * 3
+            size = video.num_frames * height * width * video.channels
             if self.used + size > self.limit:
                 return video.read(choose(video.num_frames), short_side)
             frames = video.read(range(video.num_frames), short_side)
@@ -135,6 +203,7 @@ class VideoClips:
         known_bad: paths that are not worth a try (missing, or named by an earlier check).
         timeout: seconds that one video may take to decode.
         cache_bytes: memory for decoded videos, in each loader process.
+        flow: frame folders hold optical flow.
     """
 
     def __init__(
@@ -149,6 +218,7 @@ class VideoClips:
         known_bad: Mapping[str, str] | None = None,
         timeout: float | None = 60.0,
         cache_bytes: int = 0,
+        flow: bool = False,
     ) -> None:
         self.records = list(records)
         self.root = root
@@ -156,6 +226,7 @@ class VideoClips:
         self.seed = seed
         self.template = template
         self.reader = reader
+        self.flow = flow
         self.known_bad = dict(known_bad or {})
         self.timeout = timeout
         self.cache = FrameCache(cache_bytes)
@@ -182,34 +253,53 @@ class VideoClips:
     ) -> Item:
         record = self.records[chosen]
         labels = [int(label) for label in rng.permutation(record.labels)]
-        frames = self._read(record, lambda count: self._indices(count, rng))
+        frames, place = self._read(record, lambda count: self.view.training_indices(count, rng))
         flip = bool(rng.random() < self.view.flip)
         if flip and self.view.flip_labels:
             labels = [self.view.flip_labels.get(label, label) for label in labels]
-        return Item(self.view.training(frames, rng, flip=flip), pad_labels(labels), index, epoch, bad)
+        clip = _gather(self.view.training(frames, rng, flip=flip), place)
+        return Item(clip, pad_labels(labels), index, epoch, bad)
 
     def _evaluation_item(self, index: int) -> Item:
         record = self.records[index]
+        rng = generator(self.seed, "evaluation", index)
         try:
-            frames = self._read(record, lambda count: self._indices(count, None))
+            frames, place = self._read(record, lambda count: self.view.clips(count, rng))
         except VideoError as error:
             return Item(None, pad_labels(record.labels), index, EVALUATION, [BadVideo(index, record.path, str(error))])
-        return Item(self.view.evaluation(frames), pad_labels(record.labels), index, EVALUATION, [])
+        views = [_gather(crop, clip) for crop in self.view.evaluation(frames) for clip in place]
+        clips = torch.stack(views) if len(views) > 1 else views[0]
+        return Item(clips, pad_labels(record.labels), index, EVALUATION, [])
 
-    def _indices(self, num_frames: int, rng: np.random.Generator | None) -> np.ndarray:
-        return segment_frames(num_frames, self.view.segments, short=self.view.short, rng=rng)
-
-    def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> Tensor:
+    def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
+        """Each distinct frame once, (n, H, W, C), and where it belongs: (..., T, L) places in them."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
         path = self.root / record.path
+        place = np.empty(0, np.int64)
 
         def opened() -> Any:
             if self.template is None:
                 return open_video(path, reader=self.reader, timeout=self.timeout)
-            return FrameFolder(path, template=self.template, num_frames=record.num_frames)
+            return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
 
-        return torch.from_numpy(self.cache.read(record.path, opened, choose, self.view.decode_short_side))
+        def distinct(count: int) -> np.ndarray:
+            nonlocal place
+            snippets = np.minimum(choose(count)[..., None] + np.arange(self.view.snippet), count - 1)
+            wanted, flat = np.unique(snippets, return_inverse=True)
+            place = flat.reshape(snippets.shape)
+            return wanted
+
+        frames = self.cache.read(record.path, opened, distinct, self.view.decode_short_side)
+        return torch.from_numpy(frames), place
+
+
+def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
+    """(n, h, w, C) distinct frames to a clip (T, h, w, L C) by places (T, L); without a copy where they are in order."""
+    if place.shape == (len(frames), 1) and (place[:, 0] == np.arange(len(frames))).all():
+        return frames
+    clip = frames[torch.from_numpy(place)]
+    return clip.permute(0, 2, 3, 1, 4).flatten(3) if place.shape[1] > 1 else clip[:, 0]
 
 
 class GlyphClips:

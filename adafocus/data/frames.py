@@ -1,24 +1,34 @@
-"""Folders of numbered JPEG frames, in the seeds' layouts."""
+"""Folders of numbered frames, in the seeds' layouts: pictures, or pairs of optical flow."""
 
 from __future__ import annotations
 
 import re
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from adafocus.data.video import Layout, Video, VideoError
+
+AXES = ("x", "y")
 
 
 class FrameFolder(Video):
     """A video stored as frames; it is read like any other.
 
+    JPEG goes through libjpeg-turbo directly (the pixels are Pillow's, in a third of its time), and at a reduced scale where a
+    smaller size is asked for; everything else through Pillow.
+
     Args:
         path: the folder.
-        template: file names, with one number: `image_{:05d}.jpg`.
+        template: file names: `image_{:05d}.jpg`. For optical flow with a file for each direction the name also holds
+            `{axis}` (x or y), and `{video}` where it repeats the folder's name.
         num_frames: frames of the video, as its list says; None counts the files that match.
         first: number of the first frame.
+        flow: frames are optical flow, (H, W, 2): from two grey files, or from R and G of one where the template names no
+            axis.
 
     Raises:
         VideoError: no such folder, or no frame in it. In `read`: a frame is missing, broken or of another size; it is
@@ -28,40 +38,80 @@ class FrameFolder(Video):
     reader = "frames"
 
     def __init__(
-        self, path: str | Path, template: str = "image_{:05d}.jpg", num_frames: int | None = None, first: int = 1
+        self,
+        path: str | Path,
+        template: str = "image_{:05d}.jpg",
+        num_frames: int | None = None,
+        first: int = 1,
+        *,
+        flow: bool = False,
     ) -> None:
         self.path, self.template, self.first = Path(path), template, first
+        self.flow, self.channels = flow, 2 if flow else 3
         if not self.path.is_dir():
             raise VideoError(f"{self.path}: no such folder of frames")
         frames = num_frames or self._count()
         if not frames:
-            raise VideoError(f"{self.path}: no frame named like {template.format(first)}")
-        height, width = self._open(0).shape[:2]
+            raise VideoError(f"{self.path}: no frame named like {self._file(0).name}")
+        height, width = self._size
         super().__init__(self.path, Layout(frames, height, width, turns=0, fps=0.0, doubt="", counted=True), None)
 
     def _count(self) -> int:
-        before, after = re.split(r"\{[^}]*\}", self.template)
+        name = self.template.replace("{axis}", AXES[0]).replace("{video}", self.path.name)
+        before, after = re.split(r"\{[^}]*\}", name)
         pattern = re.compile(re.escape(before) + r"\d+" + re.escape(after))
         return sum(1 for entry in self.path.iterdir() if pattern.fullmatch(entry.name))
 
-    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
-        frames = np.empty((len(order), self.height, self.width, 3), np.uint8)
-        for position, index in enumerate(order.tolist()):
-            image = self._open(index)
-            if image.shape != frames.shape[1:]:
-                raise VideoError(
-                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {self.width}x{self.height}"
-                )
-            frames[position] = image
-        return frames
-
-    def _file(self, index: int) -> Path:
-        return self.path / self.template.format(index + self.first)
-
-    def _open(self, index: int) -> np.ndarray:
-        path = self._file(index)
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        """(height, width) of the first frame, from its header."""
+        path = self._file(0)
         try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB"))
+            with Image.open(path) as image:  # reads the header only
+                return image.height, image.width
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+        full = (height, width) == self._size
+        images: list[np.ndarray] = []
+        for index in order.tolist():
+            image = self._open(index, height, width)
+            others = self._size if full or not images else images[0].shape[:2]
+            if (full or images) and image.shape[:2] != others:
+                raise VideoError(
+                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {others[1]}x{others[0]}"
+                )
+            images.append(image)
+        return np.stack(images)
+
+    def _file(self, index: int, axis: str = AXES[0]) -> Path:
+        return self.path / self.template.format(index + self.first, axis=axis, video=self.path.name)
+
+    def _open(self, index: int, height: int, width: int) -> np.ndarray:
+        if self.flow and "{axis}" in self.template:
+            return np.concatenate([decode_picture(self._file(index, a), height, width, grey=True) for a in AXES], -1)
+        return decode_picture(self._file(index), height, width)[..., : self.channels]
+
+
+def decode_picture(path: Path, height: int = 0, width: int = 0, *, grey: bool = False) -> np.ndarray:
+    """A picture file as (H, W, 3) uint8 RGB, or (H, W, 1) if `grey`.
+
+    Args:
+        height, width: a JPEG may come at 1/2, 1/4 ... of its size, but not below this; 0: at full size.
+
+    Raises:
+        VideoError: no such file, or damaged.
+    """
+    try:
+        data = path.read_bytes()
+        if data[:2] == b"\xff\xd8":
+            try:
+                return simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=height, min_width=width)
+            except ValueError:  # a kind of JPEG that it does not know, or damage: Pillow has the last word
+                pass
+        with Image.open(path) as image:
+            pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        return pixels[..., None] if grey else pixels
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error

@@ -62,7 +62,7 @@ def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize, as Pillow's: (T, H, W, 3) uint8 to (T, height, width, 3) uint8."""
+    """Antialiased bilinear resize, as Pillow's: (T, H, W, C) uint8 to (T, height, width, C) uint8."""
     if frames.shape[1:3] == (height, width):
         return frames
     # The permuted view is what torch calls channels-last: the kernel works on it without a copy.
@@ -81,23 +81,68 @@ def train_view(
     scales: Sequence[float] = CROP_SCALES,
     stretch: bool = False,
 ) -> Tensor:
-    """Random crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, 3) uint8, contiguous."""
+    """Random crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, C) uint8, contiguous."""
     height, width = frames.shape[1:3]
     box = stretched_box(height, width, rng, scales) if stretch else multi_scale_box(height, width, size, rng, scales)
     cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
     view = resize(cropped, size, size)
-    return (view.flip(2) if flip else view).contiguous()
+    return (mirror(view) if flip else view).contiguous()
 
 
-def centre_view(frames: Tensor, size: int, short_side: int) -> Tensor:
-    """Shorter side to `short_side`, centre crop of (size, size): the evaluation view of every seed."""
+def mirror(frames: Tensor) -> Tensor:
+    """Frames (T, H, W, C) as in a mirror; optical flow (C even, x before y) also changes the sign of its x."""
+    mirrored = frames.flip(2)
+    if frames.shape[-1] % 2 == 0:
+        mirrored[..., ::2] = 255 - mirrored[..., ::2]
+    return mirrored
+
+
+def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool = False) -> list[tuple[int, int]]:
+    """(top, left) of the square test crops of `size` in a frame whose short side has its test size.
+
+    1: the centre, halves rounded to even. 3: left, right, centre. 5: the corners and the centre. 10: the same five (each is
+    shown once more in a mirror, which is not a place). Steps are whole quarters of the free range, so the right and lower
+    crops may end up to 3 pixels before the border, and the three crops of a portrait frame coincide where they fill its
+    width: both as in the released code.
+
+    Args:
+        flush: MMAction2's three crops: first, last and middle place, along the longer side.
+
+    Source: spec tsm section 3.4, spec tam sections 3.3 and 12.2.
+    """
+    if size > min(height, width):
+        raise ValueError(f"a crop of {size} pixels does not fit into a frame of {width}x{height}")
+    if crops == 1:
+        return [(round((height - size) / 2), round((width - size) / 2))]
+    if crops == 3 and flush:
+        step = (max(height, width) - size) // 2
+        along = (0, 2 * step, step)
+        return [(0, place) for place in along] if width >= height else [(place, 0) for place in along]
+    down, right = (height - size) // 4, (width - size) // 4
+    centre = (2 * down, 2 * right)
+    if crops == 3:
+        return [(2 * down, 0), (2 * down, 4 * right), centre]
+    if crops in (5, 10):
+        return [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), centre]
+    raise ValueError(f"{crops} crops are unknown; choose 1, 3, 5 or 10")
+
+
+def evaluation_views(frames: Tensor, size: int, short_side: int, crops: int = 1, *, flush: bool = False) -> Tensor:
+    """Shorter side to `short_side`, then the test crops: (T, H, W, C) to (crops, T, size, size, C), contiguous."""
     frames = resize(frames, *short_side_size(frames.shape[1], frames.shape[2], short_side))
-    top, left = round((frames.shape[1] - size) / 2), round((frames.shape[2] - size) / 2)
-    return frames[:, top : top + size, left : left + size].contiguous()
+    views = []
+    for top, left in crop_places(frames.shape[1], frames.shape[2], size, crops, flush=flush):
+        view = frames[:, top : top + size, left : left + size]
+        views += [view, mirror(view)] if crops == 10 else [view]
+    return torch.stack(views)
 
 
 class Normalise:
-    """uint8 clips to what networks read: (B, T, H, W, 3) to float (B, T, 3, H, W), (x / 255 - mean) / std per channel."""
+    """uint8 clips to what networks read: (B, T, H, W, C) to float (B, T, C, H, W), (x / 255 - mean) / std per channel.
+
+    Args:
+        mean, std: of each channel, or one number for all of them (optical flow).
+    """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.scale = torch.tensor([1.0 / (255.0 * s) for s in std])

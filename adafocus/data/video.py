@@ -130,6 +130,7 @@ class Video:
     """An open video: `num_frames`, `height` and `width` (upright), `fps`, `reader`, and `read`. A context manager."""
 
     reader: str
+    channels = 3
 
     def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         self.path, self._layout, self.timeout = path, layout, timeout
@@ -161,7 +162,7 @@ class Video:
         if short_side is not None and short_side < min(size):
             size = short_side_size(*size, short_side)
         if not len(wanted):
-            return np.empty((0, *size, 3), np.uint8)
+            return np.empty((0, *size, self.channels), np.uint8)
         order, place = np.unique(wanted, return_inverse=True)
         try:
             frames = self._read_sorted(order, *size)

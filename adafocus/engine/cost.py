@@ -7,7 +7,11 @@ not counted, by the seeds' convention.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,16 +39,16 @@ class Cost:
         return {"parts": self.parts, "total": self.total, "published": self.published}
 
 
-def count(model: nn.Module, segments: int, frame_size: int) -> Cost:
+def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -> Cost:
     """Counts a network on the meta device for one video of `segments` square frames.
 
     `model.parts` maps names of parts to the submodules they consist of; `model.crop_values` (optional) is the number of
-    values that cropping computes a video.
+    values that cropping computes a video. A module with `uncounted(input)` says what torch's counter does not see.
     """
-    frames = torch.empty(1, segments, 3, frame_size, frame_size, device="meta")
+    frames = torch.empty(1, segments, channels, frame_size, frame_size, device="meta")
     counter = FlopCounterMode(display=False, depth=None)
     model.eval()
-    with torch.no_grad(), counter:
+    with torch.no_grad(), counter, _uncounted(model) as more:
         model(frames)
     counts = counter.get_flop_counts()
     root = type(model).__name__
@@ -55,8 +59,31 @@ def count(model: nn.Module, segments: int, frame_size: int) -> Cost:
     everything = sum(counts["Global"].values()) // 2
     if sum(parts.values()) != everything:
         raise RuntimeError(f"{root}.parts names {sum(parts.values())} of {everything} multiply-adds")
+    for name, modules in model.parts.items():
+        parts[name] += sum(cost for path, cost in more.items() if path.startswith(tuple(f"{m}." for m in modules)))
+    everything += sum(more.values())
     auxiliary = sum(cost for name, cost in parts.items() if name.startswith("auxiliary"))
     crop = PER_BLENDED_VALUE * getattr(model, "crop_values", 0)
     if crop:
         parts["crop"] = crop
     return Cost(parts, everything - auxiliary + crop, everything)
+
+
+@contextmanager
+def _uncounted(model: nn.Module) -> Iterator[dict[str, int]]:
+    """Collects, by module path, what modules say about themselves during a forward pass."""
+    found: dict[str, int] = {}
+
+    def note(path: str, module: Any, inputs: tuple[Any, ...]) -> None:
+        found[path] = found.get(path, 0) + module.uncounted(inputs[0])
+
+    hooks = [
+        module.register_forward_pre_hook(partial(note, path))
+        for path, module in model.named_modules()
+        if hasattr(module, "uncounted")
+    ]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

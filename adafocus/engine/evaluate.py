@@ -40,7 +40,15 @@ class Report:
 
 
 def evaluate(
-    stage: Stage, batches: Iterable[Batch], size: int, world: World, *, variants: tuple[str, ...], examples: int = 0
+    stage: Stage,
+    batches: Iterable[Batch],
+    size: int,
+    world: World,
+    *,
+    variants: tuple[str, ...],
+    examples: int = 0,
+    average: str = "logits",
+    chunk: int = 32,
 ) -> Report:
     """Runs `stage` over this process's share and joins the shares by index.
 
@@ -51,6 +59,8 @@ def evaluate(
         world: the processes.
         variants: which answers are wanted; see `Stage.variants`.
         examples: clips of this process to keep for pictures.
+        average: how the views of a video are joined, see `metrics.average_views`.
+        chunk: clips of one forward pass where videos have several views.
     """
     started = time.monotonic()
     shares: list[dict[str, object]] = []
@@ -60,7 +70,7 @@ def evaluate(
         answers: dict[str, Output] = {}
         if valid.any():
             readable = batch if valid.all() else _only(batch, valid)
-            answers = stage.evaluate(readable.to(world.device), variants)
+            answers = _answers(stage, readable, world, variants, average, chunk)
             kept += _examples(readable, answers[variants[0]], examples - len(kept))
         shares.append(
             {
@@ -77,6 +87,31 @@ def evaluate(
     return report
 
 
+def _answers(
+    stage: Stage, batch: Batch, world: World, variants: tuple[str, ...], average: str, chunk: int
+) -> dict[str, Output]:
+    """Answers to videos; several views of one are answered a chunk at a time and averaged."""
+    if batch.frames.ndim == 5:
+        return stage.evaluate(batch.to(world.device), variants)
+    views = batch.frames.shape[1]
+    frames = batch.frames.flatten(0, 1)
+    video = torch.arange(len(batch)).repeat_interleave(views)
+    logits: dict[str, list[Tensor]] = {name: [] for name in variants}
+    for rows in torch.arange(len(video)).split(chunk):
+        of = video[rows]
+        part = replace(
+            batch,
+            frames=frames[rows[0] : rows[-1] + 1],
+            labels=batch.labels[of],
+            index=batch.index[of],
+            valid=batch.valid[of],
+        )
+        for name, output in stage.evaluate(part.to(world.device), variants).items():
+            logits[name].append(output.logits.float())
+    joined = {name: torch.cat(parts).unflatten(0, (-1, views)) for name, parts in logits.items()}
+    return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
+
+
 def _only(batch: Batch, valid: Tensor) -> Batch:
     return replace(
         batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
@@ -91,9 +126,8 @@ def _examples(batch: Batch, output: Output, wanted: int) -> list[Example]:
             where = output.where[row].float().cpu()
             if output.frames is not None:  # steps are in processing order, pictures in time
                 where = where[output.frames[row].cpu().argsort()]
-        kept.append(
-            Example(batch.frames[row].cpu(), where, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
-        )
+        frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
+        kept.append(Example(frames.cpu(), where, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
     return kept
 
 

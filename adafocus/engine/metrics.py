@@ -2,11 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 METRICS = ("top1", "map")
+AVERAGES = ("logits", "probabilities")
+SOFTMAXES = ("none", "video", "frames")
+
+
+def average_views(logits: Tensor, average: str = "logits") -> Tensor:
+    """One score of a video from those of its views: (B, V, K) to (B, K).
+
+    Args:
+        logits: class scores of clips and crops.
+        average: "logits" (the seeds), or "probabilities": the logarithm of the mean softmax (MMAction2's `average_clips`).
+    """
+    if average == "logits":
+        return logits.mean(1)
+    if average == "probabilities":
+        return logits.softmax(-1).mean(1).log()
+    raise ValueError(f"unknown average of views {average!r}; choose one of {', '.join(AVERAGES)}")
+
+
+def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
+    """One score of a video from those of single frames of its views, as the seeds' test script prints it.
+
+    Args:
+        logits: (B, V, T, K).
+        softmax: "none"; "video": of the mean over views and frames; "frames": over the T K entries of all frames together,
+            before their mean. The last is what the released script does to TSN; its values add up to 1 / T.
+
+    Source: spec tsm section 7.2.
+    """
+    over_views = logits.mean(1)
+    if softmax == "frames":
+        return over_views.flatten(1).softmax(1).view_as(over_views).mean(1)
+    if softmax not in SOFTMAXES:
+        raise ValueError(f"unknown softmax {softmax!r}; choose one of {', '.join(SOFTMAXES)}")
+    scores = over_views.mean(1)
+    return scores.softmax(1) if softmax == "video" else scores
+
+
+def ensemble(scores: Sequence[Tensor], coefficients: Sequence[float] | None = None) -> Tensor:
+    """Several models' scores (B, K) as one: the weighted sum divided by the number of models, as the released script does."""
+    coefficients = coefficients or [1.0] * len(scores)
+    if len(coefficients) != len(scores):
+        raise ValueError(f"{len(coefficients)} coefficients for {len(scores)} models")
+    return sum(c * s for c, s in zip(coefficients, scores, strict=True)) / len(scores)
 
 
 def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:

@@ -18,6 +18,7 @@ class Output:
         frames: (B, T) int64, the temporal index of the frame that each step saw.
         glance: (B, T, K) auxiliary logits of the glance features, in processing order.
         focus: (B, T, K) auxiliary logits of the focus features.
+        per_frame: (B, T', K) logits of single frames before their average; T' < T where the network pools over time.
         diversity: in training, the same clips seen at other patches (a second pass).
     """
 
@@ -27,4 +28,5 @@ class Output:
     frames: Tensor | None = None
     glance: Tensor | None = None
     focus: Tensor | None = None
+    per_frame: Tensor | None = None
     diversity: Output | None = None

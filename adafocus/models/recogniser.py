@@ -9,17 +9,28 @@ from adafocus.precision import full_precision, widen
 
 
 class Recogniser(nn.Module):
-    """TSN: temporal segment network with average consensus (arXiv 1608.00859).
+    """Temporal segment network with average consensus: TSN (arXiv 1608.00859), and with temporal modules in the backbone
+    (`backbones.temporal`) TSM, NL-TSM and TANet.
 
     Args:
         backbone: see `adafocus.backbones`.
         num_classes, segments: K, T.
-        dropout: before the only head.
+        dropout: before the only head, drawn for each frame.
+        remove_background: the network sees how each pixel differs from its mean over the clip. With a camera that stands
+            still, scenes that were never seen look like those that were. Not for streams: the mean needs the whole clip.
     """
 
-    def __init__(self, backbone: nn.Module, *, num_classes: int, segments: int, dropout: float = 0.5) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        num_classes: int,
+        segments: int,
+        dropout: float = 0.5,
+        remove_background: bool = False,
+    ) -> None:
         super().__init__()
-        self.backbone, self.segments = backbone, segments
+        self.backbone, self.segments, self.remove_background = backbone, segments, remove_background
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(backbone.width, num_classes)
         nn.init.normal_(self.head.weight, std=0.001)
@@ -28,7 +39,14 @@ class Recogniser(nn.Module):
     parts = {"focus": ("backbone",), "head": ("head",)}
 
     def forward(self, frames: Tensor) -> Output:
-        """(B, T, 3, S, S), normalised, in temporal order."""
-        features = self.backbone(frames.flatten(0, 1)).mean((-2, -1))
+        """(B, T, C, S, S), normalised, in temporal order; C = 3, or 10 for optical flow."""
+        if self.remove_background:
+            frames = frames - frames.mean(1, keepdim=True)
+        logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (len(frames), -1))
+        return Output(logits.mean(1), per_frame=logits)
+
+    def frame_logits(self, images: Tensor) -> Tensor:
+        """(B * T, C, S, S) to (B * T', K); T' < T where the backbone pools over time."""
+        features = self.backbone(images).mean((-2, -1))
         with full_precision(features):
-            return Output(self.head(self.dropout(widen(features))).unflatten(0, frames.shape[:2]).mean(1))
+            return self.head(self.dropout(widen(features)))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adafocus.data.transforms import Normalise, centre_view, multi_scale_box, resize, short_side_size, train_view
+from adafocus.data.transforms import Normalise, evaluation_views, multi_scale_box, resize, short_side_size, train_view
 
 
 def clip(frames: int = 3, height: int = 60, width: int = 80) -> torch.Tensor:
@@ -19,8 +19,8 @@ def test_resize_is_pillows_bilinear_within_one_level() -> None:
     assert np.abs(ours[1].numpy().astype(int) - pillow).max() <= 1
 
 
-def test_centre_view_is_resize_and_centre_crop() -> None:
-    view = centre_view(clip(), 24, 30)
+def test_evaluation_views_is_resize_and_centre_crop() -> None:
+    view = evaluation_views(clip(), 24, 30)[0]
     assert torch.equal(view, resize(clip(), 30, 40)[:, 3:27, 8:32])
 
 

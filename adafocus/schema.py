@@ -1,0 +1,207 @@
+"""The types of the configuration: what each option of `conf/` may hold, with its default. No checks and no work here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from omegaconf import MISSING
+
+
+@dataclass
+class DatasetConfig:
+    """Where videos and lists are, and how a clip is made of them."""
+
+    name: str = MISSING
+    source: str = "files"  # files | glyphs
+    metric: str = "top1"  # top1 | map: which score counts
+    # files
+    root: str | None = None
+    videos: str = "."  # folder of the videos, below root
+    train_list: str | None = None  # below root; None: train.txt, or class folders
+    val_list: str | None = None
+    class_file: str | None = None  # below root; None: classes.txt, or the names of the class folders
+    separator: str = " "  # of list fields
+    frame_template: str | None = None  # file names of frame folders; None: the records are video files
+    classes: int | None = None  # expected number of classes; None: what is found
+    expected_train: int | None = None  # expected number of videos
+    expected_val: int | None = None
+    allow_partial: bool = False  # go on when the counts differ from the expected ones
+    min_frames: int = 1  # list rows with fewer frames are dropped (the seeds: 3)
+    limit: int | None = None  # use only so many videos of each split, evenly spread (for a quick look)
+    hold_out: float = 0.2  # share kept for evaluation of class folders that come without a split
+    bad_list: str | None = None  # bad.txt of `adafocus prepare check`
+    max_bad_fraction: float = 0.05  # more unreadable training videos than this share end the run
+    reader: str = "auto"  # auto | decord | pyav | torchcodec
+    decode_short_side: int | None = None  # decode at this short side; None: as stored
+    video_timeout: float = 60.0  # seconds one video may take
+    cache_megabytes: int = (
+        0  # memory for decoded training videos, shared by the loader's processes; as much again for evaluation
+    )
+    # clips
+    frame_size: int = 224
+    glance_reduction: int = 1  # a view reduced by this still shows where to look; small backbones glance at that
+    fit: str = "crop"  # crop | stretch: how a frame becomes a square
+    short_side: int | None = None  # evaluation: resize to this before the centre crop; None: frame_size * 256 // 224
+    short_videos: str = "repeat_last"  # repeat_last | first_frame | spread
+    crop_scales: list[float] = field(default_factory=lambda: [1.0, 0.875, 0.75, 0.66])
+    flip: float = 0.5
+    flip_pairs: list[list[str]] = field(default_factory=list)  # class names that a mirror exchanges
+    modality: str = "rgb"  # rgb | flow: frame folders hold optical flow, in pairs of files or in R and G of one
+    snippet: int = 5  # consecutive flow fields of a segment
+    count_divisor: int = 1  # list rows count so many files a frame (flow of Something-Something V1: 2)
+    mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
+    std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    # glyphs
+    task: str = "where"  # where | when | motion
+    glyph_size: int = 16
+    train_videos: int = 4096
+    val_videos: int = 512
+
+
+@dataclass
+class BackboneConfig:
+    glance: str = MISSING
+    focus: str = MISSING
+    weights: str = "imagenet"  # imagenet | none | FILE, of the focus network
+    glance_weights: str | None = None  # None: as weights
+    glance_size: int | None = None  # side of the frames that the glance sees; None: frame_size
+    glance_resize: str = "aligned"  # aligned (the released code's) | area (antialiased)
+    glance_channels: list[int] = field(default_factory=list)  # of the tiny nets; others do not read them
+    focus_channels: list[int] = field(default_factory=list)
+    policy_hidden: int = 2048  # width of the policy on top
+    classifier_width: int = 4096  # and of the classifier
+    # temporal modules in the focus network of method=recogniser
+    shift: str = "none"  # none | bidirectional (TSM) | online (from the past only, for streams)
+    shift_div: int = 8  # one in so many channels moves in each direction
+    shift_place: str = "blockres"  # blockres | block | branch: see adafocus/backbones/temporal.py
+    temporal_pool: bool = False  # halves the frames before layer2
+    adaptive: bool = False  # TAM
+    non_local: bool = False  # NL-TSM
+
+
+@dataclass
+class PatchConfig:
+    size: int = MISSING
+
+
+@dataclass
+class SegmentsConfig:
+    glance: int = MISSING  # frames that the glance network sees
+    focus: int | None = None  # frames that the focus network sees; None: the same ones
+    pool: int | None = None  # candidates that focus frames are chosen from
+
+
+@dataclass
+class MethodConfig:
+    name: str = MISSING  # adafocus_v2 | recogniser
+    where: str = "learned"  # learned | random | centre: who chooses the patch, in training and evaluation
+    order: str = "coarse_to_fine"  # coarse_to_fine | temporal
+    remove_background: bool = False  # recogniser: frames minus their mean over the clip
+
+
+@dataclass
+class StageConfig:
+    name: str = MISSING  # joint
+
+
+@dataclass
+class ScheduleConfig:
+    """The recipe. Rates are for batches of base_batch clips."""
+
+    optimiser: str = "sgd"  # sgd | adamw
+    rate: float = MISSING
+    rates: dict[str, float] = field(default_factory=dict)  # multiples for parts of the network
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    shape: str = "cosine"  # cosine | step | constant
+    per_epoch: bool = True  # the rate changes between epochs only
+    horizon: int | None = None  # epochs to the cosine's zero
+    milestones: list[int] = field(default_factory=list)
+    decay: float = 0.1
+    warmup_epochs: float = 0.0
+    epochs: int = MISSING
+    batch: int = MISSING  # clips of an optimiser step, over all devices and accumulation steps
+    base_batch: int = MISSING
+    scaling: str = "linear"  # linear | none
+    accumulate: int = 1
+    clip: float | None = None
+    dropout: float = 0.0  # of the classifier
+    head_dropout: float = 0.0  # of the auxiliary heads; of the recogniser's only head
+    freeze_norm: bool = False
+    evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...
+    evaluate_last: int = 1  # and after each of the last so many
+    select: str = (
+        "last"  # last | best: whose weights the summary is about (the seeds: best on the evaluation set itself)
+    )
+
+
+@dataclass
+class ProtocolConfig:
+    """Which frames and crops training draws, and which a score is made of."""
+
+    name: str = "single"
+    train: str = "uniform"  # uniform | dense: frames of a training clip
+    validate: str | None = None  # frames while training; None: as test, with one crop of frame_size
+    test: str = "middle"  # middle | uniform-N | twice | dense-N | dense-random: frames of the final evaluation
+    window: int | None = 64  # frames that dense sampling spans; null: whole strides (TAM)
+    segments: int | None = None  # frames of a test clip; None: as in training
+    crops: int = 1  # 1 | 3 | 5 | 10
+    flush: bool = False  # MMAction2's three crops
+    size: int | None = None  # side of the test crop; None: dataset.frame_size
+    short_side: int | None = None  # resize to this before the crop; None: dataset.short_side
+    average: str = "logits"  # logits | probabilities: how the views of a video are joined
+
+
+@dataclass
+class EvaluateConfig:
+    batch: int = 32
+    controls: bool = True  # answer also for random and centred patches and for the glance alone
+    examples: int = 6  # clips in the picture
+
+
+@dataclass
+class LoaderConfig:
+    workers: int = 2
+    timeout: float = 300.0  # seconds without a batch before the run ends with a message
+
+
+@dataclass
+class OutputConfig:
+    log_every: int = 10  # steps
+    save_seconds: float = 300.0
+    tensorboard: bool = True
+
+
+@dataclass
+class PublishedConfig:
+    """What a paper or README prints for this row."""
+
+    score: float | None = None  # percent, the metric of the dataset
+    gflops: float | None = None  # multiply-adds a video, in units of 1e9, as printed
+    source: str | None = None
+
+
+@dataclass
+class Config:
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    method: MethodConfig = field(default_factory=MethodConfig)
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    patch: PatchConfig = field(default_factory=PatchConfig)
+    segments: SegmentsConfig = field(default_factory=SegmentsConfig)
+    stage: StageConfig = field(default_factory=StageConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    published: PublishedConfig = field(default_factory=PublishedConfig)
+    mode: str = "train"
+    name: str | None = None  # of the run folder; None: what differs from the defaults
+    checkpoint: str | None = None  # evaluate: a run folder or a checkpoint file
+    seed: int = 0
+    device: str = "auto"
+    devices: int = 1
+    precision: str = "fp32"  # fp32 | bf16 | fp16
+    channels_last: bool = False
+    compile: bool = False
+    inline: bool = False  # train in this process, for a debugger

@@ -1,0 +1,114 @@
+"""Weights of others under our names: files read as data, and one pure function a source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from adafocus.errors import UserError
+from adafocus.weights.adafocus_v2 import from_adafocus_v2
+from adafocus.weights.files import State, load_file, tensors
+from adafocus.weights.fit import StartReport, fit, start_from
+from adafocus.weights.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
+from adafocus.weights.tsm import from_mmaction2, from_tsm, from_tsm_online
+
+__all__ = [
+    "IMAGENET",
+    "LoadReport",
+    "Source",
+    "StartReport",
+    "backbone_state",
+    "convert",
+    "detect",
+    "fit",
+    "from_adafocus_v2",
+    "from_mmaction2",
+    "from_tsm",
+    "from_tsm_online",
+    "imagenet_weights",
+    "load_checkpoint",
+    "load_file",
+    "load_start",
+    "mobilenet_to_torchvision",
+    "start_from",
+    "tensors",
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A layout of checkpoints: how messages call it, how its keys become ours."""
+
+    name: str
+    convert: Callable[[State], State]
+
+
+SOURCES = {
+    "adafocus": Source("our own", dict),
+    "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
+    "tsm": Source("official TSM or TAM", from_tsm),
+    "tsm_online": Source("official online TSM", from_tsm_online),
+    "mmaction2": Source("MMAction2", from_mmaction2),
+}
+
+
+@dataclass
+class LoadReport:
+    """What became of the entries of a checkpoint."""
+
+    source: str
+    loaded: int
+    dropped: list[str] = field(default_factory=list)
+    classes: list[str] | None = None  # class names by id, where the file holds them
+
+    def __str__(self) -> str:
+        dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
+        return f"{self.source} layout, {self.loaded} tensors loaded, none missing, none unexpected{dropped}"
+
+
+def detect(state: State) -> str | None:
+    """Which source a state comes from, by its keys alone: a name of SOURCES, or None."""
+    if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
+        return "adafocus_v2"
+    if any(key.startswith("base_model.") for key in state):
+        return "tsm"
+    if any(key.startswith("cls_head.") for key in state) and any(key.startswith("backbone.") for key in state):
+        return "mmaction2"
+    if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
+        return "tsm_online"
+    if any(key.startswith(("glance.", "backbone.")) for key in state):
+        return "adafocus"
+    return None
+
+
+def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
+    """(source, its own state, the state under our names) of a file's content."""
+    state = tensors(content)
+    source = detect(state)
+    if source is None:
+        raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
+    return source, state, SOURCES[source].convert(state)
+
+
+def load_checkpoint(path: Path, model: nn.Module) -> LoadReport:
+    """Loads a file of ours or an official one into `model`, completely or not at all."""
+    content = load_file(path)
+    source, state, ours = convert(content, path)
+    dropped = []
+    if source == "adafocus_v2":  # the ImageNet heads that both of its backbones carry along
+        dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
+    fit(model, ours, str(path))
+    classes = content.get("classes")
+    return LoadReport(
+        SOURCES[source].name, len(ours), dropped, [str(name) for name in classes] if isinstance(classes, list) else None
+    )
+
+
+def load_start(path: Path, model: nn.Module) -> StartReport:
+    """Starts `model` from a file of ours or an official one: what fits is taken over; see `start_from`."""
+    _, _, ours = convert(load_file(path), path)
+    return start_from(model, ours, str(path))

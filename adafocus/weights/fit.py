@@ -1,0 +1,86 @@
+"""States into models: completely, or as a start with a report of what fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from adafocus.errors import UserError
+from adafocus.weights.files import State
+
+
+def fit(model: nn.Module, state: State, source: str) -> None:
+    """Strict loading; one line says what does not fit."""
+    own = model.state_dict()
+    # A frozen zero counter that old files lack changes nothing.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(keys)} {word} (first: {keys[0]})"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
+        if shapes:
+            key = shapes[0]
+            parts.append(
+                f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, here {tuple(own[key].shape)})"
+            )
+        raise UserError(
+            f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset"
+        )
+    model.load_state_dict(state, strict=False)
+
+
+@dataclass
+class StartReport:
+    """What a model took from a checkpoint of another data set or another temporal module.
+
+    Attributes:
+        loaded: tensors taken over.
+        missing: keys that the file lacks; they keep their initial values.
+        dropped: keys that this model has no place for, or has in another shape (a head of another class count).
+    """
+
+    loaded: int
+    missing: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        def some(keys: list[str]) -> str:
+            return f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})" if keys else ""
+
+        return (
+            f"{self.loaded} tensors loaded, {len(self.missing)} missing and left as initialised{some(self.missing)}, "
+            f"{len(self.dropped)} dropped{some(self.dropped)}"
+        )
+
+
+def start_from(model: nn.Module, state: State, source: str) -> StartReport:
+    """Takes over what fits, for fine-tuning. A layer is found with and without a temporal module around it.
+
+    Raises:
+        UserError: less than half of the model would come from the file, so it is a file of another network.
+    """
+    own = model.state_dict()
+    plain = {_plain(key): key for key in own}
+    taken, dropped = {}, []
+    for key, value in state.items():
+        target = key if key in own else plain.get(_plain(key))
+        if target is None or own[target].shape != value.shape:
+            dropped.append(key)
+        else:
+            taken[target] = value
+    missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
+    report = StartReport(len(taken), missing, dropped)
+    if sum(own[key].numel() for key in taken) < sum(value.numel() for value in own.values()) / 2:
+        raise UserError(f"{source} is a checkpoint of another network: {report}; choose the matching backbone")
+    model.load_state_dict(taken, strict=False)
+    return report
+
+
+def _plain(key: str) -> str:
+    """A key without the wrappers of temporal modules."""
+    return key.replace(".net.", ".").replace(".block.", ".")
