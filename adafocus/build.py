@@ -201,13 +201,12 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
 def _views(config: Config, classes: list[str]) -> tuple[View, View]:
     """How the protocol looks at videos in its test, and how training looks at them and validates."""
     dataset, protocol = config.dataset, config.protocol
-    size = protocol.size or dataset.frame_size
     shared = {
         "short": dataset.short_videos,
         "window": protocol.window,
         "training_rule": protocol.train,
         "flip": dataset.flip,
-        "flip_labels": annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None,
+        "flip_labels": (annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
         "scales": tuple(dataset.crop_scales),
         "decode_short_side": dataset.decode_short_side,
         "stretch": dataset.fit == "stretch",
@@ -221,10 +220,11 @@ def _views(config: Config, classes: list[str]) -> tuple[View, View]:
         evaluation_rule=protocol.validate or protocol.test,
         **shared,
     )
+    side = protocol.short_side or short_side
     test = View(
         segments=protocol.segments or config.segments.glance,
-        size=size,
-        short_side=protocol.short_side or max(short_side, size),
+        size=side if protocol.full else dataset.frame_size,
+        short_side=side,
         evaluation_rule=protocol.test,
         crops=protocol.crops,
         flush=protocol.flush,
@@ -298,11 +298,19 @@ def _backbone(name: str, channels: list[int]) -> nn.Module:
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
     normalise = Normalise(config.dataset.mean, config.dataset.std)
-    frozen = batch_norms(network) if config.schedule.freeze_norm else []
     if config.stage.name != "joint":
         raise UserError(f"stage={config.stage.name} does not exist for method={config.method.name}; choose joint")
     if config.method.name == "recogniser":
-        return WholeFrames(network, normalise, frozen_norm=frozen)
+        schedule = config.schedule
+        return WholeFrames(
+            network,
+            normalise,
+            groups=schedule.groups,
+            head_rate=schedule.head_rate,
+            flow=config.dataset.modality == "flow",
+            norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
+        )
+    frozen = batch_norms(network) if config.schedule.freeze_norm else []
     return JointStage(
         network,
         normalise,
@@ -364,7 +372,11 @@ def rate_line(config: Config) -> str:
 
 
 def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """`model` with initial weights that are a function of the seed; the caller's random state is left alone."""
+    """`model` with initial weights that are a function of the seed; the caller's random state is left alone.
+
+    Weights that `init.from` replaces are not fetched.
+    """
+    weights = weights and not config.init.get("from")
     with torch.random.fork_rng(), _as_user_error():
         torch.manual_seed(config.seed)
         return model(config, num_classes, weights=weights)

@@ -112,6 +112,7 @@ def _check_words(config: Config) -> None:
     _one_of("backbone.glance_resize", config.backbone.glance_resize, ("aligned", "area"))
     _one_of("backbone.shift", config.backbone.shift, ("none", "bidirectional", "online"))
     _one_of("backbone.shift_place", config.backbone.shift_place, ("blockres", "block", "branch"))
+    _one_of("schedule.groups", config.schedule.groups, ("single", "tsm", "mmaction2"))
     _one_of("schedule.optimiser", config.schedule.optimiser, ("sgd", "adamw"))
     _one_of("schedule.shape", config.schedule.shape, ("cosine", "step", "constant"))
     _one_of("schedule.scaling", config.schedule.scaling, ("linear", "none"))
@@ -121,7 +122,18 @@ def _check_words(config: Config) -> None:
     if config.mode == "evaluate" and not config.checkpoint:
         raise UserError("mode=evaluate needs checkpoint=RUN_FOLDER or checkpoint=FILE")
     if config.mode == "train" and config.checkpoint:
-        raise UserError("checkpoint= goes with mode=evaluate; training continues by itself in its run folder")
+        raise UserError(
+            "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "
+            "run or file with init.from="
+        )
+    if unknown := sorted(set(config.init) - {"from"}):
+        raise UserError(f"init.{unknown[0]} is not a key of the configuration; init has only `from`")
+    if config.mode == "train" and config.schedule.starts_from and not config.init.get("from"):
+        raise UserError(
+            f"this recipe starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another schedule"
+        )
+    if config.schedule.partial_norm and config.schedule.freeze_norm:
+        raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
 
 
 def _check_numbers(config: Config) -> None:
@@ -155,7 +167,6 @@ def _check_numbers(config: Config) -> None:
             "dataset.count_divisor": dataset.count_divisor,
             "protocol.window": config.protocol.window,
             "protocol.segments": config.protocol.segments,
-            "protocol.size": config.protocol.size,
             "protocol.short_side": config.protocol.short_side,
             "backbone.glance_size": config.backbone.glance_size,
             "loader.timeout": config.loader.timeout,

@@ -127,7 +127,13 @@ class ScheduleConfig:
     clip: float | None = None
     dropout: float = 0.0  # of the classifier
     head_dropout: float = 0.0  # of the auxiliary heads; of the recogniser's only head
-    freeze_norm: bool = False
+    freeze_norm: bool = False  # BatchNorm keeps its statistics
+    partial_norm: bool = False  # recogniser: every BatchNorm2d but the first is frozen, statistics and scales
+    groups: str = (
+        "single"  # recogniser: single | tsm | mmaction2: multiples of rate and decay, adafocus/stages/groups.py
+    )
+    head_rate: float = 5.0  # and how much faster the classifier learns
+    starts_from: str | None = None  # this recipe fine-tunes: what init.from must name, in words
     evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...
     evaluate_last: int = 1  # and after each of the last so many
     select: str = (
@@ -147,7 +153,7 @@ class ProtocolConfig:
     segments: int | None = None  # frames of a test clip; None: as in training
     crops: int = 1  # 1 | 3 | 5 | 10
     flush: bool = False  # MMAction2's three crops
-    size: int | None = None  # side of the test crop; None: dataset.frame_size
+    full: bool = False  # full resolution: test crops as large as the short side, instead of dataset.frame_size
     short_side: int | None = None  # resize to this before the crop; None: dataset.short_side
     average: str = "logits"  # logits | probabilities: how the views of a video are joined
 
@@ -183,6 +189,8 @@ class PublishedConfig:
 
 @dataclass
 class Config:
+    """Everything that a run depends on. `init.from` is a run or a file to start training from, for fine-tuning."""
+
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
@@ -195,6 +203,9 @@ class Config:
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     published: PublishedConfig = field(default_factory=PublishedConfig)
+    init: dict[str, str | None] = field(
+        default_factory=lambda: {"from": None}
+    )  # a dataclass cannot name a field `from`
     mode: str = "train"
     name: str | None = None  # of the run folder; None: what differs from the defaults
     checkpoint: str | None = None  # evaluate: a run folder or a checkpoint file

@@ -101,6 +101,9 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         settings.dataset.frame_size,
         build.channels(settings),
     )
+    if settings.mode == "train" and settings.init.get("from") and not (folder / checkpoint.LAST).is_file():
+        path = _checkpoint_file("init.from", settings.init["from"], settings.schedule.select)
+        log.info("start from %s: %s", path, weights.load_start(path, network))
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     stage = build.stage(settings, network.to(world.device))
@@ -215,15 +218,21 @@ def _on_meta(settings: Config, num_classes: int) -> nn.Module:
         return build.model(settings, num_classes, weights=False)
 
 
+def _checkpoint_file(key: str, value: str, select: str) -> Path:
+    """The file that a run folder or file name stands for."""
+    path = Path(value).expanduser()
+    if not path.is_dir():
+        return path
+    names = (checkpoint.BEST, checkpoint.LAST) if select == "best" else (checkpoint.LAST, checkpoint.BEST)
+    files = [path / name for name in names if (path / name).is_file()]
+    if not files:
+        raise UserError(f"{key}={path} holds no {' or '.join(names)}")
+    return files[0]
+
+
 def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> None:
     """Weights of a run folder or of a file, ours or an official one."""
-    path = Path(settings.checkpoint).expanduser()
-    if path.is_dir():
-        names = (checkpoint.BEST, checkpoint.LAST) if settings.schedule.select == "best" else (checkpoint.LAST,)
-        files = [path / name for name in names if (path / name).is_file()]
-        if not files:
-            raise UserError(f"checkpoint={path} holds no {' or '.join(names)}")
-        path = files[0]
+    path = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
     report = weights.load_checkpoint(path, network)
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])

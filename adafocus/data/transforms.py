@@ -25,26 +25,38 @@ class Box(NamedTuple):
     width: int
 
 
-def multi_scale_box(
-    height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
-) -> Box:
-    """The training crop of TSN and all its descendants: one of a few sizes at one of 13 fixed places.
+Choice = tuple[tuple[int, int], list[tuple[int, int]]]
+
+
+def multi_scale_choices(height: int, width: int, size: int, scales: Sequence[float] = CROP_SCALES) -> list[Choice]:
+    """Every training crop of TSN and all its descendants: ((height, width), the 13 (top, left) places), in the seeds' order.
 
     Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width come from
-    scales whose places in the list differ by at most one; the pair and the place are uniform draws.
+    scales whose places in the list differ by at most one. Places are in whole quarters of the free range.
 
-    Source: spec of AdaFocus V1/V2 section 3.4 (GroupMultiScaleCrop of the TSN code).
+    Source: spec of AdaFocus V1/V2 section 3.4, spec tsm section 3.4 (GroupMultiScaleCrop of the TSN code).
     """
     sides = [int(min(height, width) * scale) for scale in scales]
     sides = [size if abs(side - size) < 3 else side for side in sides]
-    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= 1]
-    crop_height, crop_width = pairs[int(rng.integers(len(pairs)))]
-    # A frame within two pixels of `size` may have become smaller than its crop: stay inside.
-    crop_height, crop_width = min(crop_height, height), min(crop_width, width)
-    down, right = (height - crop_height) // 4, (width - crop_width) // 4
-    places = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
-    across, along = places[int(rng.integers(len(places)))]
-    return Box(along * down, across * right, crop_height, crop_width)
+    steps = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
+    choices = []
+    for i, tall in enumerate(sides):
+        for j, wide in enumerate(sides):
+            if abs(i - j) <= 1:
+                # A frame within two pixels of `size` may have become smaller than its crop: stay inside.
+                crop = min(tall, height), min(wide, width)
+                down, right = (height - crop[0]) // 4, (width - crop[1]) // 4
+                choices.append((crop, [(along * down, across * right) for across, along in steps]))
+    return choices
+
+
+def multi_scale_box(
+    height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
+) -> Box:
+    """One of `multi_scale_choices` and one of its places, both uniform draws."""
+    choices = multi_scale_choices(height, width, size, scales)
+    crop, places = choices[int(rng.integers(len(choices)))]
+    return Box(*places[int(rng.integers(len(places)))], *crop)
 
 
 def stretched_box(height: int, width: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES) -> Box:

@@ -86,7 +86,7 @@ def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> flo
 
 def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarray:
     """(K,) average precision of each class in percent; NaN for a class without a positive video."""
-    from torchmetrics.functional.classification import multilabel_average_precision
+    from torchmetrics.functional.classification import binary_average_precision, multilabel_average_precision
 
     probability = logits.double().softmax(1)
     probability[~valid] = 0.0
@@ -95,8 +95,11 @@ def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarr
     positive = positive[:, :-1]
     values = np.full(logits.shape[1], np.nan)
     occurs = positive.any(0)
-    found = multilabel_average_precision(
-        probability[:, occurs], positive[:, occurs], int(occurs.sum()), average="none", thresholds=None
-    )
+    if occurs.sum() == 1:  # torchmetrics calls this another task
+        found = binary_average_precision(probability[:, occurs].flatten(), positive[:, occurs].flatten())
+    else:
+        found = multilabel_average_precision(
+            probability[:, occurs], positive[:, occurs], int(occurs.sum()), average="none", thresholds=None
+        )
     values[occurs.numpy()] = 100.0 * found.numpy()
     return values

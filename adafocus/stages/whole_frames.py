@@ -1,27 +1,58 @@
-"""A recogniser on whole frames: every parameter learns, cross entropy on the clip's logits."""
+"""A recogniser on whole frames: cross entropy on the clip's logits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.batch import Batch
 from adafocus.models.outputs import Output
-from adafocus.stages.base import ParamGroup, Stage, StepResult
+from adafocus.stages.base import ParamGroup, Stage, StepResult, batch_norms
+from adafocus.stages.groups import partial_norms, recogniser_groups
+
+NORMS = ("all", "partial", "frozen")
 
 
 class WholeFrames(Stage):
-    """TSN and its descendants. Source: arXiv 1608.00859; spec tsm section 4."""
+    """TSN and its descendants. Source: arXiv 1608.00859; spec tsm sections 4 and 5.
+
+    Args:
+        model: a recogniser.
+        normalise: see `Stage`.
+        groups, head_rate, flow: see `groups.recogniser_groups`.
+        norms: which BatchNorm layers learn: "all", "partial" (`groups.partial_norms`), or "frozen": none, in statistics.
+    """
 
     name = "joint"
     variants = ("whole frames",)
 
+    def __init__(
+        self,
+        model: nn.Module,
+        normalise: Callable[[Tensor], Tensor],
+        *,
+        groups: str = "single",
+        head_rate: float = 5.0,
+        flow: bool = False,
+        norms: str = "all",
+    ) -> None:
+        if norms not in NORMS:
+            raise ValueError(f"norms={norms!r} is unknown; choose one of {', '.join(NORMS)}")
+        frozen = {"all": [], "partial": partial_norms(model), "frozen": batch_norms(model)}[norms]
+        super().__init__(model, normalise, frozen_norm=frozen)
+        still = frozen if norms == "partial" else []
+        self.groups = recogniser_groups(model, groups, head_rate=head_rate, flow=flow, frozen=still)
+
     def param_groups(self) -> list[ParamGroup]:
-        return [ParamGroup("network", list(self.model.parameters()))]
+        return self.groups
 
     def step(self, batch: Batch) -> StepResult:
         label = batch.labels[:, 0]
-        logits = self.net(self.normalise(batch.frames)).logits.float()
+        logits = self.net(self.normalise(batch.frames)).logits
+        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         right = (logits.argmax(1) == label).float().mean()
         return StepResult(functional.cross_entropy(logits, label), {"top1": right})
 

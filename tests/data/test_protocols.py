@@ -1,0 +1,210 @@
+"""Frames and crops of the named protocols against the released programs' tables."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from adafocus.data.dataset import View
+from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.transforms import (
+    Box,
+    Normalise,
+    crop_places,
+    evaluation_views,
+    mirror,
+    multi_scale_choices,
+    resize,
+    short_side_size,
+)
+from adafocus.engine.metrics import average_views, ensemble, scores, video_scores
+
+NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+@pytest.mark.parametrize("segments", [3, 5, 8, 16])
+def test_frames_of_tsm(shared: Path, segments: int) -> None:
+    table = np.load(shared / "golden/tsm_frame_sampling/outputs.npz")
+    rng = np.random.default_rng(0)
+    for row, frames in enumerate(table["num_frames"].tolist()):
+        for rule, name in (("middle", "val"), ("uniform-1", "test"), ("twice", "twice"), ("dense-10", "dense_test")):
+            found = evaluation_frames(frames, segments, rule, short="first_frame").ravel() + 1
+            assert found.tolist() == table[f"{name}_s{segments}"][row].tolist(), (rule, frames)
+        drawn = np.stack([training_frames(frames, segments, rng, short="first_frame") + 1 for _ in range(200)])
+        low, high = table[f"train_low_s{segments}"][row], table[f"train_high_s{segments}"][row]
+        assert (drawn >= low).all() and (drawn <= high).all()
+        if (high - low).max() < 6:
+            assert (drawn.min(0) == low).all() and (drawn.max(0) == high).all()
+        starts = [training_frames(frames, segments, rng, rule="dense")[0] + 1 for _ in range(100)]
+        low, high = table[f"dense_train_start_s{segments}"][row]
+        assert low <= min(starts) and max(starts) <= high
+
+
+def test_snippets_of_flow(shared: Path) -> None:
+    table = np.load(shared / "golden/tsm_frame_sampling/outputs.npz")
+    for row, frames in enumerate(table["num_frames"].tolist()):
+        for rule, name in (("middle", "val"), ("uniform-1", "test")):
+            found = evaluation_frames(frames, 8, rule, short="first_frame", length=5).ravel() + 1
+            expected = table[f"flow_{name}_s8"][row]
+            if expected.min() < 1:  # frames that do not exist, of videos shorter than a snippet: here the first one
+                expected = np.ones(8)
+            assert found.tolist() == expected.tolist(), (rule, frames)
+
+
+@pytest.mark.parametrize("segments", [8, 16])
+def test_frames_of_tam(shared: Path, segments: int) -> None:
+    table = np.load(shared / "golden/tam_protocol/outputs.npz")
+    rules = {"val_uniform": "middle", "val_dense": "dense-1"}
+    for key in (key for key in table.files if key.endswith(f"_T{segments}")):
+        name = key.removesuffix(f"_T{segments}")
+        rule = rules.get(name, name.removeprefix("test_"))
+        for frames, expected in zip(table["frames"].tolist(), table[key].tolist(), strict=True):
+            found = evaluation_frames(frames, segments, rule, short="first_frame", window=None).ravel() + 1
+            assert found.tolist() == expected, (key, frames)
+
+
+@pytest.mark.parametrize(
+    ("rule", "frames", "segments", "expected"),
+    [
+        ("uniform-1", 5, 8, [[0, 0, 1, 2, 2, 3, 4, 4]]),
+        ("twice", 20, 4, [[2, 7, 12, 17], [0, 5, 10, 15]]),
+        ("uniform-2", 20, 4, [[0, 5, 10, 15], [4, 9, 14, 19]]),
+        ("dense-1", 100, 8, [[18, 26, 34, 42, 50, 58, 66, 74]]),
+        ("dense-2", 9, 8, [[0, 8, 7, 6, 5, 4, 3, 2]] * 2),
+    ],
+)
+def test_rules_on_paper(rule: str, frames: int, segments: int, expected: list[list[int]]) -> None:
+    assert evaluation_frames(frames, segments, rule).tolist() == expected
+
+
+def test_rules_that_do_not_exist() -> None:
+    for rule in ("uniform", "dense", "dense-0", "uniform-x", "twice-2", "dense-random"):
+        with pytest.raises(ValueError, match="unknown rule"):
+            evaluation_frames(10, 4, rule)
+    with pytest.raises(ValueError, match="at most 64"):
+        evaluation_frames(100, 65, "dense-1")
+    with pytest.raises(ValueError, match="crops"):
+        View(segments=4, size=8, short_side=10, crops=4)
+    with pytest.raises(ValueError, match="whole frames"):
+        View(segments=4, size=8, short_side=10, crops=3, stretch=True)
+
+
+def picture(name: str, shape: tuple[int, ...]) -> Tensor:
+    planes = golden_weights.frames(f"tsm:picture:{name}", shape)
+    return (127.5 + 50 * planes).round().clip(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def inputs(views: Tensor) -> np.ndarray:
+    """(views, T, h, w, 3) to the released order (views * T * 3, h, w)."""
+    return NORMALISE(views).flatten(0, 2).numpy()
+
+
+def close(ours: np.ndarray, golden: np.ndarray, what: str) -> None:
+    # One grey level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
+    assert ours.shape == golden.shape and np.abs(ours - golden).max() < 0.02, what
+
+
+@pytest.mark.parametrize("name", ["land", "wide", "tall", "small"])
+def test_views_of_tsm(shared: Path, name: str) -> None:
+    table = np.load(shared / "golden/tsm_transforms/outputs.npz")
+    case = json.loads((shared / "golden/tsm_transforms/case.json").read_text())
+    frames = picture(name, case["inputs"][f"tsm:picture:{name}"]["shape"])
+    height, width = short_side_size(*frames.shape[1:3], 256)
+    if f"{name}_scaled_size" in table:
+        assert [width, height] == table[f"{name}_scaled_size"].tolist()
+        for crops in (3, 5):
+            for size in (224, 256):
+                corners = [[left, top] for top, left in crop_places(height, width, size, crops)]
+                assert corners == table[f"{name}_corners{crops}_{size}"].tolist()
+    for crops, size in ((1, 224), (3, 224), (5, 224), (10, 224), (1, 256), (3, 256)):
+        key = f"{name}_crop{crops}" + ("_full" if size == 256 else "")
+        if f"{key}_grid" not in table:
+            continue
+        planes = inputs(evaluation_views(frames, size, 256, crops))
+        close(planes[:, 5::31, 3::31], table[f"{key}_grid"], key)
+        close(planes.mean((1, 2)), table[f"{key}_mean"], key)
+    choices = table[f"{name}_train_choices"]
+    ours = multi_scale_choices(*frames.shape[1:3], 224)
+    rows = [[w, h, *(value for top, left in places for value in (left, top))] for (h, w), places in ours]
+    assert rows == choices.tolist()
+    for key in (key for key in table.files if key.startswith(f"{name}_train_") and key != f"{name}_train_choices"):
+        row, corner, flip = map(int, key.split("_")[-3:])
+        (h, w), places = ours[row]
+        box = Box(*places[corner], h, w)
+        view = resize(frames[:, box.top : box.top + h, box.left : box.left + w], 224, 224)
+        close(inputs((mirror(view) if flip else view)[None])[:, 5::31, 3::31], table[key], key)
+
+
+@pytest.mark.parametrize("name", ["landscape", "portrait", "exact"])
+def test_views_of_tam(shared: Path, name: str) -> None:
+    table = np.load(shared / "golden/tam_protocol/outputs.npz")
+    case = json.loads((shared / "golden/tam_protocol/case.json").read_text())["config"]["multi_scale_crop"][name]
+    width, height = case["size_wh"]
+    y, x = np.mgrid[:height, :width]
+    frames = torch.from_numpy(
+        np.stack(
+            [
+                np.stack(
+                    (
+                        (3 * x + 5 * y + 17 * i) % 256,
+                        (x * y // 7 + 29 * i) % 256,
+                        (16 * ((x // 8) ^ (y // 8)) + 40 * i) % 256,
+                    ),
+                    -1,
+                )
+                for i in range(2)
+            ]
+        ).astype(np.uint8)
+    )
+    close(inputs(evaluation_views(frames, 256, 256, 3))[:, ::16, ::16], table[f"{name}_full_res_3crop"], name)
+    close(inputs(evaluation_views(frames, 224, 256))[:, ::16, ::16], table[f"{name}_center_crop"], name)
+    w, h, left, top, flip = case["drawn (seed 0..3: w, h, x, y, flip)"][1]
+    view = resize(frames[:, top : top + h, left : left + w], 224, 224)
+    close(inputs((mirror(view) if flip else view)[None])[:, ::16, ::16], table[f"{name}_train_seed1"], name)
+
+
+def test_flush_crops_reach_the_borders_in_both_shapes() -> None:
+    assert crop_places(256, 341, 256, 3, flush=True) == [(0, 0), (0, 84), (0, 42)]
+    assert crop_places(456, 256, 256, 3, flush=True) == [(0, 0), (200, 0), (100, 0)]
+    assert crop_places(456, 256, 256, 3) == [(100, 0)] * 3  # as released: one place, three times
+
+
+def test_a_mirror_turns_flow_around() -> None:
+    flow = torch.tensor([10, 20], dtype=torch.uint8).expand(1, 2, 3, 2)
+    assert mirror(flow)[0, 0, 0].tolist() == [245, 20]
+    assert mirror(torch.full((1, 2, 3, 3), 10, dtype=torch.uint8)).unique().tolist() == [10]
+
+
+def test_scores_of_views(shared: Path) -> None:
+    table = np.load(shared / "golden/tsm_score_averaging/outputs.npz")
+    views = {"crop1": 1, "crop3_dense": 30, "crop3_twice": 6, "crop10": 10, "crop5": 5}
+    plain = {}
+    for name, count in views.items():
+        tsm = golden_weights.array(f"tsm:scores:{name}:tsm", (3 * count, 6)).view(3, count, 6)
+        tsn = golden_weights.array(f"tsm:scores:{name}:tsn", (3 * count * 4, 6)).view(3, count, 4, 6)
+        plain[name] = average_views(tsm)
+        for ours, key in (
+            (plain[name], "tsm"),
+            (video_scores(tsm[:, :, None], "video"), "tsm_softmax"),
+            (video_scores(tsn), "tsn"),
+            (video_scores(tsn, "frames"), "tsn_softmax"),
+        ):
+            assert np.allclose(ours.numpy(), table[f"{name}_{key}"], atol=1e-5), (name, key)
+    assert torch.equal(
+        ensemble([plain["crop1"], plain["crop5"]], [1.0, 3.0]), (plain["crop1"] + 3 * plain["crop5"]) / 2
+    )
+
+
+def test_probabilities_are_averaged_where_mmaction2_does_so() -> None:
+    logits = torch.tensor([[[4.0, 0.0], [0.0, 3.0], [0.0, 3.0]]])
+    assert average_views(logits, "probabilities").exp().sum().item() == pytest.approx(1.0)
+    assert average_views(logits).argmax().item() == 1
+    with pytest.raises(ValueError, match="median"):
+        average_views(logits, "median")
+    assert scores(average_views(logits, "probabilities"), torch.tensor([[1]]), torch.tensor([True]))["top1"] == 100.0
