@@ -118,7 +118,7 @@ def _files(config: Config) -> Data:
     if dataset.limit is not None:
         for split in (train, val):
             split.records = split.records[:: -(-len(split.records) // dataset.limit)]
-    test, validate = _views(config, classes)
+    test, validate = views(config, classes)
     shared = {
         "seed": config.seed,
         "template": dataset.frame_template,
@@ -198,7 +198,7 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
             )
 
 
-def _views(config: Config, classes: list[str]) -> tuple[View, View]:
+def views(config: Config, classes: list[str]) -> tuple[View, View]:
     """How the protocol looks at videos in its test, and how training looks at them and validates."""
     dataset, protocol = config.dataset, config.protocol
     shared = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,14 @@ USAGE = """usage: adafocus COMMAND ...
 
   run       train, evaluate or count: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
   compare   table, CSV and plot of run folders: `adafocus compare outputs/*`
-  prepare   check of every video of a data set: `adafocus prepare check FOLDER`
+  predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
+  prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
 
 `adafocus COMMAND --help` says more.
 """
 INTERRUPTED = 130  # exit status after Ctrl-C
+#: Commands beside `run`; each has its own arguments and is imported only when it is used.
+TOOLS = {"compare": "adafocus.compare", "predict": "adafocus.tools.predict", "prepare": "adafocus.tools.prepare"}
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
@@ -31,15 +34,13 @@ def main(argv: list[str] | None = None) -> int:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "run":
         return run(rest)
-    if command in ("compare", "prepare"):
+    if command in TOOLS:
         try:
-            if command == "compare":
-                from adafocus.compare import main as compare
-
-                return compare(rest)
-            return prepare(rest)
+            return import_module(TOOLS[command]).main(rest)
         except UserError as error:
             return _say(error)
+        except KeyboardInterrupt:
+            return INTERRUPTED
     sys.stderr.write(USAGE)
     return 0 if command in ("-h", "--help", "help") else 2
 
@@ -47,37 +48,6 @@ def main(argv: list[str] | None = None) -> int:
 def _say(error: Exception) -> int:
     sys.stderr.write(f"error: {error}\n")
     return 2
-
-
-def prepare(argv: list[str]) -> int:
-    """`adafocus prepare check FOLDER`: decodes every file once and writes the list of bad ones."""
-    parser = argparse.ArgumentParser(prog="adafocus prepare", description="Tools for data sets.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="decode every video once; writes bad.txt and check.json")
-    check.add_argument("root", type=Path, help="folder with train.txt/val.txt lists or class folders of videos")
-    check.add_argument("--output", type=Path, default=None, help="where to write (default: the folder itself)")
-    check.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    check.add_argument("--timeout", type=float, default=60.0, help="seconds that one file may take")
-    options = parser.parse_args(argv)
-    from rich.progress import Progress
-
-    from adafocus.data.prepare import check_folder, write_report
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task("decoding", total=None)
-        results = check_folder(
-            options.root,
-            workers=options.workers,
-            timeout=options.timeout,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    folder = options.output or options.root
-    write_report(results, folder)
-    bad = [result for result in results if not result.ok]
-    for result in bad:
-        sys.stdout.write(f"bad: {result.path}: {result.reason}\n")
-    sys.stdout.write(f"{len(results)} files, {len(bad)} bad; {folder / 'bad.txt'}\n")
-    return 1 if bad else 0
 
 
 def conf_folder() -> Path:
@@ -110,6 +80,25 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return outcome.finish()
+
+
+def compose(typed: list[str]) -> Any:
+    """The typed configuration of these overrides, without a run."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from adafocus import config
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments = naming.quote_numbers(typed)
+    try:
+        _register(arguments)
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+            return config.from_node(hydra_compose("config", arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, _unparsable(arguments))) from error
 
 
 def _unparsable(arguments: list[str]) -> str | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import golden_weights
 import torch
 from torch import Tensor
@@ -44,3 +46,24 @@ def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[
         name = new + key.removeprefix(old)
         state["module." + name.replace("global_CNN.layers.", "global_CNN.features.")] = value
     return {key: golden_weights.weight(key, value.shape) for key, value in state.items()}, model
+
+
+def official_key(key: str, case: str) -> str:
+    """A name of our recogniser as TSM and TAM call it, by a way of its own."""
+    if key.startswith("head."):
+        return f"module.new_fc.{key[5:]}"
+    name = key.removeprefix("backbone.")
+    if "tanet" in case:
+        name = re.sub(r"^(layer\d\.\d\.)conv2\.(tam|net)", r"\1\2", name)
+        name = re.sub(r"^(layer\d\.\d\.)net\.", r"\1net.conv2.", name)
+        name = re.sub(r"^(layer\d\.\d\.)(?!tam|net)", r"\1net.", name)
+    if "mobilenet" in case:
+        block = re.match(r"layers\.(\d+)\.conv\.(net\.)?(.*)", name)
+        if not block:
+            return "module.base_model." + name.replace("layers.", "features.")
+        first = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
+        other = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
+        place, leaf = re.match(r"(\d\.\d|\d)\.(.*)", block[3]).groups()
+        layer = (first if block[1] == "1" else other)[place]
+        name = f"features.{block[1]}.conv.{block[2] or ''}{layer}.{leaf}"
+    return f"module.base_model.{name}"

@@ -115,3 +115,13 @@ def decode_picture(path: Path, height: int = 0, width: int = 0, *, grey: bool = 
         return pixels[..., None] if grey else pixels
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
+
+
+def decode_folder(path: Path) -> int:
+    """Decodes every picture of a folder, keeps none, and returns their number; VideoError at the first that fails."""
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise VideoError(f"{path}: no picture in this folder")
+    for file in files:
+        decode_picture(file)
+    return len(files)

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from adafocus.data.annotations import class_folders, folder_split, read_list
+from adafocus.data.frames import decode_folder
 from adafocus.data.video import VideoError, decode_all
 from adafocus.errors import UserError
 
@@ -36,7 +37,8 @@ class CheckResult:
 def _decode(root: str, path: str, answer: Connection) -> None:
     """Decodes one file in a process of its own, so that whatever happens to it happens to nobody else."""
     try:
-        answer.send((True, decode_all(Path(root) / path), ""))
+        video = Path(root) / path
+        answer.send((True, decode_folder(video) if video.is_dir() else decode_all(video), ""))
     except VideoError as error:
         answer.send((False, 0, str(error)))
 

@@ -229,20 +229,35 @@ class _Sequential(Video):
                     raise VideoError(f"{self.path}: decoding takes longer than {self.timeout:g} s")
                 yield frame
 
-    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
+    def pictures(self, short_side: int | None = None) -> Iterator[np.ndarray]:
+        """All frames in order, (H, W, 3) uint8; the shorter side reduced to this (never enlarged)."""
+        size = self.height, self.width
+        if short_side is not None and short_side < min(size):
+            size = short_side_size(*size, short_side)
+        try:
+            for frame in self.decode():
+                yield self._picture(frame, *size)
+        except VideoError:
+            raise
+        except Exception as error:  # see `open_video`
+            raise VideoError(f"{self.path}: damaged ({_reason(error)})") from error
+
+    def _picture(self, frame: Any, height: int, width: int) -> np.ndarray:
         turns = self._layout.turns
         stored = (width, height) if turns % 2 else (height, width)
+        # Without a size the conversion is FFmpeg's plain one, equal to the bit in every reader.
+        fits = (frame.height, frame.width) == stored
+        reduced = {} if fits else {"height": stored[0], "width": stored[1], "interpolation": "BICUBIC"}
+        return np.rot90(frame.to_ndarray(format="rgb24", **reduced), turns)
+
+    def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
         frames = np.empty((len(order), height, width, 3), np.uint8)
         wanted, position = iter(order.tolist()), 0
         target = next(wanted)
         for number, frame in enumerate(self.decode()):
             if number != target:
                 continue
-            # Without a size the conversion is FFmpeg's plain one, equal to the bit in every reader.
-            fits = (frame.height, frame.width) == stored
-            reduced = {} if fits else {"height": stored[0], "width": stored[1], "interpolation": "BICUBIC"}
-            image = frame.to_ndarray(format="rgb24", **reduced)
-            frames[position] = np.rot90(image, turns)
+            frames[position] = self._picture(frame, height, width)
             position += 1
             target = next(wanted, None)
             if target is None:

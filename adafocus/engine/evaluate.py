@@ -70,7 +70,7 @@ def evaluate(
         answers: dict[str, Output] = {}
         if valid.any():
             readable = batch if valid.all() else _only(batch, valid)
-            answers = _answers(stage, readable, world, variants, average, chunk)
+            answers = answer(stage, readable, world.device, variants, average, chunk)
             kept += _examples(readable, answers[variants[0]], examples - len(kept))
         shares.append(
             {
@@ -87,12 +87,12 @@ def evaluate(
     return report
 
 
-def _answers(
-    stage: Stage, batch: Batch, world: World, variants: tuple[str, ...], average: str, chunk: int
+def answer(
+    stage: Stage, batch: Batch, device: torch.device, variants: tuple[str, ...], average: str, chunk: int
 ) -> dict[str, Output]:
-    """Answers to videos; several views of one are answered a chunk at a time and averaged."""
+    """Answers to videos; several views of one are answered a chunk at a time and averaged. See `evaluate`."""
     if batch.frames.ndim == 5:
-        return stage.evaluate(batch.to(world.device), variants)
+        return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]
     frames = batch.frames.flatten(0, 1)
     video = torch.arange(len(batch)).repeat_interleave(views)
@@ -106,7 +106,7 @@ def _answers(
             index=batch.index[of],
             valid=batch.valid[of],
         )
-        for name, output in stage.evaluate(part.to(world.device), variants).items():
+        for name, output in stage.evaluate(part.to(device), variants).items():
             logits[name].append(output.logits.float())
     joined = {name: torch.cat(parts).unflatten(0, (-1, views)) for name, parts in logits.items()}
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}

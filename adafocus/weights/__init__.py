@@ -94,9 +94,9 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     return source, state, SOURCES[source].convert(state)
 
 
-def load_checkpoint(path: Path, model: nn.Module) -> LoadReport:
-    """Loads a file of ours or an official one into `model`, completely or not at all."""
-    content = load_file(path)
+def load_checkpoint(path: Path, model: nn.Module, content: dict[str, object] | None = None) -> LoadReport:
+    """Loads a file of ours or an official one into `model`, completely or not at all; `content` if it is read already."""
+    content = load_file(path) if content is None else content
     source, state, ours = convert(content, path)
     dropped = []
     if source == "adafocus_v2":  # the ImageNet heads that both of its backbones carry along

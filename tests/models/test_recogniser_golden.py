@@ -13,6 +13,7 @@ import golden_weights
 import numpy as np
 import pytest
 import torch
+from official import official_key
 from torch import Tensor
 
 from adafocus.backbones import BACKBONES
@@ -48,27 +49,6 @@ def network(case: str, classes: int) -> Recogniser:
     if channels != 3:
         with_flow_input(backbone, channels)
     return Recogniser(insert(backbone, 8, temporal), num_classes=classes, segments=8)
-
-
-def official_key(key: str, case: str) -> str:
-    """Our names turned around, by a way of its own."""
-    if key.startswith("head."):
-        return f"module.new_fc.{key[5:]}"
-    name = key.removeprefix("backbone.")
-    if "tanet" in case:
-        name = re.sub(r"^(layer\d\.\d\.)conv2\.(tam|net)", r"\1\2", name)
-        name = re.sub(r"^(layer\d\.\d\.)net\.", r"\1net.conv2.", name)
-        name = re.sub(r"^(layer\d\.\d\.)(?!tam|net)", r"\1net.", name)
-    if "mobilenet" in case:
-        block = re.match(r"layers\.(\d+)\.conv\.(net\.)?(.*)", name)
-        if not block:
-            return "module.base_model." + name.replace("layers.", "features.")
-        first = {"0.0": "0", "0.1": "1", "1": "3", "2": "4"}
-        other = {"0.0": "0", "0.1": "1", "1.0": "3", "1.1": "4", "2": "6", "3": "7"}
-        place, leaf = re.match(r"(\d\.\d|\d)\.(.*)", block[3]).groups()
-        layer = (first if block[1] == "1" else other)[place]
-        name = f"features.{block[1]}.conv.{block[2] or ''}{layer}.{leaf}"
-    return f"module.base_model.{name}"
 
 
 def scaled(state: dict[str, Tensor], scale: dict[str, float]) -> dict[str, Tensor]:

@@ -1,0 +1,65 @@
+"""Frames one by one, from a file or a camera, and back into a file."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from adafocus.data.video import VideoError
+
+#: FFmpeg's camera of each system, and how it names the n-th one.
+_CAMERAS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
+
+
+def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, np.ndarray]]:
+    """(seconds, frame (H, W, 3) uint8 RGB, upright) of every n-th frame, as they come.
+
+    Args:
+        source: a video file, or a number: the index of a camera.
+        every: n.
+
+    Raises:
+        VideoError: it cannot be opened, or it ends in damage.
+    """
+    import av
+
+    options = {}
+    name = str(source)
+    if name.isdigit():
+        system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
+        name, options = pattern.format(name), {"format": system}
+    elif not Path(name).is_file():
+        raise VideoError(f"{name}: no such file, and no number of a camera")
+    try:
+        with av.open(name, **options) as container:
+            if not container.streams.video:
+                raise VideoError(f"{name}: no video stream in it")
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % every == 0:
+                    image = frame.to_ndarray(format="rgb24")
+                    yield float(frame.time or 0.0), np.rot90(image, (int(frame.rotation) // 90) % 4)
+    except av.error.FFmpegError as error:
+        raise VideoError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:
+    """Writes (H, W, 3) uint8 frames of one size as H.264; returns how many. Odd sides lose a row or column."""
+    import av
+
+    count, stream = 0, None
+    with av.open(str(path), "w") as container:
+        for image in frames:
+            height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+            if stream is None:
+                stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
+                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+            packet = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+            container.mux(stream.encode(packet))
+            count += 1
+        if stream is not None:
+            container.mux(stream.encode())
+    return count

@@ -1,0 +1,127 @@
+"""Recognition of streams: one frame in, scores out, with what the frame before left behind as explicit state.
+
+Source: spec tsm sections 7.4 and 7.5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from adafocus.backbones.adaptive import TemporalAdaptive
+from adafocus.backbones.non_local import NonLocal
+from adafocus.backbones.shift import Shifted, TemporalPool
+from adafocus.models.recogniser import Recogniser
+
+Caches = tuple[Tensor, ...]
+
+
+@dataclass
+class StreamOutput:
+    """Scores (B, K) of one frame of each stream, and the caches for the next frame."""
+
+    logits: Tensor
+    caches: Caches
+
+
+class OnlineRecogniser(nn.Module):
+    """A recogniser with `shift=online`, frame by frame. It keeps no state: caches come in and go out.
+
+    Each shifted layer has one cache: the first channels of its input at the frame before, (B, C // div, h, w). A stream
+    starts from zeros. Scores of a frame equal those that the clip form gives that frame.
+
+    Args:
+        model: trained on clips; its modules are used, not copied.
+
+    Raises:
+        ValueError: a temporal module of it looks into the future.
+    """
+
+    def __init__(self, model: Recogniser) -> None:
+        super().__init__()
+        self.model = model
+        self.shifts = [module for module in model.modules() if isinstance(module, Shifted)]
+        ahead = [m for m in model.modules() if isinstance(m, (TemporalAdaptive, NonLocal, TemporalPool))]
+        ahead += [shift for shift in self.shifts if not shift.online]
+        if ahead or not self.shifts or model.remove_background:
+            what = type(ahead[0]).__name__ if ahead else "its background" if model.remove_background else "no shift"
+            raise ValueError(
+                f"this model cannot run frame by frame ({what}): a stream needs one trained with backbone.shift=online"
+            )
+
+    @torch.no_grad()
+    def start(self, streams: int, size: int) -> Caches:
+        """Zero caches for so many streams of square frames of `size` pixels."""
+        first = next(self.model.parameters())
+        frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
+        return tuple(
+            torch.zeros_like(cache) for cache in self(frames, (frames.new_empty(0),) * len(self.shifts)).caches
+        )
+
+    def forward(self, frames: Tensor, caches: Caches) -> StreamOutput:
+        """(B, 3, S, S), normalised, one frame of each stream."""
+        if len(caches) != len(self.shifts):
+            raise ValueError(f"{len(caches)} caches for {len(self.shifts)} shifted layers; begin with start()")
+        try:
+            for shift, cache in zip(self.shifts, caches, strict=True):
+                shift.past = cache
+            logits = self.model.frame_logits(frames)
+            return StreamOutput(logits, tuple(shift.past for shift in self.shifts))
+        finally:
+            for shift in self.shifts:
+                shift.past = None
+
+
+def restart(caches: Caches, streams: Sequence[int]) -> Caches:
+    """Caches in which these streams begin anew (a new video, a cut), and the others go on."""
+    kept = torch.ones(len(caches[0]), dtype=torch.bool, device=caches[0].device)
+    kept[list(streams)] = False
+    return tuple(cache * kept[:, None, None, None].to(cache.dtype) for cache in caches)
+
+
+class Smoothing:
+    """The demo's way from scores to a label that does not flicker.
+
+    Per frame: the best class of the summed scores of the last frames; an ignored class gives way to the label shown last,
+    a replaced one to its replacement; and a new label is taken only if the last two shown were the same.
+
+    Args:
+        window: frames whose raw scores are summed.
+        ignored: classes that are never shown.
+        replaced: classes that are shown as another.
+        rest: label that counts as shown before the first frame; None: the first one found. (The released demo starts with
+            one such label and reads two, which fails; its FPGA port starts with two.)
+    """
+
+    def __init__(
+        self,
+        window: int = 12,
+        *,
+        ignored: Collection[int] = (),
+        replaced: Mapping[int, int] | None = None,
+        rest: int | None = None,
+    ) -> None:
+        self.scores: deque[Tensor] = deque(maxlen=window)
+        self.ignored, self.replaced = frozenset(ignored), dict(replaced or {})
+        self.shown: deque[int] = deque([] if rest is None else [rest, rest], maxlen=2)
+
+    def __call__(self, logits: Tensor) -> int:
+        """The label to show after a frame with these scores (K,)."""
+        self.scores.append(logits.detach().float().cpu())
+        return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
+
+    def show(self, label: int) -> int:
+        """The label to show when the summed scores say `label`."""
+        if not self.shown:
+            self.shown.extend([self.replaced.get(label, label)] * 2)
+        if label in self.ignored:
+            label = self.shown[-1]
+        label = self.replaced.get(label, label)
+        if label != self.shown[-1] and self.shown[-1] != self.shown[-2]:
+            label = self.shown[-1]
+        self.shown.append(label)
+        return label

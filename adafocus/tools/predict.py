@@ -1,0 +1,128 @@
+"""`adafocus predict`: labels of videos, or the running label of a stream."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from adafocus.errors import UserError
+
+_HELP = "key=value: the configuration of an official file, as in experiment=tsm_sthv2_8f"
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 1 if a video could not be read."""
+    parser = argparse.ArgumentParser(prog="adafocus predict", description="Labels of videos.")
+    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint of ours or of a seed project")
+    parser.add_argument(
+        "video", nargs="+", help=f"video files or frame folders; with --online also a camera index; {_HELP}"
+    )
+    parser.add_argument(
+        "--online", action="store_true", help="frame by frame (models trained with backbone.shift=online)"
+    )
+    parser.add_argument("--every", type=int, default=2, metavar="N", help="online: process each n-th frame (default 2)")
+    parser.add_argument("--bgr", action="store_true", help="online: feed blue, green, red as the released demo does")
+    parser.add_argument(
+        "--draw", type=Path, metavar="FILE", help="online: write the stream with its running label (.mp4)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels a video (default 5)")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    options = parser.parse_args(argv)
+    typed = [value for value in options.video if "=" in value and not Path(value).exists()]
+    videos = [value for value in options.video if value not in typed]
+    if not videos:
+        raise UserError("no video to predict; name a file" + (", or a camera index" if options.online else ""))
+    if options.every < 1:
+        raise UserError(f"--every {options.every} must be at least 1")
+    predictor = _load(options, typed)
+    found = [
+        _stream(predictor, video, options) if options.online else _label(predictor, video, options) for video in videos
+    ]
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    return 1 if any("error" in entry for entry in found) else 0
+
+
+def _load(options: argparse.Namespace, typed: list[str]):  # noqa: ANN202 - its type would import torch for --help
+    from adafocus import cli, predict
+    from adafocus.data.annotations import read_classes
+
+    typed = typed or list(predict.recipe(options.checkpoint))
+    composed = None
+    if typed:  # data and weights of the recipe are not needed
+        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
+    classes = read_classes(options.classes) if options.classes else None
+    return predict.load(options.checkpoint, composed, classes=classes, device=options.device)
+
+
+def _label(predictor, video: str, options: argparse.Namespace) -> dict[str, object]:  # noqa: ANN001
+    try:
+        prediction = predictor.predict(video)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return {"video": video, "error": str(error)}
+    sys.stdout.write(f"{video}  ({prediction.protocol}; {prediction.seconds:.2f} s)\n")
+    for label, score in list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]:
+        sys.stdout.write(f"  {100 * score:5.1f} %  {label}\n")
+    return {"video": video, **asdict(prediction)}
+
+
+def _stream(predictor, source: str, options: argparse.Namespace) -> dict[str, object]:  # noqa: ANN001
+    """Prints a line whenever the label changes, and the latency at the end."""
+    from adafocus.data.stream import write_video
+    from adafocus.data.video import VideoError
+
+    moments: list[dict[str, object]] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        shown = None
+        for moment in predictor.stream(source, every=options.every, bgr=options.bgr):
+            if moment.label != shown:
+                shown = moment.label
+                sys.stdout.write(f"{moment.seconds:8.2f} s  {shown}  ({1000 * moment.latency:.1f} ms)\n")
+                sys.stdout.flush()
+            moments.append({"seconds": moment.seconds, "label": moment.label, "latency": moment.latency})
+            yield (
+                _captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
+                if options.draw
+                else moment.frame
+            )
+
+    entry: dict[str, object] = {"video": source, "moments": moments}
+    try:
+        if options.draw:
+            write_video(options.draw, pictures(), rate=25.0 / options.every)
+        else:
+            for _ in pictures():
+                pass
+    except VideoError as error:
+        sys.stderr.write(f"error: {error}\n")
+        entry["error"] = str(error)
+    except KeyboardInterrupt:  # how one leaves a camera
+        sys.stdout.write("\n")
+    if moments:
+        latencies = sorted(1000 * float(moment["latency"]) for moment in moments)
+        slow = latencies[int(0.95 * (len(latencies) - 1))]
+        sys.stdout.write(
+            f"{len(moments)} frames; latency {statistics.median(latencies):.1f} ms, 95 % below {slow:.1f} ms\n"
+        )
+    return entry
+
+
+def _captioned(frame: np.ndarray, text: str) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, image.width, 16), fill=(0, 0, 0))
+    draw.text((4, 2), text, fill=(255, 255, 255))
+    return np.asarray(image)

@@ -1,0 +1,135 @@
+"""The streaming form: against the released model, against the clip form, and its state."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+from official import official_key
+
+from adafocus.backbones import BACKBONES
+from adafocus.backbones.temporal import Temporal, insert
+from adafocus.data.labels import JESTER, JESTER_SMOOTHING
+from adafocus.models.online import OnlineRecogniser, Smoothing, restart
+from adafocus.models.recogniser import Recogniser
+from adafocus.weights import load_checkpoint
+
+KEPT = json.loads((Path(__file__).parent / "golden_recogniser.json").read_text())["tsm_online_mobilenetv2"]
+
+
+def network(
+    backbone: str = "tiny_focus", temporal: Temporal | None = None, classes: int = 5, segments: int = 6
+) -> Recogniser:
+    torch.manual_seed(0)
+    net = insert(BACKBONES[backbone](), segments, Temporal("online", div=4) if temporal is None else temporal)
+    return Recogniser(net, num_classes=classes, segments=segments).eval()
+
+
+def official(tmp_path: Path) -> Recogniser:
+    """The released model through an official-looking file: a bare state without prefixes and without a trace of the shift."""
+    model = network("mobilenet_v2", Temporal("online"), 27, 8)
+    keys = {}
+    for key, value in model.state_dict().items():
+        name = official_key(key, "mobilenet").removeprefix("module.").removeprefix("base_model.")
+        keys[name.replace(".net.", ".").replace("new_fc.", "classifier.")] = value.shape
+    assert len(keys) == KEPT["keys"]
+    torch.save(golden_weights.state(keys), tmp_path / "mobilenetv2_jester_online.pth.tar")
+    assert load_checkpoint(tmp_path / "mobilenetv2_jester_online.pth.tar", model).source == "official online TSM"
+    return model
+
+
+def test_the_released_model_frame_by_frame(tmp_path: Path) -> None:
+    model = official(tmp_path)
+    online = OnlineRecogniser(model).eval()
+    frames = golden_weights.frames("tsm:online", KEPT["shape"])
+    caches = online.start(1, 224)
+    assert [tuple(c.shape[1:]) for c in caches] == [
+        *[(3, 56, 56)],
+        *[(4, 28, 28)] * 2,
+        *[(8, 14, 14)] * 3,
+        *[(12, 14, 14)] * 2,
+        *[(20, 7, 7)] * 2,
+    ]
+    scores = []
+    with torch.no_grad():
+        for number, frame in enumerate(frames):
+            output = online(frame[None], caches)
+            caches = output.caches
+            scores.append(output.logits[0])
+            spread = torch.tensor([[c.mean(), c.std()] for c in caches])
+            assert torch.allclose(spread, torch.tensor(KEPT["cache_mean_std"][number]), atol=1e-4)
+        clip = model(frames[None]).per_frame[0]
+    golden = np.array(KEPT["logits"])
+    assert np.abs(torch.stack(scores).numpy() - golden).max() < 1e-4 * np.abs(golden).max()
+    assert torch.allclose(torch.stack(scores), clip, atol=1e-5 * np.abs(golden).max())
+
+
+@pytest.mark.parametrize("backbone", ["tiny_focus", "resnet18", "mobilenet_v2"])
+def test_streams_equal_clips(backbone: str) -> None:
+    model = network(backbone).double()
+    online = OnlineRecogniser(model)
+    clips = torch.randn(3, 6, 3, 64, 64, dtype=torch.float64)
+    caches = online.start(3, 64)
+    with torch.no_grad():
+        expected = model(clips).per_frame
+        for t in range(6):
+            output = online(clips[:, t], caches)
+            caches = output.caches
+            assert torch.allclose(output.logits, expected[:, t], atol=1e-12)
+        assert torch.allclose(model(clips).per_frame, expected)  # nothing of the stream is left in the model
+
+
+def test_caches_can_be_saved_and_a_stream_can_start_anew(tmp_path: Path) -> None:
+    online = OnlineRecogniser(network().double())
+    clips = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
+    start = caches = online.start(2, 32)
+    with torch.no_grad():
+        for t in range(2):
+            caches = online(clips[:, t], caches).caches
+        torch.save(caches, tmp_path / "stream.pt")
+        going_on = online(clips[:, 2], torch.load(tmp_path / "stream.pt", weights_only=True)).logits
+        assert torch.equal(going_on, online(clips[:, 2], caches).logits)
+        mixed = online(clips[:, 2], restart(caches, [1])).logits
+        assert torch.equal(mixed[0], going_on[0])
+        assert torch.allclose(mixed[1], online(clips[:, 2], start).logits[1], atol=1e-14)
+    with pytest.raises(ValueError, match="start"):
+        online(clips[:, 0], caches[:1])
+
+
+@pytest.mark.parametrize(
+    "temporal",
+    [Temporal(), Temporal("bidirectional", div=4), Temporal(adaptive=True), Temporal("online", adaptive=True)],
+)
+def test_models_that_see_the_future_are_no_stream(temporal: Temporal) -> None:
+    with pytest.raises(ValueError, match="frame by frame"):
+        OnlineRecogniser(network(temporal=temporal))
+
+
+def test_smoothing_of_the_demo(shared: Path) -> None:
+    golden = np.load(shared / "golden/tsm_online_postprocess/outputs.npz")
+    classes = golden_weights.array("tsm:demo:classes", (200, 27))
+    latent = golden_weights.array("tsm:demo:latent", (20, 27)).repeat_interleave(10, 0)
+    smooth = Smoothing(**JESTER_SMOOTHING)
+    assert [smooth(frame) for frame in classes + 3 * latent] == golden["final"].tolist()
+    drawn = ((golden_weights.array("tsm:demo:seq", (300,)).abs() * 1000).long() % 27).tolist()
+    smooth = Smoothing(**JESTER_SMOOTHING)
+    sequence = [drawn[i] if i % 4 == 1 else drawn[i // 3] for i in range(300)]
+    assert [smooth.show(label) for label in sequence] == golden["index_final"].tolist()
+
+
+def test_smoothing_on_paper() -> None:
+    assert len(JESTER) == 27 and JESTER[2] == "No gesture"
+    smooth = Smoothing(ignored=[3], replaced={0: 2}, rest=2)
+    assert [smooth.show(label) for label in (5, 6, 6, 6, 3, 0, 0)] == [5, 5, 6, 6, 6, 2, 2]
+    smooth = Smoothing(window=2)
+    scores = torch.eye(4)
+    assert [smooth(scores[label] * weight) for label, weight in ((1, 1.0), (3, 5.0), (1, 1.0), (1, 1.0))] == [
+        1,
+        3,
+        3,
+        1,
+    ]
