@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -236,12 +237,15 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
     """The network on the current default device; `weights=False` leaves the backbones as they are drawn."""
     backbone = config.backbone
-    focus = _backbone(backbone.focus, backbone.focus_channels)
+    tiny = {"strides": backbone.focus_strides or None, "coordinates": backbone.coordinates}
+    focus = _backbone(backbone.focus, backbone.focus_channels, **tiny)
     if weights:
         imagenet_weights(focus, backbone.focus, backbone.weights)
     method = config.method
     if method.name == "recogniser":
         if config.dataset.modality == "flow":
+            if backbone.coordinates:
+                raise UserError("backbone.coordinates goes with pictures, not with dataset.modality=flow")
             with_flow_input(focus, channels(config))
         insert(focus, config.segments.glance, _temporal(backbone))
         return Recogniser(
@@ -289,10 +293,13 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
     )
 
 
-def _backbone(name: str, channels: list[int]) -> nn.Module:
+def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
+    """A backbone by name; channels and the other options are the tiny nets'."""
     if name not in BACKBONES:
         raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    return BACKBONES[name](channels=tuple(channels)) if name.startswith("tiny") and channels else BACKBONES[name]()
+    if not name.startswith("tiny"):
+        return BACKBONES[name]()
+    return BACKBONES[name](channels=tuple(channels), **tiny) if channels else BACKBONES[name](**tiny)
 
 
 def stage(config: Config, network: nn.Module) -> Stage:

@@ -68,6 +68,8 @@ class BackboneConfig:
     glance_resize: str = "aligned"  # aligned (the released code's) | area (antialiased)
     glance_channels: list[int] = field(default_factory=list)  # of the tiny nets; others do not read them
     focus_channels: list[int] = field(default_factory=list)
+    focus_strides: list[int] = field(default_factory=list)  # None given: 2 in every layer
+    coordinates: bool = False  # the tiny focus net also sees where each pixel is
     policy_hidden: int = 2048  # width of the policy on top
     classifier_width: int = 4096  # and of the classifier
     # temporal modules in the focus network of method=recogniser

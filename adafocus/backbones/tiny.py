@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
@@ -13,22 +15,32 @@ class TinyNet(nn.Module):
     Args:
         channels: output channels of each layer.
         strides: of each layer.
+        coordinates: two more input channels say where a pixel is (y and x from -1 to 1; arXiv 1807.03247). Means over the
+            map then tell where something is, which temporal modules that read such means need to see it move.
     """
 
-    def __init__(self, channels: Sequence[int], strides: Sequence[int] | None = None) -> None:
+    def __init__(
+        self, channels: Sequence[int], strides: Sequence[int] | None = None, *, coordinates: bool = False
+    ) -> None:
         super().__init__()
         strides = strides or [2] * len(channels)
         if not channels or len(strides) != len(channels):
             raise ValueError(f"channels {list(channels)} and strides {list(strides)} must be lists of the same length")
         layers: list[nn.Module] = []
-        for before, after, stride in zip([3, *channels], channels, strides, strict=False):
+        for before, after, stride in zip([5 if coordinates else 3, *channels], channels, strides, strict=False):
             layers += [nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)]
         self.layers = nn.Sequential(*layers)
-        self.strides = list(strides)
+        self.strides, self.coordinates = list(strides), coordinates
         self.width = channels[-1]
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to the last layer's map (N, width, h, w)."""
+        if self.coordinates:
+            rows, columns = (
+                torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:]
+            )
+            place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
+            images = torch.cat((images, place.expand(len(images), -1, -1, -1)), 1)
         return self.layers(images)
 
     def map_size(self, size: int) -> tuple[int, int]:
@@ -38,11 +50,11 @@ class TinyNet(nn.Module):
         return size, size
 
 
-def tiny_glance(channels: Sequence[int] = (16, 32)) -> TinyNet:
+def tiny_glance(channels: Sequence[int] = (16, 32), **options: Any) -> TinyNet:
     """For reduced frames: the map keeps a quarter of their side, so that it still tells places apart."""
-    return TinyNet(channels)
+    return TinyNet(channels, **options)
 
 
-def tiny_focus(channels: Sequence[int] = (32, 64, 128)) -> TinyNet:
-    """For patches at full resolution."""
-    return TinyNet(channels)
+def tiny_focus(channels: Sequence[int] = (32, 64, 128), **options: Any) -> TinyNet:
+    """For patches at full resolution, and for whole frames."""
+    return TinyNet(channels, **options)

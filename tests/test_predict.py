@@ -1,0 +1,160 @@
+"""`adafocus predict`: the same answers as evaluation, streams, official files, and what goes wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numbered
+import pytest
+import torch
+from test_config import composed
+
+from adafocus import build, config, predict
+from adafocus.cli import main
+from adafocus.data.annotations import Record
+from adafocus.data.dataset import EVALUATION, VideoClips, collate
+from adafocus.data.stream import stream_frames
+from adafocus.data.video import VideoError
+from adafocus.errors import UserError
+
+CLASSES = ["left", "right", "up"]
+
+
+def saved(folder: Path, *typed: str) -> Path:
+    """A checkpoint as a run leaves it."""
+    settings = composed(
+        "dataset=folder",
+        f"dataset.root={folder}",
+        "method=recogniser",
+        "segments=4",
+        "dataset.frame_size=32",
+        "dataset.decode_short_side=null",
+        *typed,
+    )
+    torch.manual_seed(0)
+    model = build.model(settings, 3)
+    torch.nn.init.normal_(model.head.weight)
+    content = {"model": model.state_dict(), "config": config.to_dict(settings), "classes": CLASSES}
+    torch.save(content, folder / "last.pt")
+    return folder / "last.pt"
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return numbered.write(tmp_path / "clip.mp4", 25)
+
+
+@pytest.mark.parametrize(
+    "typed", [(), ("protocol=tsm_twice_6view", "dataset.fit=crop", "protocol.average=probabilities")]
+)
+def test_predictions_are_those_of_evaluation(tmp_path: Path, clip: Path, typed: tuple[str, ...]) -> None:
+    path = saved(tmp_path, *typed)
+    predictor = predict.load(path, device="cpu")
+    found = predictor.predict(clip)
+    item = VideoClips([Record(clip.name, (0,))], clip.parent, predictor.view(), seed=0)[EVALUATION, 0]
+    views = item.frames if item.frames.ndim == 5 else item.frames[None]
+    assert len(views) == (6 if typed else 1)
+    with torch.no_grad():
+        logits = torch.stack(
+            [
+                predictor.stage.evaluate(collate([item.__class__(v, item.labels, 0, -1, [])]), ("whole frames",))[
+                    "whole frames"
+                ].logits[0]
+                for v in views
+            ]
+        )
+    expected = logits.softmax(1).mean(0) if typed else logits.mean(0).softmax(0)
+    assert found.labels[0] == CLASSES[int(expected.argmax())]
+    assert found.scores == pytest.approx(expected.sort(descending=True).values.tolist(), abs=1e-5)
+    assert found.protocol.startswith("tsm_twice_6view: " if typed else "single: ")
+
+
+def test_console(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture) -> None:
+    path = saved(tmp_path)
+    (tmp_path / "page.mp4").write_text("<html>")
+    out = tmp_path / "found.json"
+    assert main(["predict", str(path), str(clip), str(tmp_path / "page.mp4"), "--json", str(out), "--top", "2"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out.count("%") == 2 and "page.mp4" in printed.err and printed.err.count("\n") == 1
+    good, bad = json.loads(out.read_text())
+    assert set(good["labels"]) == set(CLASSES) and "error" in bad
+
+
+def test_streams(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture) -> None:
+    path = saved(tmp_path, "backbone=tiny_tsm", "backbone.shift=online")
+    drawn, out = tmp_path / "drawn.mp4", tmp_path / "found.json"
+    assert (
+        main(["predict", str(path), str(clip), "--online", "--every", "2", "--draw", str(drawn), "--json", str(out)])
+        == 0
+    )
+    printed = capsys.readouterr().out
+    moments = json.loads(out.read_text())[0]["moments"]
+    assert len(moments) == 13 and "13 frames; latency" in printed
+    assert [moment["seconds"] for moment in moments[:3]] == pytest.approx([0.0, 0.08, 0.16])
+    assert all(moment["latency"] > 0 for moment in moments)
+    assert sum(1 for _ in stream_frames(drawn)) == 13
+    assert numbered.numbers(next(iter(stream_frames(clip)))[1][None]) == [0]
+
+
+def test_a_stream_says_what_the_clip_form_says(tmp_path: Path, clip: Path) -> None:
+    """The held-out video through the online form: its scores are those of one long clip of the same frames."""
+    path = saved(tmp_path, "backbone=tiny_tsm", "backbone.shift=online")
+    predictor = predict.load(path, device="cpu")
+    labels = [moment.label for moment in predictor.stream(clip, every=1)]
+    frames = torch.stack([torch.from_numpy(frame.copy()) for _, frame in stream_frames(clip)])
+    view = predictor.normalise(predictor.view().evaluation(frames))
+    from adafocus.models.online import Smoothing
+
+    for shift in (m for m in predictor.model.modules() if hasattr(m, "past")):
+        shift.segments = len(frames)
+    smooth = Smoothing()
+    with torch.no_grad():
+        scores = predictor.model(view).per_frame[0]
+    assert labels == [CLASSES[smooth(frame)] for frame in scores]
+
+
+def test_an_official_streaming_file_needs_no_configuration(tmp_path: Path, clip: Path) -> None:
+    settings = composed("experiment=tsm_jester_mbv2_online_8f", "dataset.root=.", "backbone.weights=none")
+    model = build.seeded_model(settings, 27, weights=False)
+    from official import official_key
+
+    state = {}
+    for key, value in model.state_dict().items():
+        name = official_key(key, "mobilenet").removeprefix("module.").removeprefix("base_model.")
+        state[name.replace(".net.", ".").replace("new_fc.", "classifier.")] = value
+    torch.save(state, tmp_path / "mobilenetv2_jester_online.pth.tar")
+    assert (
+        main(["predict", str(tmp_path / "mobilenetv2_jester_online.pth.tar"), str(clip), "--online", "--every", "12"])
+        == 0
+    )
+
+
+def test_what_goes_wrong_is_one_line(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture) -> None:
+    path = saved(tmp_path)
+    cases = {
+        ("predict", str(path), str(clip), "--online"): "backbone.shift=online",
+        ("predict", str(path)): None,
+        ("predict", str(path), "experiment=tsm_sthv2_8f"): "no video",
+        ("predict", str(tmp_path / "gone.pt"), str(clip)): "does not exist",
+        ("predict", str(path), str(clip), "--every", "0"): "--every 0",
+    }
+    for typed, says in cases.items():
+        if says is None:
+            with pytest.raises(SystemExit):
+                main(list(typed))
+            capsys.readouterr()
+            continue
+        assert main(list(typed)) == 2
+        printed = capsys.readouterr().err
+        assert says in printed and printed.count("\n") == 1, printed
+    torch.save({"state_dict": {"base_model.conv1.weight": torch.zeros(1)}}, tmp_path / "official.pth")
+    assert main(["predict", str(tmp_path / "official.pth"), str(clip)]) == 2
+    assert "experiment=" in capsys.readouterr().err
+    with pytest.raises(VideoError, match="no such file"):
+        next(stream_frames(tmp_path / "gone.mp4"))
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        run = tmp_path / "run"
+        run.mkdir()
+        (run / "config.json").write_text(json.dumps(config.to_dict(composed("dataset=folder", "dataset.root=/x"))))
+        predict.load(run)
