@@ -67,38 +67,53 @@ class FrameFolder(Video):
         """(height, width) of the first frame, from its header."""
         path = self._file(0)
         try:
+            with path.open("rb") as file:
+                head = file.read(4096)
+            if head[:2] == b"\xff\xd8":
+                try:
+                    return simplejpeg.decode_jpeg_header(head, strict=False)[:2]
+                except ValueError:  # a long header, or none: Pillow has the last word
+                    pass
             with Image.open(path) as image:  # reads the header only
                 return image.height, image.width
         except (OSError, UnidentifiedImageError, SyntaxError) as error:
             raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
-        full = (height, width) == self._size
-        images: list[np.ndarray] = []
-        for index in order.tolist():
-            image = self._open(index, height, width)
-            others = self._size if full or not images else images[0].shape[:2]
-            if (full or images) and image.shape[:2] != others:
+        frames: np.ndarray | None = None
+        if (height, width) == self._size:
+            frames = np.empty((len(order), height, width, self.channels), np.uint8)
+        for position, index in enumerate(order.tolist()):
+            image = self._open(index, height, width, None if frames is None else frames[position])
+            if frames is None:
+                frames = np.empty((len(order), *image.shape), np.uint8)
+            if image.shape != frames.shape[1:]:
                 raise VideoError(
-                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have {others[1]}x{others[0]}"
+                    f"{self._file(index)}: {image.shape[1]}x{image.shape[0]} pixels, others have "
+                    f"{frames.shape[2]}x{frames.shape[1]}"
                 )
-            images.append(image)
-        return np.stack(images)
+            if not np.may_share_memory(image, frames):
+                frames[position] = image
+        return frames
 
     def _file(self, index: int, axis: str = AXES[0]) -> Path:
         return self.path / self.template.format(index + self.first, axis=axis, video=self.path.name)
 
-    def _open(self, index: int, height: int, width: int) -> np.ndarray:
+    def _open(self, index: int, height: int, width: int, out: np.ndarray | None) -> np.ndarray:
         if self.flow and "{axis}" in self.template:
             return np.concatenate([decode_picture(self._file(index, a), height, width, grey=True) for a in AXES], -1)
-        return decode_picture(self._file(index), height, width)[..., : self.channels]
+        picture = decode_picture(self._file(index), height, width, out=None if self.flow else out)
+        return picture[..., : self.channels]
 
 
-def decode_picture(path: Path, height: int = 0, width: int = 0, *, grey: bool = False) -> np.ndarray:
+def decode_picture(
+    path: Path, height: int = 0, width: int = 0, *, grey: bool = False, out: np.ndarray | None = None
+) -> np.ndarray:
     """A picture file as (H, W, 3) uint8 RGB, or (H, W, 1) if `grey`.
 
     Args:
         height, width: a JPEG may come at 1/2, 1/4 ... of its size, but not below this; 0: at full size.
+        out: memory for the pixels; a JPEG of this very size is decoded into it.
 
     Raises:
         VideoError: no such file, or damaged.
@@ -107,7 +122,10 @@ def decode_picture(path: Path, height: int = 0, width: int = 0, *, grey: bool = 
         data = path.read_bytes()
         if data[:2] == b"\xff\xd8":
             try:
-                return simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", min_height=height, min_width=width)
+                if out is not None and simplejpeg.decode_jpeg_header(data)[:2] != out.shape[:2]:
+                    out = None
+                space = "GRAY" if grey else "RGB"
+                return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width, buffer=out)
             except ValueError:  # a kind of JPEG that it does not know, or damage: Pillow has the last word
                 pass
         with Image.open(path) as image:

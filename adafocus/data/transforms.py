@@ -25,38 +25,44 @@ class Box(NamedTuple):
     width: int
 
 
-Choice = tuple[tuple[int, int], list[tuple[int, int]]]
+#: Places of the training crop, in quarters of the free range: (across, down).
+_PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
 
 
-def multi_scale_choices(height: int, width: int, size: int, scales: Sequence[float] = CROP_SCALES) -> list[Choice]:
-    """Every training crop of TSN and all its descendants: ((height, width), the 13 (top, left) places), in the seeds' order.
+def multi_scale_sizes(
+    height: int, width: int, size: int, scales: Sequence[float] = CROP_SCALES
+) -> list[tuple[int, int]]:
+    """(height, width) of every training crop of TSN and all its descendants, in the seeds' order.
 
     Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width come from
-    scales whose places in the list differ by at most one. Places are in whole quarters of the free range.
+    scales whose places in the list differ by at most one.
 
     Source: spec of AdaFocus V1/V2 section 3.4, spec tsm section 3.4 (GroupMultiScaleCrop of the TSN code).
     """
     sides = [int(min(height, width) * scale) for scale in scales]
     sides = [size if abs(side - size) < 3 else side for side in sides]
-    steps = [(0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3)]
-    choices = []
-    for i, tall in enumerate(sides):
-        for j, wide in enumerate(sides):
-            if abs(i - j) <= 1:
-                # A frame within two pixels of `size` may have become smaller than its crop: stay inside.
-                crop = min(tall, height), min(wide, width)
-                down, right = (height - crop[0]) // 4, (width - crop[1]) // 4
-                choices.append((crop, [(along * down, across * right) for across, along in steps]))
-    return choices
+    # A frame within two pixels of `size` may have become smaller than its crop: stay inside.
+    return [
+        (min(tall, height), min(wide, width))
+        for i, tall in enumerate(sides)
+        for j, wide in enumerate(sides)
+        if abs(i - j) <= 1
+    ]
+
+
+def multi_scale_places(height: int, width: int, crop: tuple[int, int]) -> list[Box]:
+    """A training crop at its 13 places, in the seeds' order; places are whole quarters of the free range."""
+    down, right = (height - crop[0]) // 4, (width - crop[1]) // 4
+    return [Box(along * down, across * right, *crop) for across, along in _PLACES]
 
 
 def multi_scale_box(
     height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
 ) -> Box:
-    """One of `multi_scale_choices` and one of its places, both uniform draws."""
-    choices = multi_scale_choices(height, width, size, scales)
-    crop, places = choices[int(rng.integers(len(choices)))]
-    return Box(*places[int(rng.integers(len(places)))], *crop)
+    """One of `multi_scale_sizes` at one of its places, both uniform draws."""
+    sizes = multi_scale_sizes(height, width, size, scales)
+    crop = sizes[int(rng.integers(len(sizes)))]
+    return multi_scale_places(height, width, crop)[int(rng.integers(len(_PLACES)))]
 
 
 def stretched_box(height: int, width: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES) -> Box:

@@ -14,12 +14,12 @@ from torch import Tensor
 from adafocus.data.dataset import View
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import (
-    Box,
     Normalise,
     crop_places,
     evaluation_views,
     mirror,
-    multi_scale_choices,
+    multi_scale_places,
+    multi_scale_sizes,
     resize,
     short_side_size,
 )
@@ -130,14 +130,14 @@ def test_views_of_tsm(shared: Path, name: str) -> None:
         close(planes[:, 5::31, 3::31], table[f"{key}_grid"], key)
         close(planes.mean((1, 2)), table[f"{key}_mean"], key)
     choices = table[f"{name}_train_choices"]
-    ours = multi_scale_choices(*frames.shape[1:3], 224)
-    rows = [[w, h, *(value for top, left in places for value in (left, top))] for (h, w), places in ours]
+    full = frames.shape[1:3]
+    ours = [multi_scale_places(*full, crop) for crop in multi_scale_sizes(*full, 224)]
+    rows = [[row[0].width, row[0].height, *(value for box in row for value in (box.left, box.top))] for row in ours]
     assert rows == choices.tolist()
     for key in (key for key in table.files if key.startswith(f"{name}_train_") and key != f"{name}_train_choices"):
         row, corner, flip = map(int, key.split("_")[-3:])
-        (h, w), places = ours[row]
-        box = Box(*places[corner], h, w)
-        view = resize(frames[:, box.top : box.top + h, box.left : box.left + w], 224, 224)
+        box = ours[row][corner]
+        view = resize(frames[:, box.top : box.top + box.height, box.left : box.left + box.width], 224, 224)
         close(inputs((mirror(view) if flip else view)[None])[:, 5::31, 3::31], table[key], key)
 
 
