@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numbered
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -67,3 +68,48 @@ def test_a_missing_frame_counts_as_wrong_and_is_named(tmp_path: Path) -> None:
     data = build.data(composed("dataset=minik", f"dataset.root={tmp_path}", "dataset.frame_size=48", "patch.size=32"))
     item = data.test[EVALUATION, 0]
     assert item.frames is None and "img_00004.jpg" in item.bad[0].reason
+
+
+@pytest.mark.parametrize("pairs", [True, False], ids=["two grey files", "R and G of one"])
+def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
+    """Five consecutive fields of x and y a segment, in the channels."""
+    folder = tmp_path / "HMDB51/images/a"
+    folder.mkdir(parents=True)
+    for number in range(1, 31):
+        x, y = np.full((48, 64), number, np.uint8), np.full((48, 64), 100 + number, np.uint8)
+        if pairs:
+            Image.fromarray(x).save(folder / f"flow_x_{number:05d}.png")
+            Image.fromarray(y).save(folder / f"flow_y_{number:05d}.png")
+        else:
+            Image.fromarray(np.stack((x, y, x), -1)).save(folder / f"flow_{number:05d}.png")
+    (tmp_path / "HMDB51/splits").mkdir()
+    (tmp_path / "HMDB51/splits/category.txt").write_text("\n".join(f"class {number}" for number in range(51)))
+    lists(tmp_path / "HMDB51/splits", ("hmdb51_rgb_train_split_1.txt", "hmdb51_rgb_val_split_1.txt"), ["a 60 5"])
+    template = "flow_{axis}_{:05d}.png" if pairs else "flow_{:05d}.png"
+    typed = (
+        "dataset.modality=flow",
+        f"dataset.frame_template='{template}'",
+        "dataset.count_divisor=2",
+        "dataset.mean=[0.5]",
+    )
+    data = build.data(
+        composed(
+            "dataset=hmdb51",
+            "method=recogniser",
+            "init.from=file",
+            f"dataset.root={tmp_path}",
+            "dataset.frame_size=32",
+            "dataset.allow_partial=true",
+            "dataset.std=[0.226]",
+            "segments.glance=4",
+            *typed,
+        )
+    )
+    frames = data.test[EVALUATION, 0].frames
+    assert frames.shape == (4, 32, 32, 10)
+    first = [3, 9, 16, 22]  # of 26 places in four segments, from 0; files count from 1
+    for segment, start in enumerate(first):
+        expected = [value for step in range(5) for value in (start + step + 1, 100 + start + step + 1)]
+        assert frames[segment, 0, 0].tolist() == expected
+    flipped = data.train.view.training(frames[..., :2], np.random.default_rng(0), flip=True)
+    assert flipped[0, 0, 0].tolist() == [255 - 4, 104]
