@@ -18,8 +18,11 @@ from torch import Tensor
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
+from adafocus.batch import Batch
 from adafocus.engine.cost import count
+from adafocus.engine.evaluate import answer
 from adafocus.models.recogniser import Recogniser
+from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 
 KEPT = json.loads((Path(__file__).parent / "golden_recogniser.json").read_text())
@@ -152,3 +155,28 @@ def test_mmaction2_names_of_shift_and_non_local_blocks() -> None:
     ours = from_mmaction2(theirs)
     assert set(ours) == set(model.state_dict())
     assert all(ours[key].shape == value.shape for key, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_full_resolution_and_views_of_tanet(shared: Path) -> None:
+    """The same network at 256 pixels; three crops of two clips, through the averaging of the evaluation."""
+    case = "tanet_r50_8f_k400"
+    description = json.loads((shared / "golden" / case / "case.json").read_text())
+    golden = np.load(shared / "golden" / case / "outputs.npz")
+    model = network(case, 400).eval()
+    fit(model, from_tsm(tensors({"state_dict": golden_weights.state(description["keys"])})), case)
+    stage = WholeFrames(model, lambda frames: frames.movedim(-1, -3))
+    views = golden_weights.frames(f"{case}/views", (1, 144, 128, 128)).unflatten(1, (6, 8, 3)).movedim(-3, -1)
+    batch = Batch(
+        views,
+        torch.zeros(1, 1, dtype=torch.int64),
+        torch.zeros(1, dtype=torch.int64),
+        -1,
+        torch.ones(1, dtype=torch.bool),
+    )
+    score = answer(stage, batch, torch.device("cpu"), ("whole frames",), "logits", 4)["whole frames"].logits
+    with torch.no_grad():
+        full = model(golden_weights.frames(f"{case}/full_res", (1, 24, 256, 256)).unflatten(1, (8, 3))).logits
+        each = model(views[0].movedim(-1, -3)).logits
+    for ours, name in ((score, "video_score"), (full, "full_res_logits"), (each, "view_logits")):
+        assert np.abs(ours.numpy() - golden[name]).max() < 1e-4 * np.abs(golden[name]).max(), name
