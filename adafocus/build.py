@@ -45,6 +45,7 @@ class Data:
     """Both splits of a data set, its class names, what was found of it, and how a score on it is measured.
 
     Attributes:
+        protocol, validation: how scores on `test` and on `validate` are measured, in one line each.
         validate: the evaluation split as training looks at it, which may be with fewer views than `test`.
         test: the evaluation split as the protocol looks at it; the same object where there is no difference.
         views: clips times crops of a video in `test`.
@@ -57,6 +58,7 @@ class Data:
     found: dict[str, dict[str, object]]
     missing: dict[str, list[str]]
     protocol: str
+    validation: str
     views: int = 1
 
 
@@ -95,7 +97,9 @@ def _glyphs(config: Config) -> Data:
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
     protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
     clips = {name: GlyphClips(videos) for name, videos in splits.items()}
-    return Data(clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol)
+    return Data(
+        clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
+    )
 
 
 def _files(config: Config) -> Data:
@@ -142,6 +146,7 @@ def _files(config: Config) -> Data:
         {"train": train.summary(), "evaluate": val.summary()},
         {"train": train.missing + train.bad, "evaluate": val.missing + val.bad},
         f"{config.protocol.name}: {test.protocol()}{average}",
+        f"{config.protocol.name}: {validate.protocol()}",
         test.views,
     )
 

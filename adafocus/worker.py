@@ -188,6 +188,7 @@ def _train(settings: Config, folder: Path, world: World, stage: Stage, data: bui
         journal=journal,
         keeper=keeper,
         compiled=settings.compile,
+        protocol=data.validation,
         extra={"config": config.to_dict(settings), "classes": data.classes},
     )
     try:
@@ -256,6 +257,8 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
             "%s:%s %d videos%s%s", name, labels, found["found"], expected, f" ({', '.join(parts)})" if parts else ""
         )
     log.info("%d classes; %s", len(data.classes), data.protocol)
+    if data.validation != data.protocol:
+        log.info("while training: %s", data.validation)
     write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
 
 

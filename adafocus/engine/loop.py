@@ -101,6 +101,7 @@ class Trainer:
         settings, world, journal, keeper: see their classes.
         extra: plain data that every checkpoint carries (configuration, class names).
         compiled: wraps the network in torch.compile.
+        protocol: how `evaluate` measures; it stands beside every score.
     """
 
     def __init__(
@@ -115,10 +116,11 @@ class Trainer:
         keeper: Keeper,
         extra: dict[str, Any] | None = None,
         compiled: bool = False,
+        protocol: str = "",
     ) -> None:
         self.stage, self.batches, self.evaluate = stage, batches, evaluate
         self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
-        self.extra = extra or {}
+        self.extra, self.protocol = extra or {}, protocol
         self.progress = Progress()
         self.optimiser = make_optimiser(stage, settings)
         stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
@@ -236,7 +238,7 @@ class Trainer:
         scores = self.evaluate()
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
-        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, **scores})
+        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
         log.info("epoch %d of %d: %s %.2f", epoch + 1, self.settings.epochs, self.settings.metric, score)
         self.progress.evaluated = epoch
         if score > self.progress.best:
