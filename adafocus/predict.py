@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,8 @@ class Predictor:
         classes: Sequence[str] | None = None,
         device: str = "auto",
     ) -> None:
-        self.settings, self.device = settings, pick_device(device, 0, 1)
+        self.settings, self.device = deepcopy(settings), pick_device(device, 0, 1)
+        self.settings.dataset.flip = 0.0  # and so no class names are asked for, which the file may not have
         content = load_file(path) if content is None else content
         names = classes or content.get("classes")
         count = len(names) if isinstance(names, (list, tuple)) else settings.dataset.classes
@@ -132,7 +134,7 @@ class Predictor:
             [self.classes[number] for number in order],
             [float(scores[number]) for number in order],
             time.perf_counter() - started,
-            f"{protocol.name}: {view.protocol()}",
+            build.protocol_line(self.settings, view),
         )
 
     @torch.no_grad()
@@ -148,7 +150,7 @@ class Predictor:
             online = OnlineRecogniser(self.model).eval()
         except ValueError as error:
             raise UserError(str(error)) from error
-        view = self.view()
+        view = build.views(self.settings, self.classes)[1]  # one centre crop, whatever the protocol tests with
         smooth = Smoothing(**(JESTER_SMOOTHING if tuple(self.classes) == JESTER else {}))
         caches = online.start(1, view.size)
         for seconds, frame in stream_frames(source, every):

@@ -34,8 +34,8 @@ ALLOWED = {
 }
 #: External packages that only some files may import.
 ONLY_IN = {
-    "hydra": {"cli.py", "build.py", "config.py"},
-    "omegaconf": {"cli.py", "build.py", "config.py", "schema.py"},
+    "hydra": {"cli.py", "config.py"},
+    "omegaconf": {"cli.py", "config.py", "schema.py"},
     "decord": {"data/video.py"},
     "av": {"data/video.py", "data/stream.py"},  # files, and streams
     "torchcodec": {"data/video.py"},

@@ -113,3 +113,20 @@ def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
         assert frames[segment, 0, 0].tolist() == expected
     flipped = data.train.view.training(frames[..., :2], np.random.default_rng(0), flip=True)
     assert flipped[0, 0, 0].tolist() == [255 - 4, 104]
+
+
+def test_lists_without_a_class_file_have_numbered_classes(tmp_path: Path) -> None:
+    """HMDB51's shipped lists come without names."""
+    frames(tmp_path / "HMDB51/images/a", "img_{:05d}.jpg", 9)
+    (tmp_path / "HMDB51/splits").mkdir()
+    lists(tmp_path / "HMDB51/splits", ("hmdb51_rgb_train_split_1.txt", "hmdb51_rgb_val_split_1.txt"), ["a 9 50"])
+    typed = (
+        "dataset=hmdb51",
+        "method=recogniser",
+        "init.from=file",
+        f"dataset.root={tmp_path}",
+        "dataset.allow_partial=true",
+    )
+    with pytest.raises(UserError, match="null: classes are only numbered"):
+        build.data(composed(*typed))
+    assert build.data(composed(*typed, "dataset.class_file=null")).classes == [str(number) for number in range(51)]

@@ -82,7 +82,9 @@ class Split:
 def read_classes(path: Path) -> list[str]:
     """Class names, one a line; the place is the id. A trailing number (UCF's `1 ApplyEyeMakeup`) stays in the name."""
     if not path.is_file():
-        raise UserError(f"class file {path} does not exist; set dataset.class_file or dataset.root")
+        raise UserError(
+            f"class file {path} does not exist; set dataset.class_file (null: classes are only numbered) or dataset.root"
+        )
     names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     while names and not names[-1]:  # a blank last line is not a class
         names.pop()

@@ -1,43 +1,18 @@
-"""Configuration -> data, model, stage, settings: the only file that knows both."""
+"""Configuration -> data sets and how they are looked at."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-
-from adafocus.backbones import BACKBONES
-from adafocus.backbones.temporal import Temporal, insert, with_flow_input
+from adafocus.build.errors import as_user_error
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips, View
 from adafocus.data.glyphs import GlyphVideos
-from adafocus.data.transforms import Normalise
 from adafocus.data.video import installed_readers
-from adafocus.engine.loop import Settings
-from adafocus.engine.schedule import learning_rates, scaled_rate
 from adafocus.errors import UserError
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.recogniser import Recogniser
-from adafocus.schema import BackboneConfig, Config, DatasetConfig
-from adafocus.stages.base import Stage, batch_norms
-from adafocus.stages.joint import JointStage
-from adafocus.stages.whole_frames import WholeFrames
-from adafocus.weights import imagenet_weights
-
-
-@contextmanager
-def _as_user_error() -> Iterator[None]:
-    """The rooms below know no configuration: what they refuse as a value is here what the user chose."""
-    try:
-        yield
-    except ValueError as error:
-        raise UserError(str(error)) from error
+from adafocus.schema import Config, DatasetConfig
 
 
 @dataclass
@@ -68,7 +43,7 @@ def data(config: Config) -> Data:
     Raises:
         UserError: missing files, wrong labels, other counts than expected.
     """
-    with _as_user_error():
+    with as_user_error():
         return _glyphs(config) if config.dataset.source == "glyphs" else _files(config)
 
 
@@ -137,7 +112,6 @@ def _files(config: Config) -> Data:
     validated = tested
     if validate != test:
         validated = VideoClips(val.records, videos, validate, known_bad=known_bad, **shared)
-    average = "" if test.views == 1 else f", mean of {config.protocol.average}"
     return Data(
         VideoClips(train.records, videos, validate, **shared),
         validated,
@@ -145,8 +119,8 @@ def _files(config: Config) -> Data:
         classes,
         {"train": train.summary(), "evaluate": val.summary()},
         {"train": train.missing + train.bad, "evaluate": val.missing + val.bad},
-        f"{config.protocol.name}: {test.protocol()}{average}",
-        f"{config.protocol.name}: {validate.protocol()}",
+        protocol_line(config, test),
+        protocol_line(config, validate),
         test.views,
     )
 
@@ -156,11 +130,15 @@ def _splits(dataset: DatasetConfig, root: Path) -> tuple[list[str], Split, Split
     lists = [root / (dataset.train_list or "train.txt"), root / (dataset.val_list or "val.txt")]
     if dataset.train_list or dataset.val_list or lists[0].is_file():
         class_file = root / (dataset.class_file or "classes.txt")
-        if not class_file.is_file() and not dataset.class_file:
+        if class_file.is_file() or dataset.class_file:
+            classes = annotations.read_classes(class_file)
+        elif dataset.classes is not None:
+            classes = [str(number) for number in range(dataset.classes)]
+        else:
             raise UserError(
-                f"{root} has lists but no classes.txt; write one class name a line, or set dataset.class_file"
+                f"{root} has lists but no classes.txt; write one class name a line, or set dataset.class_file, or "
+                f"dataset.classes=N for classes without names"
             )
-        classes = annotations.read_classes(class_file)
         read = [
             annotations.read_list(
                 path,
@@ -239,156 +217,7 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
     return test, validate
 
 
-def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """The network on the current default device; `weights=False` leaves the backbones as they are drawn."""
-    backbone = config.backbone
-    tiny = {"strides": backbone.focus_strides or None, "coordinates": backbone.coordinates}
-    focus = _backbone(backbone.focus, backbone.focus_channels, **tiny)
-    if weights:
-        imagenet_weights(focus, backbone.focus, backbone.weights)
-    method = config.method
-    if method.name == "recogniser":
-        if config.dataset.modality == "flow":
-            if backbone.coordinates:
-                raise UserError("backbone.coordinates goes with pictures, not with dataset.modality=flow")
-            with_flow_input(focus, channels(config))
-        insert(focus, config.segments.glance, _temporal(backbone))
-        return Recogniser(
-            focus,
-            num_classes=num_classes,
-            segments=config.segments.glance,
-            dropout=config.schedule.head_dropout,
-            remove_background=method.remove_background,
-        )
-    if method.name != "adafocus_v2":
-        raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
-    glance = _backbone(backbone.glance, backbone.glance_channels)
-    if weights:
-        imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
-    return AdaFocusV2(
-        glance,
-        focus,
-        num_classes=num_classes,
-        segments=config.segments.glance,
-        patch_size=config.patch.size,
-        frame_size=config.dataset.frame_size,
-        glance_size=backbone.glance_size,
-        glance_resize=backbone.glance_resize,
-        policy_hidden=backbone.policy_hidden,
-        classifier_width=backbone.classifier_width,
-        dropout=config.schedule.dropout,
-        head_dropout=config.schedule.head_dropout,
-        order=method.order,
-    )
-
-
-def channels(config: Config) -> int:
-    """Channels of a frame: R, G, B, or x and y of consecutive flow fields."""
-    return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
-
-
-def _temporal(backbone: BackboneConfig) -> Temporal:
-    return Temporal(
-        shift=backbone.shift,
-        div=backbone.shift_div,
-        place=backbone.shift_place,
-        pool=backbone.temporal_pool,
-        adaptive=backbone.adaptive,
-        non_local=backbone.non_local,
-    )
-
-
-def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
-    """A backbone by name; channels and the other options are the tiny nets'."""
-    if name not in BACKBONES:
-        raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
-    if not name.startswith("tiny"):
-        return BACKBONES[name]()
-    return BACKBONES[name](channels=tuple(channels), **tiny) if channels else BACKBONES[name](**tiny)
-
-
-def stage(config: Config, network: nn.Module) -> Stage:
-    """What learns, for a network of `model`."""
-    normalise = Normalise(config.dataset.mean, config.dataset.std)
-    if config.stage.name != "joint":
-        raise UserError(f"stage={config.stage.name} does not exist for method={config.method.name}; choose joint")
-    if config.method.name == "recogniser":
-        schedule = config.schedule
-        return WholeFrames(
-            network,
-            normalise,
-            groups=schedule.groups,
-            head_rate=schedule.head_rate,
-            flow=config.dataset.modality == "flow",
-            norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
-        )
-    frozen = batch_norms(network) if config.schedule.freeze_norm else []
-    return JointStage(
-        network,
-        normalise,
-        seed=config.seed,
-        rates=config.schedule.rates,
-        where=config.method.where,
-        controls=config.evaluate.controls,
-        frozen_norm=frozen,
-    )
-
-
-def settings(config: Config, train_size: int) -> Settings:
-    """The loop's numbers for a training set of `train_size` clips."""
-    schedule = config.schedule
-    if train_size < schedule.batch:
-        raise UserError(f"schedule.batch={schedule.batch} is larger than the training set of {train_size} videos")
-    steps = train_size // schedule.batch
-    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
-    rates = learning_rates(
-        rate=rate,
-        epochs=schedule.epochs,
-        steps_per_epoch=steps,
-        shape=schedule.shape,
-        per_epoch=schedule.per_epoch,
-        horizon=schedule.horizon,
-        milestones=schedule.milestones,
-        decay=schedule.decay,
-        warmup_epochs=schedule.warmup_epochs,
-    )
-    return Settings(
-        epochs=schedule.epochs,
-        steps_per_epoch=steps,
-        rates=rates,
-        seed=config.seed,
-        parts=schedule.accumulate,
-        optimiser=schedule.optimiser,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        clip=schedule.clip,
-        precision=config.precision,
-        metric=config.dataset.metric,
-        evaluate_every=schedule.evaluate_every,
-        evaluate_last=schedule.evaluate_last,
-        save_seconds=config.output.save_seconds,
-        log_every=config.output.log_every,
-        bad_limit=int(config.dataset.max_bad_fraction * train_size),
-    )
-
-
-def rate_line(config: Config) -> str:
-    """What became of the recipe's rate, in one line for the log."""
-    schedule = config.schedule
-    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
-    share = schedule.batch // config.devices // schedule.accumulate
-    return (
-        f"batch {schedule.batch} = {config.devices} device(s) x {share} clips x {schedule.accumulate} accumulation; "
-        f"rate {schedule.rate:g} at {schedule.base_batch} -> {rate:g} at {schedule.batch} ({schedule.scaling})"
-    )
-
-
-def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """`model` with initial weights that are a function of the seed; the caller's random state is left alone.
-
-    Weights that `init.from` replaces are not fetched.
-    """
-    weights = weights and not config.init.get("from")
-    with torch.random.fork_rng(), _as_user_error():
-        torch.manual_seed(config.seed)
-        return model(config, num_classes, weights=weights)
+def protocol_line(config: Config, view: View) -> str:
+    """How a score is measured, in one line: the protocol's name and what it means here."""
+    average = "" if view.views == 1 else f", mean of {config.protocol.average}"
+    return f"{config.protocol.name}: {view.protocol()}{average}"

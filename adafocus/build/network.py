@@ -1,0 +1,127 @@
+"""Configuration -> network and stage."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from adafocus.backbones import BACKBONES
+from adafocus.backbones.temporal import Temporal, insert, with_flow_input
+from adafocus.build.errors import as_user_error
+from adafocus.data.transforms import Normalise
+from adafocus.errors import UserError
+from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.models.recogniser import Recogniser
+from adafocus.schema import BackboneConfig, Config
+from adafocus.stages.base import Stage, batch_norms
+from adafocus.stages.joint import JointStage
+from adafocus.stages.whole_frames import WholeFrames
+from adafocus.weights import imagenet_weights
+
+
+def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
+    """The network on the current default device; `weights=False` leaves the backbones as they are drawn."""
+    backbone = config.backbone
+    tiny = {"strides": backbone.focus_strides or None, "coordinates": backbone.coordinates}
+    focus = _backbone(backbone.focus, backbone.focus_channels, **tiny)
+    if weights:
+        imagenet_weights(focus, backbone.focus, backbone.weights)
+    method = config.method
+    if method.name == "recogniser":
+        if config.dataset.modality == "flow":
+            if backbone.coordinates:
+                raise UserError("backbone.coordinates goes with pictures, not with dataset.modality=flow")
+            with_flow_input(focus, channels(config))
+        insert(focus, config.segments.glance, _temporal(backbone))
+        return Recogniser(
+            focus,
+            num_classes=num_classes,
+            segments=config.segments.glance,
+            dropout=config.schedule.head_dropout,
+            remove_background=method.remove_background,
+        )
+    if method.name != "adafocus_v2":
+        raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
+    glance = _backbone(backbone.glance, backbone.glance_channels)
+    if weights:
+        imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
+    return AdaFocusV2(
+        glance,
+        focus,
+        num_classes=num_classes,
+        segments=config.segments.glance,
+        patch_size=config.patch.size,
+        frame_size=config.dataset.frame_size,
+        glance_size=backbone.glance_size,
+        glance_resize=backbone.glance_resize,
+        policy_hidden=backbone.policy_hidden,
+        classifier_width=backbone.classifier_width,
+        dropout=config.schedule.dropout,
+        head_dropout=config.schedule.head_dropout,
+        order=method.order,
+    )
+
+
+def channels(config: Config) -> int:
+    """Channels of a frame: R, G, B, or x and y of consecutive flow fields."""
+    return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
+
+
+def _temporal(backbone: BackboneConfig) -> Temporal:
+    return Temporal(
+        shift=backbone.shift,
+        div=backbone.shift_div,
+        place=backbone.shift_place,
+        pool=backbone.temporal_pool,
+        adaptive=backbone.adaptive,
+        non_local=backbone.non_local,
+    )
+
+
+def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
+    """A backbone by name; channels and the other options are the tiny nets'."""
+    if name not in BACKBONES:
+        raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
+    if not name.startswith("tiny"):
+        return BACKBONES[name]()
+    return BACKBONES[name](channels=tuple(channels), **tiny) if channels else BACKBONES[name](**tiny)
+
+
+def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
+    """`model` with initial weights that are a function of the seed; the caller's random state is left alone.
+
+    Weights that `init.from` replaces are not fetched.
+    """
+    weights = weights and not config.init.get("from")
+    with torch.random.fork_rng(), as_user_error():
+        torch.manual_seed(config.seed)
+        return model(config, num_classes, weights=weights)
+
+
+def stage(config: Config, network: nn.Module) -> Stage:
+    """What learns, for a network of `model`."""
+    normalise = Normalise(config.dataset.mean, config.dataset.std)
+    if config.stage.name != "joint":
+        raise UserError(f"stage={config.stage.name} does not exist for method={config.method.name}; choose joint")
+    if config.method.name == "recogniser":
+        schedule = config.schedule
+        return WholeFrames(
+            network,
+            normalise,
+            groups=schedule.groups,
+            head_rate=schedule.head_rate,
+            flow=config.dataset.modality == "flow",
+            norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
+        )
+    frozen = batch_norms(network) if config.schedule.freeze_norm else []
+    return JointStage(
+        network,
+        normalise,
+        seed=config.seed,
+        rates=config.schedule.rates,
+        where=config.method.where,
+        controls=config.evaluate.controls,
+        frozen_norm=frozen,
+    )
