@@ -204,16 +204,16 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    if config.method.name == "adafocus_v2" and segments.focus not in (None, segments.glance):
+    plain = config.backbone.shift == "none"
+    if config.method.name == "adafocus_v2" and plain and segments.focus not in (None, segments.glance):
         raise UserError(
             f"method=adafocus_v2 on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
             f"must be {segments.glance} (or segments={segments.glance})"
         )
     backbone = config.backbone
-    if config.method.name == "adafocus_v2" and (backbone.shift != "none" or backbone.adaptive or backbone.non_local):
+    if config.method.name == "adafocus_v2" and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
         raise UserError(
-            "method=adafocus_v2 looks at frames in another order than time: choose a backbone without temporal modules, "
-            "or method=recogniser"
+            "method=adafocus_v2 knows the temporal shift only: choose another backbone, or method=recogniser for this one"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
@@ -240,5 +240,6 @@ def _check_schedule(config: Config) -> None:
     known = {"policy", "glance", "focus", "classifier"}
     if unknown := sorted(set(schedule.rates) - known):
         raise UserError(f"schedule.rates: unknown parts {unknown}; known are {sorted(known)}")
-    if config.method.name == "adafocus_v2" and (missing := sorted(known - set(schedule.rates))):
+    needed = known if config.backbone.shift == "none" else known - {"classifier"}
+    if config.method.name == "adafocus_v2" and (missing := sorted(needed - set(schedule.rates))):
         raise UserError(f"schedule.rates: method=adafocus_v2 needs a multiple for each of {missing}")

@@ -44,6 +44,7 @@ class DatasetConfig:
     short_side: int | None = None  # evaluation: resize to this before the centre crop; None: frame_size * 256 // 224
     short_videos: str = "repeat_last"  # repeat_last | first_frame | spread
     crop_scales: list[float] = field(default_factory=lambda: [1.0, 0.875, 0.75, 0.66])
+    separate_crops: bool = False  # glance and focus frames of a training video are cropped apart, as released on TSM
     flip: float = 0.5
     flip_pairs: list[list[str]] = field(default_factory=list)  # class names that a mirror exchanges
     modality: str = "rgb"  # rgb | flow: frame folders hold optical flow, in pairs of files or in R and G of one

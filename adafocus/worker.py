@@ -97,7 +97,7 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
     cost = count(
         _on_meta(settings, len(data.classes)),
-        settings.segments.glance,
+        build.clip_frames(settings),
         settings.dataset.frame_size,
         build.channels(settings),
     )
@@ -207,10 +207,10 @@ def report_cost(settings: Config, folder: Path) -> int:
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
     cost = count(
-        _on_meta(settings, classes), settings.segments.glance, settings.dataset.frame_size, build.channels(settings)
+        _on_meta(settings, classes), build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings)
     )
     write_json(folder / "cost.json", cost.as_dict())
-    show_cost(cost.as_dict(), settings.segments.glance)
+    show_cost(cost.as_dict(), build.clip_frames(settings))
     return 0
 
 

@@ -35,7 +35,7 @@ COMPOSED = {
     "unknown backbone group": (["backbone=vgg"], "backbone=vgg is no option"),
     "size without a file": (["patch=112"], "patch.size=112"),
     "segments without a file": (["segments=7"], "segments.glance=7"),
-    "no recipe": (["dataset=jester"], "no recipe"),
+    "no recipe": (["dataset=kinetics400"], "no recipe"),
     "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
     "negative patch": (["patch.size=-3"], "must be greater than 0"),
     "more focus frames than candidates": (

@@ -53,7 +53,7 @@ def _glyphs(config: Config) -> Data:
         split: GlyphVideos(
             split=split,
             size=size,
-            frames=config.segments.glance,
+            frames=max(config.segments.glance, focus_frames(config)),
             frame_size=dataset.frame_size,
             classes=dataset.classes or 10,
             glyph_size=dataset.glyph_size,
@@ -71,7 +71,8 @@ def _glyphs(config: Config) -> Data:
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
     protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
-    clips = {name: GlyphClips(videos) for name, videos in splits.items()}
+    sets = (config.segments.glance, focus_frames(config)) if focus_frames(config) else ()
+    clips = {name: GlyphClips(videos, sets) for name, videos in splits.items()}
     return Data(
         clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
     )
@@ -186,6 +187,8 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
     """How the protocol looks at videos in its test, and how training looks at them and validates."""
     dataset, protocol = config.dataset, config.protocol
     shared = {
+        "second": focus_frames(config),
+        "separate_crops": dataset.separate_crops,
         "short": dataset.short_videos,
         "window": protocol.window,
         "training_rule": protocol.train,
@@ -215,6 +218,18 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
         **shared,
     )
     return test, validate
+
+
+def focus_frames(config: Config) -> int:
+    """Frames of a clip that only the focus network sees; 0 where both networks see the same ones."""
+    if config.method.name != "adafocus_v2" or config.backbone.shift == "none":
+        return 0
+    return config.segments.focus or config.segments.glance * 3 // 2  # int(1.5 T) in the released program
+
+
+def clip_frames(config: Config) -> int:
+    """All frames of a clip."""
+    return config.segments.glance + focus_frames(config)
 
 
 def protocol_line(config: Config, view: View) -> str:

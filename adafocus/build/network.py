@@ -9,10 +9,12 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
+from adafocus.build.clips import focus_frames
 from adafocus.build.errors import as_user_error
 from adafocus.data.transforms import Normalise
 from adafocus.errors import UserError
 from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.recogniser import Recogniser
 from adafocus.schema import BackboneConfig, Config
 from adafocus.stages.base import Stage, batch_norms
@@ -47,6 +49,21 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
     glance = _backbone(backbone.glance, backbone.glance_channels)
     if weights:
         imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
+    if backbone.shift != "none":
+        frames = focus_frames(config)
+        insert(glance, config.segments.glance, _temporal(backbone))
+        insert(focus, frames, _temporal(backbone))
+        return AdaFocusV2TSM(
+            glance,
+            focus,
+            num_classes=num_classes,
+            glance_segments=config.segments.glance,
+            focus_segments=frames,
+            patch_size=config.patch.size,
+            frame_size=config.dataset.frame_size,
+            policy_hidden=min(backbone.policy_hidden, 1024),
+            dropout=config.schedule.head_dropout,
+        )
     return AdaFocusV2(
         glance,
         focus,

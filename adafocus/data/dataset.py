@@ -63,6 +63,8 @@ class View:
 
     Attributes:
         segments: T, segments of a clip, one frame each.
+        second: a second set of frames, drawn on its own and appended to the clip (glance frames, then focus frames).
+        separate_crops: in training the second set has a crop of its own, as in the released programs on TSM.
         size: side of the square clip in pixels.
         short_side: evaluation resizes the shorter side to this before the crops.
         short: rule for short videos (`sampling.SHORT_RULES`).
@@ -93,6 +95,8 @@ class View:
     stretch: bool = False
     decode_short_side: int | None = None
     snippet: int = 1
+    second: int = 0
+    separate_crops: bool = False
 
     def __post_init__(self) -> None:
         """Finds a rule or a number of crops that does not exist before the first video is read."""
@@ -105,15 +109,13 @@ class View:
 
     def clips(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """(clips, T) indices that evaluation looks at; `rng` for rules that draw."""
-        return evaluation_frames(
-            num_frames,
-            self.segments,
-            self.evaluation_rule,
-            short=self.short,
-            window=self.window,
-            length=self.snippet,
-            rng=rng,
-        )
+        options = {"short": self.short, "window": self.window, "length": self.snippet, "rng": rng}
+        sets = [
+            evaluation_frames(num_frames, segments, self.evaluation_rule, **options)
+            for segments in (self.segments, self.second)
+            if segments
+        ]
+        return np.concatenate(sets, 1)
 
     @property
     def views(self) -> int:
@@ -137,15 +139,13 @@ class View:
 
     def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) indices of a training clip."""
-        return training_frames(
-            num_frames,
-            self.segments,
-            rng,
-            rule=self.training_rule,
-            short=self.short,
-            window=self.window,
-            length=self.snippet,
-        )
+        options = {"rule": self.training_rule, "short": self.short, "window": self.window, "length": self.snippet}
+        sets = [
+            training_frames(num_frames, segments, rng, **options)
+            for segments in (self.segments, self.second)
+            if segments
+        ]
+        return np.concatenate(sets)
 
     def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
         return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
@@ -257,7 +257,11 @@ class VideoClips:
         flip = bool(rng.random() < self.view.flip)
         if flip and self.view.flip_labels:
             labels = [self.view.flip_labels.get(label, label) for label in labels]
-        clip = _gather(self.view.training(frames, rng, flip=flip), place)
+        if self.view.separate_crops and self.view.second:
+            sets = (place[: self.view.segments], place[self.view.segments :])
+            clip = torch.cat([_gather(self.view.training(frames, rng, flip=flip), part) for part in sets])
+        else:
+            clip = _gather(self.view.training(frames, rng, flip=flip), place)
         return Item(clip, pad_labels(labels), index, epoch, bad)
 
     def _evaluation_item(self, index: int) -> Item:
@@ -305,8 +309,11 @@ def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
 class GlyphClips:
     """`dataset=glyphs` as clips: drawn at run time, each a function of (seed, split, index) alone."""
 
-    def __init__(self, videos: GlyphVideos) -> None:
+    def __init__(self, videos: GlyphVideos, segments: Sequence[int] = ()) -> None:
+        """`segments`: sizes of several sets of evenly spread frames, one after the other; none: all frames once."""
         self.videos = videos
+        spread = [np.arange(count) * videos.frames // count for count in segments]
+        self.shown = np.concatenate(spread) if spread else slice(None)
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -314,7 +321,7 @@ class GlyphClips:
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         drawn = self.videos.draw(index)
-        return Item(torch.from_numpy(drawn.frames), pad_labels([drawn.label]), index, epoch, [])
+        return Item(torch.from_numpy(drawn.frames[self.shown]), pad_labels([drawn.label]), index, epoch, [])
 
 
 def collate(items: Sequence[Item]) -> Batch:

@@ -124,6 +124,8 @@ def _examples(batch: Batch, output: Output, wanted: int) -> list[Example]:
         where = None
         if output.where is not None:
             where = output.where[row].float().cpu()
+            if len(where) == 1:  # one place for all frames
+                where = where.expand(batch.frames.shape[1], -1)
             if output.frames is not None:  # steps are in processing order, pictures in time
                 where = where[output.frames[row].cpu().argsort()]
         frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]

@@ -100,6 +100,11 @@ class AdaFocusV2(nn.Module):
     }
 
     @property
+    def places(self) -> int:
+        """Places that are looked at in a video."""
+        return self.segments
+
+    @property
     def crop_values(self) -> int:
         """Values that are blended to cut the patches of a video."""
         return self.segments * 3 * self.patch_size**2

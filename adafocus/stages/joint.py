@@ -11,6 +11,7 @@ from torch.nn import functional
 from adafocus.batch import Batch
 from adafocus.draws import uniform
 from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
 
@@ -21,9 +22,9 @@ class JointStage(Stage):
     """One stage for glance, policy, focus and classifier.
 
     Loss: for the pass at the policy's patches and the pass at random ones each CE(steps) + CE(glance) + CE(focus), all
-    over B*T rows; the mean of the two. The label is the first of each clip.
+    over B*T rows (on TSM B rows); the mean of the two. The label is the first of each clip.
 
-    Source: AdaFocus V2 (arXiv 2112.14238) section 3; spec adafocus_v2 section 4, system U.
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3; spec adafocus_v2 section 4.
 
     Args:
         model: the network.
@@ -39,7 +40,7 @@ class JointStage(Stage):
 
     def __init__(
         self,
-        model: AdaFocusV2,
+        model: AdaFocusV2 | AdaFocusV2TSM,
         normalise: Callable[[Tensor], Tensor],
         *,
         seed: int,
@@ -63,8 +64,9 @@ class JointStage(Stage):
             ParamGroup("glance head", list(model.glance_head.parameters()), self.rates["glance"]),
             ParamGroup("focus", list(model.focus.parameters()), self.rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), self.rates["focus"]),
-            ParamGroup("classifier", list(model.classifier.parameters()), self.rates["classifier"]),
         ]
+        if hasattr(model, "classifier"):  # on TSM the heads are all there is
+            groups.append(ParamGroup("classifier", list(model.classifier.parameters()), self.rates["classifier"]))
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
@@ -96,13 +98,13 @@ class JointStage(Stage):
         return answers
 
     def _where(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, T, 2) corners for one way to choose the patch; None leaves it to the policy."""
+        """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
         if choice == "learned":
             return None
-        segments = batch.frames.shape[1]
+        places = self.model.places
         if choice == "centre":
-            return batch.frames.new_full((len(batch), segments, 2), 0.5, dtype=torch.float32)
-        draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (segments, 2))
+            return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
+        draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
         return draws.to(batch.frames.device, non_blocking=True)
 
     def costs(self, parts: dict[str, int]) -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from adafocus.errors import UserError
-from adafocus.weights.adafocus_v2 import from_adafocus_v2
+from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, tensors
 from adafocus.weights.fit import StartReport, fit, start_from
 from adafocus.weights.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
@@ -26,6 +26,7 @@ __all__ = [
     "detect",
     "fit",
     "from_adafocus_v2",
+    "from_adafocus_v2_tsm",
     "from_mmaction2",
     "from_tsm",
     "from_tsm_online",
@@ -50,6 +51,7 @@ class Source:
 SOURCES = {
     "adafocus": Source("our own", dict),
     "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
+    "adafocus_v2_tsm": Source("official AdaFocus V2 on TSM", from_adafocus_v2_tsm),
     "tsm": Source("official TSM or TAM", from_tsm),
     "tsm_online": Source("official online TSM", from_tsm_online),
     "mmaction2": Source("MMAction2", from_mmaction2),
@@ -74,6 +76,8 @@ def detect(state: State) -> str | None:
     """Which source a state comes from, by its keys alone: a name of SOURCES, or None."""
     if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
         return "adafocus_v2"
+    if "policy_stn.10.weight" in state and any(key.startswith("global_CNN.base_model.") for key in state):
+        return "adafocus_v2_tsm"
     if any(key.startswith("base_model.") for key in state):
         return "tsm"
     if any(key.startswith("cls_head.") for key in state) and any(key.startswith("backbone.") for key in state):

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from adafocus.weights.files import State
 from adafocus.weights.imagenet import backbone_state
+from adafocus.weights.tsm import from_tsm
 
 
 def from_adafocus_v2(state: State) -> State:
@@ -41,3 +42,17 @@ def from_adafocus_v2(state: State) -> State:
         if parts:
             ours[f"classifier.{leaf}"] = torch.stack([parts[step] for step in sorted(parts)])
     return ours
+
+
+def from_adafocus_v2_tsm(state: State) -> State:
+    """The official layout of AdaFocus V2 on TSM (any frames, classes, patch) under our names."""
+    ours: State = {}
+    for part, name in (("global_CNN.", "glance"), ("local_CNN.", "focus")):
+        own = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
+        heads = {"new_fc.": f"{name}_head.predict.", "new_new_fc.": f"{name}_head.learn."}
+        for prefix, place in heads.items():
+            ours |= {place + key.removeprefix(prefix): own[key] for key in own if key.startswith(prefix)}
+        net = from_tsm({key: value for key, value in own.items() if key.startswith("base_model.")})
+        ours |= {name + key.removeprefix("backbone"): value for key, value in net.items()}
+    policy = {key: value for key, value in state.items() if key.startswith("policy_stn.")}
+    return ours | {key.replace("policy_stn.", "policy.layers."): value for key, value in policy.items()}

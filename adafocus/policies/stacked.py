@@ -1,0 +1,45 @@
+"""The policy of AdaFocus V2 on TSM: one place a video."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from adafocus.precision import full_precision, widen
+
+
+class StackedPolicy(nn.Module):
+    """The glance maps of all frames, stacked on channels, to the corner of one patch for the whole video.
+
+    1x1 convolution to 64 channels, BatchNorm, tanh; two linear layers with BatchNorm and tanh; linear and sigmoid. It runs in
+    float32 under autocast.
+
+    Args:
+        channels: D of the glance map.
+        segments: T, glance frames.
+        map_size: (h, w) of the glance map.
+        hidden: width of the first linear layer (1024 as released); the second has half of it.
+        squeeze: channels after the convolution.
+
+    Source: the released `policy_stn` of AdaFocus V2 on TSM; spec adafocus_v2 section 2.4.
+    """
+
+    def __init__(
+        self, channels: int, segments: int, map_size: tuple[int, int], hidden: int = 1024, squeeze: int = 64
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.Conv2d(segments * channels, squeeze, 1, bias=False),
+            nn.BatchNorm2d(squeeze),
+            nn.Tanh(),
+            nn.Flatten(),
+        ]
+        width = squeeze * map_size[0] * map_size[1]
+        for after in (hidden, hidden // 2):
+            layers += [nn.Linear(width, after), nn.BatchNorm1d(after), nn.Tanh()]
+            width = after
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 2), nn.Sigmoid())
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, T, D, h, w) to where (B, 2) in (0, 1), as (y, x)."""
+        with full_precision(maps):
+            return self.layers(widen(maps).flatten(1, 2))
