@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from adafocus.errors import UserError
+from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, tensors
 from adafocus.weights.fit import StartReport, fit, start_from
@@ -25,6 +26,7 @@ __all__ = [
     "convert",
     "detect",
     "fit",
+    "from_adafocus_v1",
     "from_adafocus_v2",
     "from_adafocus_v2_tsm",
     "from_mmaction2",
@@ -50,6 +52,7 @@ class Source:
 
 SOURCES = {
     "adafocus": Source("our own", dict),
+    "adafocus_v1": Source("official AdaFocus V1", from_adafocus_v1),
     "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
     "adafocus_v2_tsm": Source("official AdaFocus V2 on TSM", from_adafocus_v2_tsm),
     "tsm": Source("official TSM or TAM", from_tsm),
@@ -74,6 +77,8 @@ class LoadReport:
 
 def detect(state: State) -> str | None:
     """Which source a state comes from, by its keys alone: a name of SOURCES, or None."""
+    if any(key.startswith("glancer.net.") for key in state) and any(key.startswith("focuser.net.") for key in state):
+        return "adafocus_v1"
     if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
         return "adafocus_v2"
     if "policy_stn.10.weight" in state and any(key.startswith("global_CNN.base_model.") for key in state):

@@ -47,7 +47,16 @@ def load_file(path: Path) -> dict[str, object]:
 
 
 def tensors(content: Mapping[str, object]) -> State:
-    """The tensors of a checkpoint by key: out of `state_dict` or `model` if nested, without DataParallel's `module.`."""
+    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without DataParallel's `module.`."""
+    sections = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier.", "policy": "policy."}
+    if isinstance(content.get("glancer"), Mapping):  # AdaFocus V1: a section for each part, and all of it once more
+        return {
+            prefix + key: value
+            for name, prefix in sections.items()
+            if isinstance(content.get(name), Mapping)
+            for key, value in content[name].items()
+            if isinstance(value, Tensor)
+        }
     nested = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
     state = {key: value for key, value in nested.items() if isinstance(value, Tensor)}
     if state and all(key.startswith("module.") for key in state):

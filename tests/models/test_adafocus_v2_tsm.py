@@ -120,7 +120,13 @@ def test_both_sets_of_a_video_share_a_crop_unless_asked_otherwise(tmp_path: Path
     for name in ("train/a", "train/b", "val/a", "val/b"):
         (tmp_path / name).mkdir(parents=True)
         numbered.write(tmp_path / name / "x.mp4", 2)
-    typed = ("dataset=folder", f"dataset.root={tmp_path}", "dataset.frame_size=32", "patch=24", "dataset.short_videos=first_frame")
+    typed = (
+        "dataset=folder",
+        f"dataset.root={tmp_path}",
+        "dataset.frame_size=32",
+        "patch=24",
+        "dataset.short_videos=first_frame",
+    )
     together = build.data(tiny(*typed)).train[0, 0].frames
     assert len(together) == 10 and all(torch.equal(together[0], frame) for frame in together)
     apart = [build.data(tiny(*typed, "dataset.separate_crops=true")).train[epoch, 0].frames for epoch in range(4)]

@@ -1,0 +1,238 @@
+"""AdaFocus V1 against the released programs' figures, and PPO against their updates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import torch
+
+from adafocus.backbones import BACKBONES
+from adafocus.backbones.temporal import Temporal, insert
+from adafocus.engine.cost import count
+from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, StepClassifier, cut
+from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
+from adafocus.stages.ppo import ppo_loss, returns, rewards
+from adafocus.weights import load_checkpoint
+
+SHIFT = Temporal("bidirectional")
+
+
+def close(ours: torch.Tensor, golden: np.ndarray, what: str, tolerance: float = 1e-4) -> None:
+    ours = ours.detach().double().numpy().reshape(golden.shape)
+    assert np.abs(ours - golden).max() <= tolerance * np.abs(golden).max(), what
+
+
+def untrimmed(classes: int = 200, patch: int = 128, segments: int = 16, **changes: int) -> AdaFocusV1:
+    glance, focus = BACKBONES["mobilenet_v2"](), BACKBONES["resnet50"]()
+    return AdaFocusV1(glance, focus, num_classes=classes, segments=segments, patch_size=patch, **changes)
+
+
+def on_tsm(classes: int = 174, patch: int = 144) -> AdaFocusV1TSM:
+    return AdaFocusV1TSM(
+        insert(BACKBONES["mobilenet_v2"](), 8, SHIFT),
+        insert(BACKBONES["resnet50"](), 12, SHIFT),
+        num_classes=classes,
+        glance_segments=8,
+        focus_segments=12,
+        patch_size=patch,
+    )
+
+
+def sections(state: dict[str, torch.Tensor]) -> dict[str, object]:
+    """A file as the released program writes it."""
+    names = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier."}
+    parts = {n: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)} for n, p in names.items()}
+    policy = next(p for p in ("focuser.policy.policy.", "policy.") if any(k.startswith(p) for k in state))
+    parts["policy"] = {k.removeprefix(policy): v for k, v in state.items() if k.startswith(policy)}
+    return {"epoch": 10, "model_state_dict": state, **parts, "scaler": None, "acc": torch.tensor(75.0)}
+
+
+@pytest.mark.slow
+def test_evaluation_and_walk_on_untrimmed_videos(shared: Path, tmp_path: Path) -> None:
+    case = json.loads((shared / "golden/adafocus_v1_actnet_p128/case.json").read_text())
+    golden = np.load(shared / "golden/adafocus_v1_actnet_p128/outputs.npz")
+    model = untrimmed().eval()
+    torch.save(sections(golden_weights.state(case["keys"])), tmp_path / "128checkpoint.pth.tar")
+    assert load_checkpoint(tmp_path / "128checkpoint.pth.tar", model).source == "official AdaFocus V1"
+    frames = golden_weights.frames("adafocus_v1/actnet_p128/frames2", (2, 48, 224, 224)).unflatten(1, (16, 3))
+    with torch.no_grad():
+        glanced = model.see(frames)
+        decision = model.decide(glanced)
+        actions = model.policy.best(decision)
+        assert actions.tolist() == golden["actions"].tolist()
+        close(decision.parameters, golden["action_probs"], "probabilities")
+        close(decision.values, golden["state_values"], "values")
+        close(model.policy.log_probability(decision, actions), golden["action_logprobs"], "log-probabilities")
+        close(model.policy.entropy(decision), golden["action_entropy"], "entropy")
+        output = model(frames)
+        corner = (output.where * 96 + 1e-4).floor()
+        assert corner.tolist() == golden["patch_yx"].tolist()
+        close(output.steps, golden["logits"], "steps", 2e-4)
+        close(output.logits, golden["pred"], "prediction", 2e-4)
+        features = torch.from_numpy(golden["local_feat"])
+        steps, _ = model.classifier(golden_weights.array("adafocus_v1/actnet_p128/probe2", (2, 16, 3328)))
+        close(steps, golden["probe_logits"], "probe", 2e-4)
+        assert features.shape == (2, 16, 2048)
+        close(model.whole_frames(frames, "glance").logits, golden["stage0_glancer_logits"], "glance alone", 2e-4)
+        close(model.whole_frames(frames, "focus").logits, golden["stage0_focuser_logits"], "focus alone", 2e-4)
+        target = torch.from_numpy(golden["stage2_target"])
+        pair = [
+            torch.from_numpy(golden[k]).softmax(-1)[torch.arange(2), :, target]
+            for k in ("stage2_logits", "stage2_baseline_logits")
+        ]
+    found = rewards("random", *pair)
+    close(found.T, golden["stage2_rewards"], "rewards", 1e-4)
+    close(returns(found, 0.7).T, golden["stage2_returns"], "returns", 1e-2)
+
+
+@pytest.mark.slow
+def test_evaluation_on_tsm(shared: Path, tmp_path: Path) -> None:
+    case = json.loads((shared / "golden/adafocus_v1_sthsth_p144/case.json").read_text())
+    golden = np.load(shared / "golden/adafocus_v1_sthsth_p144/outputs.npz")
+    model = on_tsm().eval()
+    torch.save(sections(golden_weights.state(case["keys"])), tmp_path / "144x144.pth.tar")
+    assert load_checkpoint(tmp_path / "144x144.pth.tar", model).source == "official AdaFocus V1"
+    sets = (("glance4", 24), ("focus", 36))
+    frames = torch.cat(
+        [
+            golden_weights.frames(f"adafocus_v1/sthsth_p144/{n}", (2, c, 224, 224)).unflatten(1, (-1, 3))
+            for n, c in sets
+        ],
+        1,
+    )
+    spread = golden["pred"].std()
+    with torch.no_grad():
+        glanced = model.see(frames)
+        decision = model.decide(glanced)
+        close(decision.parameters, golden["action"], "action")
+        close(decision.values, golden["state_value"], "value")
+        other = torch.tensor([[0.25, 0.5], [0.9, 0.1]])[:, None]
+        output, baseline = model.compare(frames, glanced, decision.parameters, other)
+        assert (output.where[:, 0] * 80).floor().tolist() == golden["patch_yx"].tolist()
+        assert np.abs(output.logits.numpy() - golden["pred"]).max() < 1e-4 * spread
+        assert np.abs(model(frames).logits.numpy() - golden["pred"]).max() < 1e-4 * spread
+        assert np.abs(baseline[:, 0].numpy() - golden["baseline_pred"]).max() < 1e-4 * spread
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["discrete", "continuous"])
+def test_one_update(shared: Path, form: str) -> None:
+    name = f"adafocus_v1_ppo_{form}"
+    case = json.loads((shared / "golden" / name / "case.json").read_text())
+    golden = np.load(shared / "golden" / name / "outputs.npz")
+    discrete = form == "discrete"
+    policy = GridPolicy(1280, (7, 7)) if discrete else GaussianPolicy(10240, (7, 7))
+    state = {}
+    for key, value in golden_weights.state(case["keys"]).items():
+        key = key.removeprefix("policy.").replace("state_encoder.", "encoder.")
+        state[key.replace("actor.0.", "actor.").replace("critic.0.", "critic.")] = value
+    policy.load_state_dict(state)
+    policy.train()
+    array = {key: golden_weights.array(spec["name"], spec["shape"]) for key, spec in case["inputs"].items()}
+    actions = torch.tensor(case["config"]["actions"]).T if discrete else array["actions"].sigmoid().transpose(0, 1)
+    decision = policy(array["states"].transpose(0, 1))
+    log_probability, entropy = policy.log_probability(decision, actions), policy.entropy(decision)
+    gain = returns(array["rewards"].T, 0.7)
+    old = torch.from_numpy(golden["old_logprobs"]).T
+    loss = ppo_loss(log_probability, old, decision.values, gain, entropy)
+    for ours, key in (
+        (log_probability, "logprobs"),
+        (decision.values, "state_values"),
+        (entropy, "entropy"),
+        (gain, "returns"),
+        (loss.elements, "loss_elements"),
+    ):
+        close(ours.T, golden[key], key)
+    optimiser = torch.optim.Adam(policy.parameters(), 3e-4)
+    loss.elements.mean().backward()
+    for key in (key for key in golden.files if key.startswith("gradnorm/")):
+        own = (
+            key.removeprefix("gradnorm/")
+            .replace("state_encoder.", "encoder.")
+            .replace("actor.0.", "actor.")
+            .replace("critic.0.", "critic.")
+        )
+        close(policy.get_parameter(own).grad.norm(), golden[key], key, 1e-3)
+    optimiser.step()
+    key = "after/actor.0.weight"
+    close(policy.actor.weight.flatten()[:64], golden[key], key, 1e-3)
+
+
+@pytest.mark.parametrize("cells", [2, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("patch", [64, 96, 112, 128, 144, 160, 176, 192, 224])
+def test_corners_of_a_grid_are_whole_pixels(cells: int, patch: int) -> None:
+    policy = GridPolicy(4, (2, 2), cells=cells, hidden=8)
+    rows = torch.arange(224, dtype=torch.float32)
+    frame = torch.stack((rows[:, None].expand(224, 224), rows[None].expand(224, 224)))[None]
+    every = torch.arange(cells**2)
+    patches = cut(frame.expand(cells**2, -1, -1, -1), policy.where(every), patch)
+    expected = [
+        [(a // cells) * (224 - patch) // (cells - 1), (a % cells) * (224 - patch) // (cells - 1)]
+        for a in every.tolist()
+    ]
+    assert patches[:, :, 0, 0].long().tolist() == expected
+    assert torch.equal(patches[-1, 0], frame[0, 0, 224 - patch :, 224 - patch :])
+
+
+def test_sampling_follows_the_probabilities() -> None:
+    policy = GridPolicy(4, (2, 2), cells=2, hidden=8)
+    decision = Decision(torch.tensor([0.1, 0.2, 0.0, 0.7]).expand(1, 20000, 4), torch.zeros(1, 20000))
+    draws = torch.rand(1, 20000, 2, generator=torch.Generator().manual_seed(0))
+    share = torch.bincount(policy.sample(decision, draws).flatten(), minlength=4) / 20000
+    assert torch.allclose(share, torch.tensor([0.1, 0.2, 0.0, 0.7]), atol=0.015) and share[2] == 0
+    gauss = GaussianPolicy(4, (2, 2), hidden=8, deviation=0.1)
+    decision = Decision(torch.full((1, 20000, 2), 0.5), torch.zeros(1, 20000))
+    places = gauss.sample(decision, draws)
+    assert abs(float(places.mean()) - 0.5) < 0.005 and abs(float(places.std()) - 0.1) < 0.005
+
+
+def test_other_patches_in_single_steps_equal_the_walk() -> None:
+    """One batched GRU step from the shifted states is the loop that runs the classifier twice at every step."""
+    torch.manual_seed(0)
+    head = StepClassifier(6, 3, hidden=5, dropout=0.0).double()
+    chosen, other = torch.randn(2, 4, 6, dtype=torch.float64), torch.randn(2, 4, 6, dtype=torch.float64)
+    steps, states = head(chosen)
+    instead = head.instead(other, states)
+    for t in range(4):
+        mixed = torch.cat((chosen[:, :t], other[:, t : t + 1]), 1)
+        assert torch.allclose(head(mixed)[0][:, t], instead[:, t], atol=1e-12)
+        assert torch.allclose(head(chosen[:, : t + 1])[0][:, t], steps[:, t], atol=1e-12)
+
+
+def test_rewards_and_returns_on_paper() -> None:
+    chosen, other = torch.tensor([[0.2, 0.5, 0.4]]), torch.tensor([[0.1, 0.6, 0.1]])
+    assert torch.allclose(rewards("random", chosen, other), torch.tensor([[0.1, -0.1, 0.3]]))
+    assert torch.allclose(rewards("prev", chosen, None), torch.tensor([[0.2, 0.3, -0.1]]))
+    assert torch.equal(rewards("conf", chosen, None), chosen)
+    plain = torch.tensor([[0.1 + 0.5 * (-0.1 + 0.5 * 0.3), -0.1 + 0.5 * 0.3, 0.3]])
+    found = returns(rewards("random", chosen, other), 0.5)
+    assert torch.allclose(found, (plain - plain.mean()) / (plain.std() + 1e-5), atol=1e-5)
+    with pytest.raises(ValueError, match="greed"):
+        rewards("greed", chosen, other)
+
+
+def test_ppo_clips_where_the_ratio_has_gone_too_far() -> None:
+    log_probability = torch.tensor([[0.5, -0.5, 0.1]], requires_grad=True)
+    zero = torch.zeros(1, 3)
+    gain = torch.tensor([[1.0, -1.0, 1.0]])
+    loss = ppo_loss(log_probability, zero, zero, gain, zero)
+    loss.elements.mean().backward()
+    assert log_probability.grad[0, 0] == 0 and log_probability.grad[0, 1] == 0 and log_probability.grad[0, 2] < 0
+    assert loss.clipped.item() == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(("patch", "published"), [(96, "17.18"), (128, "26.52"), (160, "38.53"), (192, "53.21")])
+def test_costs_on_untrimmed_videos(patch: int, published: str) -> None:
+    """Spec adafocus_v1 section 9."""
+    with torch.device("meta"):
+        assert f"{count(untrimmed(patch=patch), 16, 224).total / 1e9:.2f}" == published
+
+
+@pytest.mark.parametrize(("patch", "published"), [(144, "23.5"), (160, "27.5"), (176, "33.7")])
+def test_costs_on_tsm(patch: int, published: str) -> None:
+    with torch.device("meta"):
+        assert f"{count(on_tsm(patch=patch), 20, 224).total / 1e9:.1f}" == published
