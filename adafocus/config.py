@@ -7,7 +7,7 @@ or numbers in `conf/`; schema.py gives them types.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adafocus.errors import UserError
-from adafocus.schema import Config
+from adafocus.schema import Config, ScheduleConfig
 
 MODES = ("train", "evaluate", "cost")
+#: The stages of method=adafocus_v1 in their order; `all` runs them in a row.
+V1_STAGES = ("glance", "focus", "1", "2", "3")
 DEVICES = ("auto", "cpu", "cuda")
 #: What may change between two starts of the same run: none of it changes a number of the result (but for rounding).
 RUNTIME = ("mode", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
@@ -57,6 +59,23 @@ def stored_identity(values: dict[str, Any] | None) -> dict[str, Any] | None:
         return identity(values)
 
 
+def stages(config: Config) -> tuple[str, ...]:
+    """The stages that a run goes through."""
+    return V1_STAGES if config.stage.name == "all" else (config.stage.name,)
+
+
+def for_stage(config: Config, name: str) -> Config:
+    """The configuration of one stage: its part of the recipe, and its name."""
+    schedule, defaults = config.schedule, asdict(ScheduleConfig())
+    typed = {key: value for key, value in asdict(schedule).items() if value != defaults[key]}
+    try:
+        node = OmegaConf.merge(OmegaConf.structured(ScheduleConfig), schedule.stages.get(name, {}), typed)
+        merged = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise UserError(f"configuration: schedule.stages.{name}: {' '.join(str(error).split())}") from error
+    return replace(config, schedule=merged, stage=replace(config.stage, name=name))
+
+
 def read(folder: Path) -> Config:
     """The configuration of a run folder."""
     path = folder / "config.json"
@@ -91,7 +110,8 @@ def check(config: Config) -> None:
     _check_words(config)
     _check_numbers(config)
     _check_clips(config)
-    _check_schedule(config)
+    for name in stages(config):
+        _check_schedule(for_stage(config, name))
 
 
 def _check_words(config: Config) -> None:
@@ -113,6 +133,12 @@ def _check_words(config: Config) -> None:
     _one_of("backbone.shift", config.backbone.shift, ("none", "bidirectional", "online"))
     _one_of("backbone.shift_place", config.backbone.shift_place, ("blockres", "block", "branch"))
     _one_of("schedule.groups", config.schedule.groups, ("single", "tsm", "mmaction2"))
+    allowed = (*V1_STAGES, "all") if config.method.name == "adafocus_v1" else ("joint",)
+    if config.stage.name not in allowed:
+        raise UserError(
+            f"stage={config.stage.name} does not exist for method={config.method.name}; choose one of {', '.join(allowed)}"
+        )
+    _one_of("policy.reward", config.policy.reward, ("random", "padding", "prev", "conf"))
     _one_of("schedule.optimiser", config.schedule.optimiser, ("sgd", "adamw"))
     _one_of("schedule.shape", config.schedule.shape, ("cosine", "step", "constant"))
     _one_of("schedule.scaling", config.schedule.scaling, ("linear", "none"))
@@ -164,6 +190,10 @@ def _check_numbers(config: Config) -> None:
             "dataset.decode_short_side": dataset.decode_short_side,
             "dataset.short_side": dataset.short_side,
             "dataset.snippet": dataset.snippet,
+            "policy.epochs": config.policy.epochs,
+            "policy.minibatches": config.policy.minibatches,
+            "policy.clip": config.policy.clip,
+            "policy.deviation": config.policy.deviation,
             "dataset.count_divisor": dataset.count_divisor,
             "protocol.window": config.protocol.window,
             "protocol.segments": config.protocol.segments,
@@ -204,16 +234,16 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    plain = config.backbone.shift == "none"
-    if config.method.name == "adafocus_v2" and plain and segments.focus not in (None, segments.glance):
+    plain, ours = config.backbone.shift == "none", config.method.name in ("adafocus_v1", "adafocus_v2")
+    if ours and plain and segments.focus not in (None, segments.glance):
         raise UserError(
-            f"method=adafocus_v2 on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
+            f"method={config.method.name} on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
             f"must be {segments.glance} (or segments={segments.glance})"
         )
     backbone = config.backbone
-    if config.method.name == "adafocus_v2" and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
+    if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
         raise UserError(
-            "method=adafocus_v2 knows the temporal shift only: choose another backbone, or method=recogniser for this one"
+            f"method={config.method.name} knows the temporal shift only: choose another backbone, or method=recogniser for this one"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
@@ -231,6 +261,14 @@ def _check_clips(config: Config) -> None:
 
 def _check_schedule(config: Config) -> None:
     schedule = config.schedule
+    for key in ("rate", "epochs", "batch", "base_batch"):
+        if (value := getattr(schedule, key)) is None:
+            raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
+        _positive({f"schedule.{key}": value})
+    if schedule.accumulate > 1 and config.policy.epochs * config.policy.minibatches > 1:
+        raise UserError(
+            "policy.epochs and policy.minibatches take several steps a batch: schedule.accumulate must be 1"
+        )
     share = config.devices * schedule.accumulate
     if schedule.batch % share:
         raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from omegaconf import MISSING
 
@@ -103,16 +104,39 @@ class MethodConfig:
 
 
 @dataclass
+class PolicyConfig:
+    """The policy that is learned by reinforcement (method=adafocus_v1)."""
+
+    grid: int = 7  # places along each side, on plain backbones
+    convolution: bool = True  # before the linear layer, on plain backbones
+    deviation: float = 0.25  # of the Gaussian, on TSM; a fraction of the free range
+    norm: bool = True  # BatchNorm in the encoder, on TSM
+    reward: str = "random"  # random | padding | prev | conf
+    gamma: float = 0.7
+    clip: float = 0.2
+    value_weight: float = 0.5
+    entropy_weight: float = 0.01
+    epochs: int = 1  # PPO epochs on one batch of videos
+    minibatches: int = 1
+
+
+@dataclass
 class StageConfig:
-    name: str = MISSING  # joint
+    name: str = MISSING  # joint | glance | focus | 1 | 2 | 3 | all: what learns; see adafocus/stages
 
 
 @dataclass
 class ScheduleConfig:
-    """The recipe. Rates are for batches of base_batch clips."""
+    """The recipe. Rates are for batches of base_batch clips.
+
+    `stages` holds what differs between the stages of a method that has several: a value there counts where the key beside
+    it still has its default, so what is typed (schedule.epochs=3) wins.
+    """
+
+    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     optimiser: str = "sgd"  # sgd | adamw
-    rate: float = MISSING
+    rate: float | None = None
     rates: dict[str, float] = field(default_factory=dict)  # multiples for parts of the network
     momentum: float = 0.9
     weight_decay: float = 1e-4
@@ -122,9 +146,9 @@ class ScheduleConfig:
     milestones: list[int] = field(default_factory=list)
     decay: float = 0.1
     warmup_epochs: float = 0.0
-    epochs: int = MISSING
-    batch: int = MISSING  # clips of an optimiser step, over all devices and accumulation steps
-    base_batch: int = MISSING
+    epochs: int | None = None
+    batch: int | None = None  # clips of an optimiser step, over all devices and accumulation steps
+    base_batch: int | None = None
     scaling: str = "linear"  # linear | none
     accumulate: int = 1
     clip: float | None = None
@@ -199,6 +223,7 @@ class Config:
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     patch: PatchConfig = field(default_factory=PatchConfig)
     segments: SegmentsConfig = field(default_factory=SegmentsConfig)
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -24,7 +23,7 @@ from adafocus.batch import Batch
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.engine import checkpoint
-from adafocus.engine.cost import Cost, count
+from adafocus.engine.cost import count
 from adafocus.engine.distributed import World, join
 from adafocus.engine.evaluate import Report, evaluate
 from adafocus.engine.files import read_json, write_json
@@ -33,12 +32,11 @@ from adafocus.engine.journal import Journal, log, start_logging
 from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.status import write_status
-from adafocus.engine.table import show, show_cost
+from adafocus.engine.table import show_cost
 from adafocus.errors import UserError
+from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
 from adafocus.stages.base import Stage
-
-PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
 
 
 def run(folder: Path, settings: Config | None = None) -> int:
@@ -101,33 +99,52 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         settings.dataset.frame_size,
         build.channels(settings),
     )
-    if settings.mode == "train" and settings.init.get("from") and not (folder / checkpoint.LAST).is_file():
+    names = config.stages(settings)
+    places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
+    begun = any((place / checkpoint.LAST).is_file() for place in places.values())
+    if settings.mode == "train" and settings.init.get("from") and not begun:
         path = _checkpoint_file("init.from", settings.init["from"], settings.schedule.select)
         log.info("start from %s: %s", path, weights.load_start(path, network))
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    stage = build.stage(settings, network.to(world.device))
-    test = _Judge(settings, stage, world, data.test, data.views)
+    network = network.to(world.device)
+    last = config.for_stage(settings, names[-1])
+    test = _Judge(last, world, data.test, data.views)
+    gains: list[dict[str, Any]] = []
     progress = Progress()
     if settings.mode == "train":
-        judge = test if data.validate is data.test else _Judge(settings, stage, world, data.validate, 1)
-        progress = _train(settings, folder, world, stage, data, judge)
+        judge = test if data.validate is data.test else _Judge(last, world, data.validate, 1)
+        for name, place in places.items():
+            part = config.for_stage(settings, name)
+            judge.stage = build.stage(part, network)
+            progress = _train(part, settings, place, world, judge, data)
+            gains.append(_gain(name, part, judge.stage, progress))
     else:
         _load_checkpoint(settings, network, data.classes)
+    stage = test.stage = build.stage(last, network)
     report = test(stage.variants, settings.evaluate.examples)
     if world.first:
-        _finish(settings, folder, world, stage, data, cost, progress, report, time.monotonic() - started)
+        finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
+
+
+def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict[str, Any]:
+    """What one stage of several brought."""
+    score = progress.best if settings.schedule.select == "best" else progress.last
+    log.info("stage %s: %s %s %.2f", name, stage.variants[0], settings.dataset.metric, score)
+    return {"stage": name, "answer": stage.variants[0], "score": score, "seconds": progress.seconds}
 
 
 class _Judge:
-    """Evaluates the stage on a split; the loader's processes live from its first call on.
+    """Evaluates `stage`, which others set, on a split; the loader's processes live from its first call on.
 
     Args:
         views: of a video; so many fewer videos make a batch.
     """
 
-    def __init__(self, settings: Config, stage: Stage, world: World, clips: ClipSource, views: int) -> None:
-        self.stage, self.world, self.size = stage, world, len(clips)
+    stage: Stage
+
+    def __init__(self, settings: Config, world: World, clips: ClipSource, views: int) -> None:
+        self.world, self.size = world, len(clips)
         self.average, self.chunk = settings.protocol.average, settings.evaluate.batch
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = Loader(
@@ -151,8 +168,15 @@ class _Judge:
         )
 
 
-def _train(settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, judge: _Judge) -> Progress:
-    """Trains and leaves the weights that the summary is about in the model."""
+def _train(settings: Config, whole: Config, folder: Path, world: World, judge: _Judge, data: build.Data) -> Progress:
+    """Trains one stage in its folder and leaves the weights that the summary is about in the model.
+
+    Args:
+        settings: of this stage.
+        whole: of the run, as checkpoints carry it.
+    """
+    stage = judge.stage
+    folder.mkdir(parents=True, exist_ok=True)
     loop = build.settings(settings, len(data.train))
     log.info("%s", build.rate_line(settings))
     order = TrainOrder(
@@ -179,17 +203,24 @@ def _train(settings: Config, folder: Path, world: World, stage: Stage, data: bui
     keeper = checkpoint.Keeper(folder)
     if world.first:
         write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
+
+    def scores() -> dict[str, float]:
+        report = judge(stage.variants[:1], settings.evaluate.examples)
+        if sheet := sheet_of(settings, data, report):  # how the places change in the course of training
+            journal.picture("patches", trainer.progress.step, sheet)
+        return report.scores[stage.variants[0]]
+
     trainer = Trainer(
         stage,
         batches,
-        lambda: judge(stage.variants[:1]).scores[stage.variants[0]],
+        scores,
         loop,
         world=world,
         journal=journal,
         keeper=keeper,
         compiled=settings.compile,
         protocol=data.validation,
-        extra={"config": config.to_dict(settings), "classes": data.classes},
+        extra={"config": config.to_dict(whole), "classes": data.classes},
     )
     try:
         progress = trainer.run()
@@ -260,98 +291,6 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
     if data.validation != data.protocol:
         log.info("while training: %s", data.validation)
     write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
-
-
-def _finish(
-    settings: Config,
-    folder: Path,
-    world: World,
-    stage: Stage,
-    data: build.Data,
-    cost: Cost,
-    progress: Progress,
-    report: Report,
-    seconds: float,
-) -> None:
-    """Writes what the run found: summary.json, the list of unreadable videos, the picture; prints the table."""
-    for bad in report.bad:
-        log.warning("unreadable video, counted as wrong: %s", bad.reason)
-    costs = stage.costs(cost.parts)
-    main = stage.variants[0]
-    metric = settings.dataset.metric
-    found = {name: dict(values) for name, values in data.found.items()}
-    found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
-    found["evaluate"]["unreadable"] = len(report.bad)
-    summary = {
-        "format": 1,
-        "state": "finished",
-        "name": folder.name,
-        "choices": read_json(folder / "choices.json"),
-        "overrides": read_json(folder / "overrides.json"),
-        "seed": settings.seed,
-        "protocol": data.protocol,
-        "metric": metric,
-        "score": report.scores[main][metric],
-        "scores": report.scores[main],
-        "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
-        "selected": settings.schedule.select,
-        "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
-        "published": config.to_dict(settings)["published"],
-        "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
-        "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
-        "seconds": {
-            "train": progress.seconds,
-            "evaluate": report.seconds,
-            "per_video": report.seconds / report.videos,
-            "all": seconds,
-        },
-        "data": found,
-        "unreadable": {
-            "train": progress.bad,
-            "evaluate": {bad.path: bad.reason for bad in report.bad},
-        },
-        "versions": _versions(),
-        "device": _device_name(world),
-    }
-    picture = _draw(settings, folder, data, report)
-    summary["picture"] = picture.name if picture else None
-    write_json(folder / "summary.json", summary)
-    steps = progress.step
-    write_status(folder, "finished", step=steps, steps=steps)
-    show(folder, summary)
-
-
-def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> Path | None:
-    if not report.examples:
-        return None
-    from adafocus.pictures import contact_sheet
-
-    examples = report.examples
-    sheet = contact_sheet(
-        [example.frames.numpy() for example in examples],
-        [None if example.where is None else example.where.numpy() for example in examples],
-        settings.patch.size,
-        [f"{data.classes[example.label]}, answered {data.classes[example.answer]}" for example in examples],
-        [example.label == example.answer for example in examples],
-    )
-    sheet.save(folder / "patches.png")
-    return folder / "patches.png"
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout, or an optional reader
-            continue
-    return versions
-
-
-def _device_name(world: World) -> str:
-    if world.device.type == "cuda":
-        return f"{world.size} x {torch.cuda.get_device_name(world.device)}"
-    return f"{world.size} x CPU, {torch.get_num_threads()} threads ({platform.machine()})"
 
 
 def _interrupt(*_: object) -> None:

@@ -146,3 +146,52 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
         "first_frame",
         "single",
     )
+
+
+@pytest.mark.parametrize(
+    ("dataset", "stage", "expected"),
+    [
+        ("actnet", "glance", ("sgd", 0.01, {}, "cosine", 16, 15, 64, 1e-4, 0.0)),
+        ("actnet", "focus", ("sgd", 0.01, {}, "cosine", 16, 15, 64, 1e-4, 0.0)),
+        ("actnet", "1", ("sgd", 5e-4, {"focus": 1.0, "classifier": 100.0}, "cosine", 51, 50, 64, 1e-4, 0.8)),
+        ("actnet", "2", ("adamw", 3e-4, {}, "constant", 51, None, 64, 0.0, 0.0)),
+        ("minik", "3", ("sgd", 0.005, {}, "cosine", 11, 10, 64, 1e-4, 0.8)),
+        ("sthv1", "1", ("sgd", 1e-5, {"focus": 1.0, "classifier": 1000.0}, "cosine", 11, 10, 64, 1e-4, 0.5)),
+        ("sthv2", "2", ("adamw", 3e-4, {}, "constant", 51, None, 64, 0.0, 0.0)),
+        ("sthv2", "3", ("sgd", 5e-4, {}, "cosine", 11, 10, 32, 1e-4, 0.0)),
+    ],
+)
+def test_stages_of_adafocus_v1(dataset: str, stage: str, expected: tuple) -> None:
+    """Spec adafocus_v1 section 5 (on Something-Something as intended)."""
+    settings = config.for_stage(
+        composed(f"dataset={dataset}", "method=adafocus_v1", f"stage={stage}", "dataset.root=/data"), stage
+    )
+    s = settings.schedule
+    found = (s.optimiser, s.rate, s.rates, s.shape, s.epochs, s.horizon, s.batch, s.weight_decay, s.dropout)
+    assert found == expected and s.base_batch == s.batch
+    assert (settings.policy.grid, settings.policy.gamma, settings.policy.deviation) == (7, 0.7, 0.25)
+    assert (settings.policy.reward, settings.policy.clip, settings.policy.epochs) == ("random", 0.2, 1)
+
+
+def test_what_is_typed_wins_over_a_stages_recipe() -> None:
+    settings = composed("method=adafocus_v1", "schedule.epochs=3")
+    assert {config.for_stage(settings, name).schedule.epochs for name in config.stages(settings)} == {3}
+    settings = composed("method=adafocus_v1", "schedule.stages.2.epochs=5")
+    assert config.for_stage(settings, "2").schedule.epochs == 5
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("method=adafocus_v1", "stage=joint"), "stage=joint does not exist"),
+        (("stage=2",), "stage=2 does not exist for method=adafocus_v2"),
+        (("method=adafocus_v1", "policy.reward=greed"), "policy.reward"),
+        (("method=adafocus_v1", "stage=2", "policy.epochs=2", "schedule.accumulate=2"), "accumulate must be 1"),
+        (("method=adafocus_v1", "+schedule.stages.2.rat=5"), "rat"),
+    ],
+)
+def test_stages_that_cannot_be(typed: tuple[str, ...], message: str) -> None:
+    from adafocus.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        composed(*typed)

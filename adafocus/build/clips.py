@@ -222,7 +222,7 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 
 def focus_frames(config: Config) -> int:
     """Frames of a clip that only the focus network sees; 0 where both networks see the same ones."""
-    if config.method.name != "adafocus_v2" or config.backbone.shift == "none":
+    if config.method.name == "recogniser" or config.backbone.shift == "none":
         return 0
     return config.segments.focus or config.segments.glance * 3 // 2  # int(1.5 T) in the released program
 

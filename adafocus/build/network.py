@@ -13,12 +13,14 @@ from adafocus.build.clips import focus_frames
 from adafocus.build.errors import as_user_error
 from adafocus.data.transforms import Normalise
 from adafocus.errors import UserError
+from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.recogniser import Recogniser
 from adafocus.schema import BackboneConfig, Config
 from adafocus.stages.base import Stage, batch_norms
 from adafocus.stages.joint import JointStage
+from adafocus.stages.reinforced import PolicyStage, SupervisedStage
 from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import imagenet_weights
 
@@ -44,21 +46,23 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
             dropout=config.schedule.head_dropout,
             remove_background=method.remove_background,
         )
-    if method.name != "adafocus_v2":
-        raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v2 or recogniser")
+    if method.name not in ("adafocus_v1", "adafocus_v2"):
+        raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2 or recogniser")
     glance = _backbone(backbone.glance, backbone.glance_channels)
     if weights:
         imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
     if backbone.shift != "none":
-        frames = focus_frames(config)
         insert(glance, config.segments.glance, _temporal(backbone))
-        insert(focus, frames, _temporal(backbone))
+        insert(focus, focus_frames(config), _temporal(backbone))
+    if method.name == "adafocus_v1":
+        return _adafocus_v1(config, glance, focus, num_classes)
+    if backbone.shift != "none":
         return AdaFocusV2TSM(
             glance,
             focus,
             num_classes=num_classes,
             glance_segments=config.segments.glance,
-            focus_segments=frames,
+            focus_segments=focus_frames(config),
             patch_size=config.patch.size,
             frame_size=config.dataset.frame_size,
             policy_hidden=min(backbone.policy_hidden, 1024),
@@ -78,6 +82,38 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         dropout=config.schedule.dropout,
         head_dropout=config.schedule.head_dropout,
         order=method.order,
+    )
+
+
+def _adafocus_v1(config: Config, glance: nn.Module, focus: nn.Module, num_classes: int) -> nn.Module:
+    backbone, policy = config.backbone, config.policy
+    shared = {
+        "num_classes": num_classes,
+        "patch_size": config.patch.size,
+        "frame_size": config.dataset.frame_size,
+        "policy_hidden": min(backbone.policy_hidden, 1024),
+        "dropout": config.schedule.dropout,
+    }
+    if backbone.shift != "none":
+        return AdaFocusV1TSM(
+            glance,
+            focus,
+            glance_segments=config.segments.glance,
+            focus_segments=focus_frames(config),
+            deviation=policy.deviation,
+            policy_norm=policy.norm,
+            **shared,
+        )
+    return AdaFocusV1(
+        glance,
+        focus,
+        segments=config.segments.glance,
+        glance_size=backbone.glance_size,
+        cells=policy.grid,
+        policy_convolution=policy.convolution,
+        classifier_hidden=min(backbone.classifier_width, 1024),
+        head_dropout=config.schedule.head_dropout,
+        **shared,
     )
 
 
@@ -120,8 +156,6 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
     normalise = Normalise(config.dataset.mean, config.dataset.std)
-    if config.stage.name != "joint":
-        raise UserError(f"stage={config.stage.name} does not exist for method={config.method.name}; choose joint")
     if config.method.name == "recogniser":
         schedule = config.schedule
         return WholeFrames(
@@ -132,6 +166,8 @@ def stage(config: Config, network: nn.Module) -> Stage:
             flow=config.dataset.modality == "flow",
             norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
         )
+    if config.method.name == "adafocus_v1":
+        return _reinforced(config, network, normalise)
     frozen = batch_norms(network) if config.schedule.freeze_norm else []
     return JointStage(
         network,
@@ -141,4 +177,27 @@ def stage(config: Config, network: nn.Module) -> Stage:
         where=config.method.where,
         controls=config.evaluate.controls,
         frozen_norm=frozen,
+    )
+
+
+def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Stage:
+    """A stage of AdaFocus V1. Evaluation of a run of all stages is that of the last."""
+    name = "3" if config.stage.name == "all" else config.stage.name
+    for module in (network.dropout if hasattr(network, "dropout") else network.classifier.dropout,):
+        module.p = config.schedule.dropout  # differs between stages
+    shared = {"seed": config.seed, "rates": config.schedule.rates, "controls": config.evaluate.controls}
+    if name != "2":
+        return SupervisedStage(network, normalise, name=name, **shared)
+    policy = config.policy
+    return PolicyStage(
+        network,
+        normalise,
+        reward=policy.reward,
+        gamma=policy.gamma,
+        clip=policy.clip,
+        value_weight=policy.value_weight,
+        entropy_weight=policy.entropy_weight,
+        epochs=policy.epochs,
+        minibatches=policy.minibatches,
+        **shared,
     )

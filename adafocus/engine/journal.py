@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -63,6 +64,12 @@ class Journal:
             for name, value in values.items():
                 if isinstance(value, (int, float)):
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, image: Any) -> None:
+        """A PIL picture in TensorBoard."""
+        self._open_writer()
+        if self.active and self._writer is not None:
+            self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def start(self, step: int, steps: int) -> None:
         if self.active and sys.stderr.isatty():

@@ -64,6 +64,7 @@ class Progress:
 
     step: int = 0
     evaluated: int = -1  # the last epoch that was evaluated
+    last: float = -1.0
     best: float = -1.0
     best_epoch: int = -1
     seconds: float = 0.0
@@ -175,11 +176,15 @@ class Trainer:
             batch = next(batches)
             self._note_bad(batch)
             clips += len(batch)
-            with self._share_gradient(part == settings.parts - 1):
-                with torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-                    result = self.stage.step(batch.to(self.world.device))
-                self.scaler.scale(result.loss / settings.parts).backward()
-            metrics.append({"loss": result.loss.detach(), **result.metrics})
+            batch = batch.to(self.world.device)
+            for number in range(self.stage.rounds):
+                if number:
+                    self._update()
+                with self._share_gradient(part == settings.parts - 1):
+                    with torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                        result = self.stage.step(batch)
+                    self.scaler.scale(result.loss / settings.parts).backward()
+                metrics.append({"loss": result.loss.detach(), **result.metrics})
         self._update()
         self._pending.append({name: torch.stack([m[name].float() for m in metrics]).mean() for name in metrics[0]})
         self.progress.step += 1
@@ -240,7 +245,7 @@ class Trainer:
         score = scores[self.settings.metric]
         self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
         log.info("epoch %d of %d: %s %.2f", epoch + 1, self.settings.epochs, self.settings.metric, score)
-        self.progress.evaluated = epoch
+        self.progress.evaluated, self.progress.last = epoch, score
         if score > self.progress.best:
             self.progress.best, self.progress.best_epoch = score, epoch
             self._save(best=True)

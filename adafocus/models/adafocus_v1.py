@@ -68,7 +68,40 @@ class StepClassifier(nn.Module):
             return self.head(self.dropout(after[:, 0])).unflatten(0, features.shape[:2])
 
 
-class AdaFocusV1(nn.Module):
+class _Verbs(nn.Module):
+    """What both forms share: the ways to call them."""
+
+    policy: GridPolicy | GaussianPolicy
+
+    def forward(
+        self,
+        frames: Tensor | None,
+        where: Tensor | None = None,
+        *,
+        alone: str | None = None,
+        maps: Tensor | None = None,
+    ) -> Output | Decision:
+        """
+        Args:
+            frames: (B, T, 3, S, S), normalised, in temporal order; on TSM the glance frames, then the focus frames.
+            where: (B, places, 2) fractions of the free range, as (y, x); None asks the policy for its best.
+            alone: "glance" or "focus": that network on whole frames.
+            maps: of `see`: what the policy makes of them is all that is wanted. (A call, so that processes share gradients.)
+        """
+        if maps is not None:
+            return self.policy(maps)
+        if alone is not None:
+            return self.whole_frames(frames, alone)
+        glanced = self.see(frames)
+        if where is None:
+            where = self.policy.where(self.policy.best(self.policy(glanced.maps)))
+        return self.judge(frames, glanced, where)
+
+    def decide(self, glanced: Glanced) -> Decision:
+        return self.policy(glanced.maps)
+
+
+class AdaFocusV1(_Verbs):
     """The form for untrimmed videos: one patch a frame, a grid of places, a GRU classifier.
 
     Args:
@@ -127,22 +160,12 @@ class AdaFocusV1(nn.Module):
         "auxiliary focus": ("focus_head",),
     }
 
-    def forward(self, frames: Tensor, where: Tensor | None = None) -> Output:
-        """(B, T, 3, S, S), normalised, in temporal order; `where` (B, T, 2) or None for the policy's likeliest places."""
-        glanced = self.see(frames)
-        if where is None:
-            where = self.policy.where(self.policy.best(self.policy(glanced.maps)))
-        return self.judge(frames, glanced, where)
-
     def see(self, frames: Tensor) -> Glanced:
         flat = frames.flatten(0, 1)
         if self.glance_size != flat.shape[-1]:
             flat = functional.interpolate(flat, (self.glance_size, self.glance_size))
         maps = self.glance(flat).unflatten(0, frames.shape[:2])
         return Glanced(maps, maps.mean((-2, -1)))
-
-    def decide(self, glanced: Glanced) -> Decision:
-        return self.policy(glanced.maps)
 
     def judge(self, frames: Tensor, glanced: Glanced, where: Tensor) -> Output:
         features = self._focused(frames, where)
@@ -178,7 +201,7 @@ class AdaFocusV1(nn.Module):
         return self.focus(patches).mean((-2, -1)).unflatten(0, where.shape[:2])
 
 
-class AdaFocusV1TSM(nn.Module):
+class AdaFocusV1TSM(_Verbs):
     """The form for short videos on TSM: one place a video, the sum of both networks' logits.
 
     Args:
@@ -231,13 +254,6 @@ class AdaFocusV1TSM(nn.Module):
         "auxiliary critic": ("policy.critic",),
     }
 
-    def forward(self, frames: Tensor, where: Tensor | None = None) -> Output:
-        """(B, T_glance + T_focus, 3, S, S); `where` (B, 1, 2) or None for the policy's mean."""
-        glanced = self.see(frames)
-        if where is None:
-            where = self.policy.where(self.policy.best(self.policy(glanced.maps)))
-        return self.judge(frames, glanced, where)
-
     def see(self, frames: Tensor) -> Glanced:
         """`features` are the glance network's logits (B, K)."""
         shown = frames[:, : self.glance_segments]
@@ -245,9 +261,6 @@ class AdaFocusV1TSM(nn.Module):
         with full_precision(maps):
             logits = self.glance_head(widen(maps.mean((-2, -1)))).mean(1)
         return Glanced(maps.flatten(1, 2)[:, None], logits)
-
-    def decide(self, glanced: Glanced) -> Decision:
-        return self.policy(glanced.maps)
 
     def judge(self, frames: Tensor, glanced: Glanced, where: Tensor) -> Output:
         shown = frames[:, self.glance_segments :]
@@ -267,3 +280,12 @@ class AdaFocusV1TSM(nn.Module):
         both = self.judge(frames.repeat(2, 1, 1, 1, 1), twice, torch.cat((where, other)))
         chosen, instead = both.steps.chunk(2)
         return Output(chosen[:, -1], chosen, where), instead
+
+    def whole_frames(self, frames: Tensor, network: str) -> Output:
+        """The glance or the focus network alone on its own frames, whole."""
+        if network == "glance":
+            return Output(self.see(frames).features)
+        features = self.focus(frames[:, self.glance_segments :].flatten(0, 1)).mean((-2, -1))
+        with full_precision(features):
+            logits = self.classifier(self.dropout(widen(features))).unflatten(0, (len(frames), -1))
+        return Output(logits.mean(1), per_frame=logits)

@@ -36,11 +36,13 @@ class Stage(ABC):
     Attributes:
         model: the network.
         net: what a step calls: `model`, or its distributed wrapper, which the loop puts here.
+        rounds: optimiser steps on one batch; `step` is called so many times with it.
         variants: names of the answers that `evaluate` can give; the first is the method's own, the others are controls
             (for instance the same networks looking at a random patch).
     """
 
     name: str
+    rounds: int = 1
     variants: tuple[str, ...] = ("full",)
 
     def __init__(

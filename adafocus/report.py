@@ -1,0 +1,127 @@
+"""What a finished run leaves: summary.json, the picture, the table."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from adafocus import build, config
+from adafocus.engine.cost import Cost
+from adafocus.engine.distributed import World
+from adafocus.engine.evaluate import Report
+from adafocus.engine.files import read_json, write_json
+from adafocus.engine.journal import log
+from adafocus.engine.loop import Progress
+from adafocus.engine.status import write_status
+from adafocus.engine.table import show
+from adafocus.schema import Config
+from adafocus.stages.base import Stage
+
+PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
+
+
+def finish(
+    settings: Config,
+    folder: Path,
+    world: World,
+    stage: Stage,
+    data: build.Data,
+    cost: Cost,
+    progress: Progress,
+    report: Report,
+    seconds: float,
+    gains: list[dict[str, Any]],
+) -> None:
+    """Writes what the run found: summary.json, the list of unreadable videos, the picture; prints the table."""
+    for bad in report.bad:
+        log.warning("unreadable video, counted as wrong: %s", bad.reason)
+    costs = stage.costs(cost.parts)
+    main = stage.variants[0]
+    metric = settings.dataset.metric
+    found = {name: dict(values) for name, values in data.found.items()}
+    found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
+    found["evaluate"]["unreadable"] = len(report.bad)
+    summary = {
+        "format": 1,
+        "state": "finished",
+        "name": folder.name,
+        "choices": read_json(folder / "choices.json"),
+        "overrides": read_json(folder / "overrides.json"),
+        "seed": settings.seed,
+        "protocol": data.protocol,
+        "metric": metric,
+        "score": report.scores[main][metric],
+        "scores": report.scores[main],
+        "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
+        "selected": settings.schedule.select,
+        "stages": gains if len(gains) > 1 else None,
+        "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
+        "published": config.to_dict(settings)["published"],
+        "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
+        "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
+        "seconds": {
+            "train": progress.seconds,
+            "evaluate": report.seconds,
+            "per_video": report.seconds / report.videos,
+            "all": seconds,
+        },
+        "data": found,
+        "unreadable": {
+            "train": progress.bad,
+            "evaluate": {bad.path: bad.reason for bad in report.bad},
+        },
+        "versions": _versions(),
+        "device": _device_name(world),
+    }
+    picture = _draw(settings, folder, data, report)
+    summary["picture"] = picture.name if picture else None
+    write_json(folder / "summary.json", summary)
+    steps = progress.step
+    write_status(folder, "finished", step=steps, steps=steps)
+    show(folder, summary)
+
+
+def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> Path | None:
+    sheet = sheet_of(settings, data, report)
+    if sheet is None:
+        return None
+    sheet.save(folder / "patches.png")
+    return folder / "patches.png"
+
+
+def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None:
+    """A picture of some clips with the patches."""
+    if not report.examples:
+        return None
+
+    from adafocus.pictures import contact_sheet
+
+    examples = report.examples
+    return contact_sheet(
+        [example.frames.numpy() for example in examples],
+        [None if example.where is None else example.where.numpy() for example in examples],
+        settings.patch.size,
+        [f"{data.classes[example.label]}, answered {data.classes[example.answer]}" for example in examples],
+        [example.label == example.answer for example in examples],
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout, or an optional reader
+            continue
+    return versions
+
+
+def _device_name(world: World) -> str:
+    if world.device.type == "cuda":
+        return f"{world.size} x {torch.cuda.get_device_name(world.device)}"
+    return f"{world.size} x CPU, {torch.get_num_threads()} threads ({platform.machine()})"

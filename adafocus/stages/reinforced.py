@@ -1,0 +1,256 @@
+"""AdaFocus V1: training in stages, the policy by reinforcement.
+
+glance, focus: each network alone on whole frames. 1: the focus network and the classifier on random patches. 2: the policy.
+3: the classifier on the policy's patches. Source: spec adafocus_v1 sections 4 to 6.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from adafocus.batch import Batch
+from adafocus.draws import uniform
+from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
+from adafocus.models.outputs import Output
+from adafocus.stages.base import ParamGroup, Stage, StepResult
+from adafocus.stages.ppo import ppo_loss, returns, rewards
+
+STAGES = ("glance", "focus", "1", "2", "3")
+#: What learns, by attribute of the network; a form that lacks one goes without.
+_LEARNS = {
+    "glance": {"glance": ("glance", "glance_head")},
+    "focus": {"focus": ("focus", "focus_head")},
+    "1": {"focus": ("focus",), "classifier": ("classifier",)},
+    "2": {"policy": ("policy",)},
+    "3": {"classifier": ("classifier",)},
+}
+
+
+class ReinforcedStage(Stage):
+    """One stage. Everything that does not learn is in evaluation mode and stays the same to the bit.
+
+    Args:
+        model: the network of either form.
+        normalise: see `Stage`.
+        name: one of STAGES.
+        seed: of the run; every random patch and every draw of the policy is a function of (seed, epoch, index).
+        rates: multiples of the rate for glance, focus, classifier, policy.
+        controls: whether evaluation also answers for random and centred patches.
+    """
+
+    def __init__(
+        self,
+        model: AdaFocusV1 | AdaFocusV1TSM,
+        normalise: Callable[[Tensor], Tensor],
+        *,
+        name: str,
+        seed: int,
+        rates: dict[str, float] | None = None,
+        controls: bool = True,
+    ) -> None:
+        super().__init__(model, normalise)
+        self.name, self.seed, self.rates = name, seed, rates or {}
+        learns = dict(_LEARNS[name])
+        if name == "focus" and not hasattr(model, "focus_head"):  # on TSM the classifier is the network's head
+            learns = {"focus": ("focus", "classifier")}
+        self.learns = learns
+        if name in ("glance", "focus"):
+            self.variants = ("glance alone",) if name == "glance" else ("whole frames",)
+        else:
+            others = ("random patch", "centre patch")
+            shown = others if name == "1" else ("learned patch", *others)
+            self.variants = shown if controls else shown[:1]
+
+    def param_groups(self) -> list[ParamGroup]:
+        return [
+            ParamGroup(part, list(getattr(self.model, part).parameters()), self.rates.get(kind, 1.0))
+            for kind, parts in self.learns.items()
+            for part in parts
+            if hasattr(self.model, part)
+        ]
+
+    def train(self) -> None:
+        self.net.train()
+        self.model.eval()
+        for parts in self.learns.values():
+            for part in parts:
+                if hasattr(self.model, part):
+                    getattr(self.model, part).train()
+        if "classifier" in self.learns and hasattr(self.model, "dropout"):
+            self.model.dropout.train()
+
+    @abstractmethod
+    def step(self, batch: Batch) -> StepResult: ...
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+        self.model.eval()
+        frames = self.normalise(batch.frames)
+        if self.name in ("glance", "focus"):
+            return {self.variants[0]: self.model(frames, alone=self.name)}
+        glanced = self.model.see(frames)
+        answers = {}
+        for name in variants:
+            if name == "learned patch":
+                policy = self.model.policy
+                where = policy.where(policy.best(self.model.decide(glanced)))
+            else:
+                where = self.elsewhere(name.removesuffix(" patch"), batch)
+            answers[name] = self.model.judge(frames, glanced, where)
+        return answers
+
+    def elsewhere(self, choice: str, batch: Batch) -> Tensor:
+        """(B, places, 2) random or centred places."""
+        if choice == "centre":
+            return torch.full((len(batch), self.model.places, 2), 0.5, device=batch.frames.device)
+        return self.draws("random patch", batch)
+
+    def draws(self, purpose: str, batch: Batch) -> Tensor:
+        """(B, places, 2) uniform numbers."""
+        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.places, 2))
+        return drawn.to(batch.frames.device, non_blocking=True)
+
+    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+        if self.name == "glance":
+            return {self.variants[0]: parts["glance"] + parts.get("auxiliary glance", 0)}
+        if self.name == "focus":  # counted on patches; a network's cost goes with the area where its maps are whole
+            area = (self.model.frame_size / self.model.patch_size) ** 2
+            return {self.variants[0]: round(parts["focus"] * area)}
+        looking = parts["glance"] + parts["focus"] + parts["head"]
+        return {name: looking + (parts["policy"] if name == "learned patch" else 0) for name in self.variants}
+
+
+class SupervisedStage(ReinforcedStage):
+    """Stages glance, focus, 1 and 3: cross entropy, of every step where there are steps."""
+
+    def step(self, batch: Batch) -> StepResult:
+        frames, label = self.normalise(batch.frames), batch.labels[:, 0]
+        if self.name in ("glance", "focus"):
+            logits = self.net(frames, alone=self.name).logits
+            steps = logits[:, None]
+        else:
+            where = self.elsewhere("random", batch) if self.name == "1" else None
+            output = self.net(frames, where)
+            logits, steps = output.logits, output.steps
+        rows = label.repeat_interleave(steps.shape[1])
+        loss = functional.cross_entropy(steps.flatten(0, 1).float(), rows)
+        return StepResult(loss, {"top1": (logits.argmax(1) == label).float().mean()})
+
+
+@dataclass
+class _Episode:
+    """What one walk through a batch of videos left behind."""
+
+    glanced: Glanced
+    actions: Tensor
+    old: Tensor
+    gain: Tensor
+    metrics: dict[str, Tensor]
+
+
+class PolicyStage(ReinforcedStage):
+    """Stage 2: PPO. One walk a batch, then `epochs` times `minibatches` updates on it.
+
+    The policy needs the glance only, so the sixteen steps of a walk are one call of its GRU; chosen and other patches go
+    through the focus network as one batch; and the probabilities "had the patch of this step been another" are one batched
+    step of the classifier from the states that the chosen ones left. With one update a batch the walk's own pass through
+    the policy is the one that learns. (The released program keeps a second policy for the walk; its weights are always
+    those of the first at that moment.)
+
+    Args:
+        reward, gamma, clip, value_weight, entropy_weight: see `ppo`.
+        epochs, minibatches: updates on one batch of videos.
+    """
+
+    def __init__(
+        self,
+        model: AdaFocusV1 | AdaFocusV1TSM,
+        normalise: Callable[[Tensor], Tensor],
+        *,
+        seed: int,
+        rates: dict[str, float] | None = None,
+        controls: bool = True,
+        reward: str = "random",
+        gamma: float = 0.7,
+        clip: float = 0.2,
+        value_weight: float = 0.5,
+        entropy_weight: float = 0.01,
+        epochs: int = 1,
+        minibatches: int = 1,
+    ) -> None:
+        super().__init__(model, normalise, name="2", seed=seed, rates=rates, controls=controls)
+        self.reward, self.gamma = reward, gamma
+        self.weights = {"clip": clip, "value_weight": value_weight, "entropy_weight": entropy_weight}
+        self.minibatches = minibatches
+        self.rounds = epochs * minibatches
+        self._round = 0
+        self._episode: _Episode | None = None
+
+    def step(self, batch: Batch) -> StepResult:
+        """One update; the first of a batch walks through it."""
+        policy, decision = self.model.policy, None
+        if self._round == 0:
+            frames = self.normalise(batch.frames)
+            with torch.no_grad():
+                glanced = self.model.see(frames)
+            with torch.set_grad_enabled(self.rounds == 1):
+                decision = self.net(None, maps=glanced.maps) if self.rounds == 1 else policy(glanced.maps)
+            self._episode = self._walk(frames, batch, glanced, decision)
+        episode = self._episode
+        rows = torch.arange(len(batch), device=batch.frames.device).chunk(self.minibatches)[
+            self._round % self.minibatches
+        ]
+        if self.rounds > 1:
+            decision = self.net(None, maps=episode.glanced.maps[rows])
+        actions = episode.actions[rows]
+        entropy = policy.entropy(decision)
+        loss = ppo_loss(
+            policy.log_probability(decision, actions),
+            episode.old[rows],
+            decision.values,
+            episode.gain[rows],
+            entropy,
+            **self.weights,
+        )
+        self._round = (self._round + 1) % self.rounds
+        metrics = {
+            **episode.metrics,
+            "entropy": entropy.detach().mean(),
+            "advantage": loss.advantage.detach().abs().mean(),
+            "clip_fraction": loss.clipped,
+            "value_loss": ((decision.values.detach() - episode.gain[rows]) ** 2).mean(),
+        }
+        return StepResult(loss.elements.mean(), metrics)
+
+    @torch.no_grad()
+    def _walk(self, frames: Tensor, batch: Batch, glanced: Glanced, decision) -> _Episode:  # noqa: ANN001
+        """Draws the actions of a batch and rewards them."""
+        policy, label = self.model.policy, batch.labels[:, 0]
+        actions = policy.sample(decision, self.draws("policy", batch))
+        where = policy.where(actions)
+        if self.reward in ("random", "padding"):
+            other = self.draws("random patch", batch) if self.reward == "random" else None
+            output, instead = self.model.compare(frames, glanced, where, other)
+            baseline = _probability(instead, label)
+        else:
+            output, baseline = self.model.judge(frames, glanced, where), None
+        reward = rewards(self.reward, _probability(output.steps, label), baseline)
+        metrics = {
+            "reward": reward.mean(),
+            "top1": (output.logits.argmax(1) == label).float().mean(),
+            "where_spread": where.flatten(0, 1).std(0).mean(),
+        }
+        old = policy.log_probability(decision, actions)
+        return _Episode(glanced, actions, old, returns(reward, self.gamma), metrics)
+
+
+def _probability(steps: Tensor, label: Tensor) -> Tensor:
+    """(B, S) probability of the true class after each step."""
+    index = label[:, None, None].expand(-1, steps.shape[1], 1)
+    return steps.float().softmax(-1).gather(-1, index).squeeze(-1)
