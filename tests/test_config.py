@@ -195,3 +195,20 @@ def test_stages_that_cannot_be(typed: tuple[str, ...], message: str) -> None:
 
     with pytest.raises(UserError, match=message):
         composed(*typed)
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("adafocus_v1_*.yaml")), ids=lambda path: path.stem)
+def test_rows_of_adafocus_v1_cost_what_is_printed(path: Path) -> None:
+    """To the digit where the README prints a table; ActivityNet's figures are read off its plot, to a tenth."""
+    import torch
+
+    from adafocus.engine.cost import count
+
+    settings = composed(f"experiment={path.stem}", "dataset.root=/data")
+    with torch.device("meta"):
+        network = build.model(settings, settings.dataset.classes, weights=False)
+    cost = count(network, build.clip_frames(settings), settings.dataset.frame_size).total / 1e9
+    if settings.dataset.name == "actnet":
+        assert abs(cost - settings.published.gflops) < 0.1
+    else:
+        assert f"{cost:.1f}" == f"{settings.published.gflops:.1f}"
