@@ -152,8 +152,8 @@ def _check_words(config: Config) -> None:
             "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "
             "run or file with init.from="
         )
-    if unknown := sorted(set(config.init) - {"from"}):
-        raise UserError(f"init.{unknown[0]} is not a key of the configuration; init has only `from`")
+    if unknown := sorted(set(config.init) - {"from", "glance", "focus"}):
+        raise UserError(f"init.{unknown[0]} is not a key of the configuration; init has from, glance and focus")
     if config.mode == "train" and config.schedule.starts_from and not config.init.get("from"):
         raise UserError(
             f"this recipe starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another schedule"

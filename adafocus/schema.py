@@ -216,7 +216,8 @@ class PublishedConfig:
 
 @dataclass
 class Config:
-    """Everything that a run depends on. `init.from` is a run or a file to start training from, for fine-tuning."""
+    """Everything that a run depends on. `init.from` is a run or a file to start training from; `init.glance` and
+    `init.focus` give single networks, for instance AdaFocus V1's stage-0 files or TSM's."""
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     method: MethodConfig = field(default_factory=MethodConfig)

@@ -102,9 +102,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     names = config.stages(settings)
     places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
     begun = any((place / checkpoint.LAST).is_file() for place in places.values())
-    if settings.mode == "train" and settings.init.get("from") and not begun:
-        path = _checkpoint_file("init.from", settings.init["from"], settings.schedule.select)
-        log.info("start from %s: %s", path, weights.load_start(path, network))
+    if settings.mode == "train" and not begun:
+        _start(settings, network)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     network = network.to(world.device)
@@ -125,6 +124,14 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     report = test(stage.variants, settings.evaluate.examples)
     if world.first:
         finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
+
+
+def _start(settings: Config, network: nn.Module) -> None:
+    """Weights of `init`: all of a run or file, then single networks."""
+    for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
+        if settings.init.get(key):
+            path = _checkpoint_file(f"init.{key}", settings.init[key], settings.schedule.select)
+            log.info("%s from %s: %s", part or "start", path, weights.load_start(path, network, part))
 
 
 def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict[str, Any]:

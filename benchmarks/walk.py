@@ -1,4 +1,7 @@
-"""The walk of AdaFocus V1's stage 2: all steps at once, as here, against a step at a time, as released.
+"""A step of AdaFocus V1's stage 2: all frames of the walk at once, as here, against a frame at a time, as released.
+
+Both do the whole step up to the gradients: glance, walk, rewards, PPO loss, backward. The released form also runs the policy
+twice, to draw and to learn.
 
 python benchmarks/walk.py [--device cuda] [--backbone tiny|r50] [--clips 8] [--segments 16]
 
@@ -18,13 +21,14 @@ from torch import Tensor
 from adafocus.backbones import BACKBONES
 from adafocus.batch import Batch
 from adafocus.models.adafocus_v1 import AdaFocusV1, cut
+from adafocus.stages.ppo import ppo_loss, returns
 from adafocus.stages.reinforced import PolicyStage
 
 
 def a_step_at_a_time(
     model: AdaFocusV1, frames: Tensor, label: Tensor, draws: Tensor, other: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Actions and rewards: policy, crop, focus network and classifier of a frame, and again for the other patch."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Actions, rewards and the policy's maps: policy, crop, focus network and classifier of a frame, and again for the other patch."""
     policy, classifier = model.policy, model.classifier
     with torch.no_grad():
         glanced = model.see(frames)
@@ -48,7 +52,7 @@ def a_step_at_a_time(
         memory = last.detach()
         actions.append(action[:, 0])
         rewards.append(chances[1] - chances[0])
-    return torch.stack(actions, 1), torch.stack(rewards, 1)
+    return torch.stack(actions, 1), torch.stack(rewards, 1), glanced.maps
 
 
 def main() -> None:
@@ -90,16 +94,23 @@ def main() -> None:
         return time.perf_counter() - started, result
 
     def ours() -> object:
-        shown = stage.normalise(batch.frames)
-        with torch.no_grad():
-            glanced = model.see(shown)
-        return stage._walk(shown, batch, glanced, model.decide(glanced))
+        model.zero_grad()
+        result = stage.step(batch)
+        result.loss.backward()
+        return stage._episode
 
     def plain() -> tuple[Tensor, Tensor]:
+        model.zero_grad()
         shown = stage.normalise(batch.frames)
-        return a_step_at_a_time(
+        actions, reward, maps = a_step_at_a_time(
             model, shown, label[:, 0], stage.draws("policy", batch), stage.draws("random patch", batch)
         )
+        with torch.no_grad():
+            old = model.policy.log_probability(model.policy(maps), actions)
+        decision = model.policy(maps)
+        log_probability, entropy = model.policy.log_probability(decision, actions), model.policy.entropy(decision)
+        ppo_loss(log_probability, old, decision.values, returns(reward, 0.7), entropy).elements.mean().backward()
+        return actions, reward
 
     times = []
     for number in range(options.repeats + 1):

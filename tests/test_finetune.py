@@ -108,3 +108,35 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
     assert runs.summary(tmp_path / "outputs/other")["protocol"].startswith(
         "mmaction2_twice_6view: twice frames, 2 clips, 3 flush"
     )
+
+
+@pytest.mark.parametrize("form", ["plain", "tsm"])
+def test_single_networks_start_from_files_of_recognisers(form: str, tmp_path: Path) -> None:
+    """AdaFocus V1's stage 1 from two files: TSM's pre-training, or stage 0 of its own."""
+    from test_config import composed
+
+    from adafocus import build
+    from adafocus.weights import load_start
+
+    typed = ("backbone=tiny_tsm", "segments.focus=6") if form == "tsm" else ()
+    settings = composed("method=adafocus_v1", "stage=1", *typed)
+    network = build.seeded_model(settings, 10, weights=False)
+    files = {}
+    for part, segments in (("glance", 4), ("focus", 6)):
+        temporal = Temporal("bidirectional", div=4) if form == "tsm" else Temporal()
+        channels = settings.backbone.glance_channels if part == "glance" else settings.backbone.focus_channels
+        backbone = insert(BACKBONES["tiny_focus"](channels), segments, temporal)
+        recogniser = Recogniser(backbone, num_classes=10, segments=segments)
+        torch.save({"model": recogniser.state_dict()}, tmp_path / f"{part}.pt")
+        files[part] = recogniser
+        report = load_start(tmp_path / f"{part}.pt", network, part)
+        assert report.missing == [] and report.loaded >= len(backbone.state_dict())
+    for part, recogniser in files.items():
+        own = getattr(network, part).state_dict()
+        assert all(torch.equal(own[key], value) for key, value in recogniser.backbone.state_dict().items())
+    head = network.glance_head if form == "tsm" else network.glance_head[1]
+    assert torch.equal(head.weight, files["glance"].head.weight)
+    local = network.classifier if form == "tsm" else network.focus_head
+    assert torch.equal(local.weight, files["focus"].head.weight)
+    with pytest.raises(UserError, match="does not hold the focus network"):
+        load_start(tmp_path / "glance.pt", network, "focus")

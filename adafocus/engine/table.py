@@ -28,6 +28,9 @@ def show(folder: Path, summary: dict[str, Any], console: Console | None = None) 
     for row in summary["rows"]:
         table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
     console.print(table)
+    for gain in summary.get("stages") or []:
+        text = f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
+        console.print(text, highlight=False)
     published = summary.get("published") or {}
     if published.get("score") is not None:
         console.print(f"published: {published['score']} % at {published['gflops']} G ({published['source']})")

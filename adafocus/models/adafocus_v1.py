@@ -179,8 +179,7 @@ class AdaFocusV1(_Verbs):
             empty = frames.new_zeros(1, frames.shape[2], self.patch_size, self.patch_size)
             instead = self.focus(empty).mean((-2, -1)).expand(*chosen.shape[:2], -1)
         else:  # both in one batch through the focus network
-            both = self._focused(frames.repeat(2, 1, 1, 1, 1), torch.cat((where, other)))
-            chosen, instead = both.chunk(2)
+            chosen, instead = self._focused(frames, where, other).chunk(2)
         steps, states = self.classifier(torch.cat((glanced.features, chosen), -1))
         baseline = self.classifier.instead(torch.cat((glanced.features, instead), -1), states)
         return Output(steps[:, -1], steps, where), baseline
@@ -196,9 +195,11 @@ class AdaFocusV1(_Verbs):
             logits = head(widen(features))
         return Output(logits.mean(1), per_frame=logits)
 
-    def _focused(self, frames: Tensor, where: Tensor) -> Tensor:
-        patches = cut(frames.flatten(0, 1), where.flatten(0, 1), self.patch_size)
-        return self.focus(patches).mean((-2, -1)).unflatten(0, where.shape[:2])
+    def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
+        """Focus features (n B, T, D) of the same frames at n sets of places, in one batch."""
+        flat = frames.flatten(0, 1)
+        patches = torch.cat([cut(flat, places.flatten(0, 1), self.patch_size) for places in where])
+        return self.focus(patches).mean((-2, -1)).unflatten(0, (-1, frames.shape[1]))
 
 
 class AdaFocusV1TSM(_Verbs):
@@ -263,23 +264,25 @@ class AdaFocusV1TSM(_Verbs):
         return Glanced(maps.flatten(1, 2)[:, None], logits)
 
     def judge(self, frames: Tensor, glanced: Glanced, where: Tensor) -> Output:
-        shown = frames[:, self.glance_segments :]
-        corners = where.expand(-1, shown.shape[1], -1).flatten(0, 1)
-        features = self.focus(cut(shown.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
-        with full_precision(features):
-            local = self.classifier(self.dropout(widen(features))).unflatten(0, shown.shape[:2]).mean(1)
-        logits = glanced.features + local
+        logits = glanced.features + self._local(frames, where)
         return Output(logits, logits[:, None], where)
+
+    def _local(self, frames: Tensor, *where: Tensor) -> Tensor:
+        """The focus network's logits (n B, K) of the same frames at n places a video, in one batch."""
+        shown = frames[:, self.glance_segments :]
+        flat, corners = shown.flatten(0, 1), [place.expand(-1, shown.shape[1], -1).flatten(0, 1) for place in where]
+        features = self.focus(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
+        with full_precision(features):
+            return self.classifier(self.dropout(widen(features))).unflatten(0, (-1, shown.shape[1])).mean(1)
 
     def compare(self, frames: Tensor, glanced: Glanced, where: Tensor, other: Tensor | None) -> tuple[Output, Tensor]:
         """The chosen patch, and step logits (B, 1, K) with another one; `other` None: an empty one."""
         if other is None:
             empty = self.judge(torch.zeros_like(frames), glanced, where)
             return self.judge(frames, glanced, where), empty.steps
-        twice = Glanced(glanced.maps, glanced.features.repeat(2, 1))
-        both = self.judge(frames.repeat(2, 1, 1, 1, 1), twice, torch.cat((where, other)))
-        chosen, instead = both.steps.chunk(2)
-        return Output(chosen[:, -1], chosen, where), instead
+        chosen, instead = self._local(frames, where, other).chunk(2)
+        logits = glanced.features + chosen
+        return Output(logits, logits[:, None], where), (glanced.features + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
         """The glance or the focus network alone on its own frames, whole."""

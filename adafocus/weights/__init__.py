@@ -13,7 +13,7 @@ from adafocus.errors import UserError
 from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, tensors
-from adafocus.weights.fit import StartReport, fit, start_from
+from adafocus.weights.fit import StartReport, fit, start_from, start_part
 from adafocus.weights.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
 from adafocus.weights.tsm import from_mmaction2, from_tsm, from_tsm_online
 
@@ -38,6 +38,7 @@ __all__ = [
     "load_start",
     "mobilenet_to_torchvision",
     "start_from",
+    "start_part",
     "tensors",
 ]
 
@@ -117,7 +118,11 @@ def load_checkpoint(path: Path, model: nn.Module, content: dict[str, object] | N
     )
 
 
-def load_start(path: Path, model: nn.Module) -> StartReport:
-    """Starts `model` from a file of ours or an official one: what fits is taken over; see `start_from`."""
+def load_start(path: Path, model: nn.Module, part: str | None = None) -> StartReport:
+    """Starts `model` from a file of ours or an official one: what fits is taken over.
+
+    Args:
+        part: None for all of it (see `start_from`), or "glance" or "focus" for that network only (see `start_part`).
+    """
     _, _, ours = convert(load_file(path), path)
-    return start_from(model, ours, str(path))
+    return start_from(model, ours, str(path)) if part is None else start_part(model, part, ours, str(path))

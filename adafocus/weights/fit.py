@@ -81,6 +81,39 @@ def start_from(model: nn.Module, state: State, source: str) -> StartReport:
     return report
 
 
+def start_part(model: nn.Module, part: str, state: State, source: str) -> StartReport:
+    """Takes one network of several from a file: of a recogniser (its backbone and head), or the part of the same name.
+
+    Args:
+        part: "glance" or "focus", with its head.
+
+    Raises:
+        UserError: the file lacks layers of that network.
+    """
+    heads = (f"{part}_head.", f"{part}_head.1.", "classifier." if part == "focus" else "", f"{part}_head.predict.")
+    everything = model.state_dict()
+    plain = {_plain(key): key for key in everything}
+    taken: State = {}
+    for key, value in state.items():
+        if key.startswith("head."):
+            names = [head + key.removeprefix("head.") for head in heads if head]
+        else:
+            names = [f"{part}.{key.removeprefix('backbone.')}" if key.startswith("backbone.") else key]
+        for name in names:
+            target = plain.get(_plain(name))
+            wanted = target is not None and target.startswith((f"{part}.", f"{part}_head.", "classifier."))
+            if wanted and (name != key or key.startswith(part)) and everything[target].shape == value.shape:
+                taken[target] = value
+    missing = [key for key in everything if key.startswith(f"{part}.") and key not in taken]
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"{source} does not hold the {part} network: {len(missing)} layers missing (first: {missing[0]})"
+        )
+    model.load_state_dict(taken, strict=False)
+    return StartReport(len(taken), missing, [])
+
+
 def _plain(key: str) -> str:
     """A key without the wrappers of temporal modules."""
     return key.replace(".net.", ".").replace(".block.", ".")
