@@ -73,6 +73,7 @@ def main() -> None:
         segments=options.segments,
         patch_size=patch,
         frame_size=side,
+        glance_size=24 if tiny else None,  # as on the drawn videos
         policy_hidden=64 if tiny else 1024,
         classifier_hidden=256 if tiny else 1024,
     )

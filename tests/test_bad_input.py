@@ -37,6 +37,7 @@ COMPOSED = {
     "segments without a file": (["segments=7"], "segments.glance=7"),
     "no recipe": (["dataset=kinetics400"], "no recipe"),
     "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
+    "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be greater than 0"),
     "more focus frames than candidates": (
         ["segments.focus=8", "segments.pool=6"],
@@ -148,7 +149,6 @@ STARTED = {
     "checkpoint of noise": (_noise, "noise.pt"),
     "no ImageNet weights": (lambda t: ["backbone.weights=imagenet"], "backbone.weights=none"),
     "unknown backbone": (lambda t: ["backbone.focus=vgg"], "choose one of mobilenet_v2"),
-    "unknown stage": (lambda t: ["stage.name=2"], "choose joint"),
     "glyph that does not fit": (lambda t: ["dataset.glyph_size=15"], "multiple of 8"),
 }
 

@@ -86,10 +86,10 @@ class GridPolicy(_ActorCritic):
         return (ladder < draws[..., :1] * ladder[..., -1:]).sum(-1).clamp(max=self.cells**2 - 1)
 
     def log_probability(self, decision: Decision, actions: Tensor) -> Tensor:
-        return Categorical(probs=decision.parameters).log_prob(actions)
+        return Categorical(probs=decision.parameters, validate_args=False).log_prob(actions)
 
     def entropy(self, decision: Decision) -> Tensor:
-        return Categorical(probs=decision.parameters).entropy()
+        return Categorical(probs=decision.parameters, validate_args=False).entropy()
 
     def where(self, actions: Tensor) -> Tensor:
         """(..., 2) fractions (y, x) of the free range."""
