@@ -1,4 +1,4 @@
-"""Configuration -> network and stage."""
+"""Configuration -> network, stage, settings (and, through `clips`, data): where configuration and code meet."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.build.clips import focus_frames
-from adafocus.build.errors import as_user_error
+from adafocus.clips import Data, clip_frames, data, focus_frames, protocol_line, views
 from adafocus.data.transforms import Normalise
-from adafocus.errors import UserError
+from adafocus.engine.loop import Settings
+from adafocus.engine.schedule import learning_rates, scaled_rate
+from adafocus.errors import UserError, as_user_error
 from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
@@ -23,6 +24,21 @@ from adafocus.stages.joint import JointStage
 from adafocus.stages.reinforced import PolicyStage, SupervisedStage
 from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import imagenet_weights
+
+__all__ = [
+    "Data",
+    "channels",
+    "clip_frames",
+    "data",
+    "focus_frames",
+    "model",
+    "protocol_line",
+    "rate_line",
+    "seeded_model",
+    "settings",
+    "stage",
+    "views",
+]
 
 
 def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
@@ -200,4 +216,53 @@ def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Sta
         epochs=policy.epochs,
         minibatches=policy.minibatches,
         **shared,
+    )
+
+
+def settings(config: Config, train_size: int) -> Settings:
+    """The loop's numbers for a training set of `train_size` clips."""
+    schedule = config.schedule
+    if train_size < schedule.batch:
+        raise UserError(f"schedule.batch={schedule.batch} is larger than the training set of {train_size} videos")
+    steps = train_size // schedule.batch
+    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
+    rates = learning_rates(
+        rate=rate,
+        epochs=schedule.epochs,
+        steps_per_epoch=steps,
+        shape=schedule.shape,
+        per_epoch=schedule.per_epoch,
+        horizon=schedule.horizon,
+        milestones=schedule.milestones,
+        decay=schedule.decay,
+        warmup_epochs=schedule.warmup_epochs,
+    )
+    return Settings(
+        epochs=schedule.epochs,
+        steps_per_epoch=steps,
+        rates=rates,
+        seed=config.seed,
+        parts=schedule.accumulate,
+        optimiser=schedule.optimiser,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        clip=schedule.clip,
+        precision=config.precision,
+        metric=config.dataset.metric,
+        evaluate_every=schedule.evaluate_every,
+        evaluate_last=schedule.evaluate_last,
+        save_seconds=config.output.save_seconds,
+        log_every=config.output.log_every,
+        bad_limit=int(config.dataset.max_bad_fraction * train_size),
+    )
+
+
+def rate_line(config: Config) -> str:
+    """What became of the recipe's rate, in one line for the log."""
+    schedule = config.schedule
+    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
+    share = schedule.batch // config.devices // schedule.accumulate
+    return (
+        f"batch {schedule.batch} = {config.devices} device(s) x {share} clips x {schedule.accumulate} accumulation; "
+        f"rate {schedule.rate:g} at {schedule.base_batch} -> {rate:g} at {schedule.batch} ({schedule.scaling})"
     )

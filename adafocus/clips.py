@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from adafocus.build.errors import as_user_error
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips, View
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.video import installed_readers
-from adafocus.errors import UserError
+from adafocus.errors import UserError, as_user_error
 from adafocus.schema import Config, DatasetConfig
 
 
