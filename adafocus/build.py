@@ -199,8 +199,10 @@ def stage(config: Config, network: nn.Module) -> Stage:
 def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Stage:
     """A stage of AdaFocus V1. Evaluation of a run of all stages is that of the last."""
     name = "3" if config.stage.name == "all" else config.stage.name
-    for module in (network.dropout if hasattr(network, "dropout") else network.classifier.dropout,):
-        module.p = config.schedule.dropout  # differs between stages
+    # Dropout differs between stages, the network is one.
+    (network.dropout if hasattr(network, "dropout") else network.classifier.dropout).p = config.schedule.dropout
+    if isinstance(network.glance_head, nn.Sequential):
+        network.glance_head[0].p = config.schedule.head_dropout
     shared = {"seed": config.seed, "rates": config.schedule.rates, "controls": config.evaluate.controls}
     if name != "2":
         return SupervisedStage(network, normalise, name=name, **shared)

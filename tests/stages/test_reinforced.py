@@ -122,6 +122,18 @@ def test_several_updates_on_one_batch() -> None:
     assert float(results[0].metrics["clip_fraction"]) == 0
 
 
+def test_dropout_is_the_stages() -> None:
+    """One network goes through all stages; its recipe on ActivityNet has another dropout in each."""
+    settings = composed("method=adafocus_v1", "dataset=actnet", "dataset.root=/data")
+    with torch.device("meta"):
+        network = build.model(settings, 10, weights=False)
+    found = {}
+    for name in config.stages(settings):
+        build.stage(config.for_stage(settings, name), network)
+        found[name] = (network.glance_head[0].p, network.classifier.dropout.p)
+    assert found == {"glance": (0.2, 0.0), "focus": (0.0, 0.0), "1": (0.0, 0.8), "2": (0.0, 0.0), "3": (0.0, 0.8)}
+
+
 def test_draws_are_those_of_the_video_not_of_the_batch() -> None:
     settings, network, stage = made("2")
     batch = batch_of(settings)
