@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -29,6 +30,8 @@ class Batch:
         epoch: the epoch the clips were drawn for; -1 in evaluation. With `index` it seeds every draw about a clip.
         valid: (B,) bool, False where the video could not be read (evaluation only: its frames are zeros).
         bad: the unreadable videos met while this batch was made.
+        source: gives frames that are not in `frames` because a network chooses them: (indices, (B, n) candidates) to
+            (B, n, H, W, C) uint8 and the videos that could not be read. None: everything is in `frames`.
     """
 
     frames: Tensor
@@ -37,6 +40,20 @@ class Batch:
     epoch: int
     valid: Tensor
     bad: list[BadVideo] = field(default_factory=list)
+    source: Callable[[list[int], Tensor], tuple[Tensor, list[BadVideo]]] | None = None
+
+    def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Chosen frames (B', n, H, W, C) of some rows (B'), on the device of `frames`.
+
+        A video that cannot be read now gives zeros, is noted in `bad` and no longer `valid`.
+        """
+        index = self.index[rows.cpu()].tolist()
+        frames, bad = self.source(index, candidates.cpu())
+        for video in bad:
+            if video.index not in {known.index for known in self.bad}:
+                self.bad.append(video)
+            self.valid[self.index == video.index] = False
+        return frames.to(self.frames.device, non_blocking=True)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -9,7 +9,7 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, clip_frames, data, focus_frames, protocol_line, views
+from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, protocol_line, views
 from adafocus.data.transforms import Normalise
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
@@ -18,8 +18,11 @@ from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.recogniser import Recogniser
+from adafocus.models.uni_adafocus import UniAdaFocus
+from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
 from adafocus.schema import BackboneConfig, Config
 from adafocus.stages.base import Stage, batch_norms
+from adafocus.stages.choosing import ChoosingStage
 from adafocus.stages.joint import JointStage
 from adafocus.stages.reinforced import PolicyStage, SupervisedStage
 from adafocus.stages.whole_frames import WholeFrames
@@ -62,8 +65,10 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
             dropout=config.schedule.head_dropout,
             remove_background=method.remove_background,
         )
-    if method.name not in ("adafocus_v1", "adafocus_v2"):
-        raise UserError(f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2 or recogniser")
+    if method.name not in ("adafocus_v1", "adafocus_v2", "uni_adafocus"):
+        raise UserError(
+            f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2, uni_adafocus or recogniser"
+        )
     glance = _backbone(backbone.glance, backbone.glance_channels)
     if weights:
         imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
@@ -72,6 +77,8 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         insert(focus, focus_frames(config), _temporal(backbone))
     if method.name == "adafocus_v1":
         return _adafocus_v1(config, glance, focus, num_classes)
+    if method.name == "uni_adafocus":
+        return _uni_adafocus(config, glance, focus, num_classes)
     if backbone.shift != "none":
         return AdaFocusV2TSM(
             glance,
@@ -133,6 +140,35 @@ def _adafocus_v1(config: Config, glance: nn.Module, focus: nn.Module, num_classe
     )
 
 
+def _uni_adafocus(config: Config, glance: nn.Module, focus: nn.Module, num_classes: int) -> nn.Module:
+    backbone, schedule = config.backbone, config.schedule
+    shared = {
+        "num_classes": num_classes,
+        "glance_segments": config.segments.glance,
+        "focus_segments": focus_frames(config),
+        "candidates": candidates(config),
+        "patch_size": config.patch.size,
+        "smallest": config.patch.smallest,
+        "frame_size": config.dataset.frame_size,
+        "glance_size": backbone.glance_size,
+        "glance_resize": backbone.glance_resize,
+        "spatial_hidden": backbone.spatial_hidden,
+        "temporal_hidden": backbone.temporal_hidden,
+        "temperature": config.policy.temperature,
+    }
+    if backbone.shift != "none":
+        background = config.method.remove_background
+        return UniAdaFocusTSM(glance, focus, dropout=schedule.head_dropout, remove_background=background, **shared)
+    return UniAdaFocus(
+        glance,
+        focus,
+        classifier_width=backbone.classifier_width,
+        dropout=schedule.dropout,
+        head_dropout=schedule.head_dropout,
+        **shared,
+    )
+
+
 def channels(config: Config) -> int:
     """Channels of a frame: R, G, B, or x and y of consecutive flow fields."""
     return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
@@ -184,16 +220,24 @@ def stage(config: Config, network: nn.Module) -> Stage:
         )
     if config.method.name == "adafocus_v1":
         return _reinforced(config, network, normalise)
-    frozen = batch_norms(network) if config.schedule.freeze_norm else []
-    return JointStage(
-        network,
-        normalise,
-        seed=config.seed,
-        rates=config.schedule.rates,
-        where=config.method.where,
-        controls=config.evaluate.controls,
-        frozen_norm=frozen,
-    )
+    shared = {
+        "seed": config.seed,
+        "rates": config.schedule.rates,
+        "where": config.method.where,
+        "controls": config.evaluate.controls,
+        "frozen_norm": batch_norms(network) if config.schedule.freeze_norm else [],
+    }
+    if config.method.name == "uni_adafocus":
+        return ChoosingStage(
+            network,
+            normalise,
+            when=config.method.when,
+            size_weight=config.schedule.size_weight,
+            kl_weight=config.schedule.kl_weight,
+            draws=config.policy.draws,
+            **shared,
+        )
+    return JointStage(network, normalise, **shared)
 
 
 def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Stage:

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
-from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips, View
+from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.video import installed_readers
+from adafocus.data.view import View
 from adafocus.errors import UserError, as_user_error
+from adafocus.models.adafocus_v2 import coarse_to_fine
+from adafocus.models.uni_adafocus import glance_positions
 from adafocus.schema import Config, DatasetConfig
 
 
@@ -52,11 +55,12 @@ def _glyphs(config: Config) -> Data:
         split: GlyphVideos(
             split=split,
             size=size,
-            frames=max(config.segments.glance, focus_frames(config)),
+            frames=dataset.frames or max(config.segments.glance, focus_frames(config), candidates(config)),
             frame_size=dataset.frame_size,
             classes=dataset.classes or 10,
             glyph_size=dataset.glyph_size,
             task=dataset.task,
+            visible=dataset.visible,
             seed=config.seed,
         )
         for split, size in (
@@ -70,8 +74,10 @@ def _glyphs(config: Config) -> Data:
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
     protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
-    sets = (config.segments.glance, focus_frames(config)) if focus_frames(config) else ()
-    clips = {name: GlyphClips(videos, sets) for name, videos in splits.items()}
+    shown = {"candidates": candidates(config), "first": first_frames(config)}
+    own = () if shown["first"] else (config.segments.glance,)
+    sets = (*own, *(size for size in (second_frames(config) or shown["candidates"],) if size))
+    clips = {name: GlyphClips(videos, sets, **shown) for name, videos in splits.items()}
     return Data(
         clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
     )
@@ -185,12 +191,16 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
 def views(config: Config, classes: list[str]) -> tuple[View, View]:
     """How the protocol looks at videos in its test, and how training looks at them and validates."""
     dataset, protocol = config.dataset, config.protocol
+    choosing = config.method.name == "uni_adafocus"
+    rule = protocol.test or ("fractional" if choosing else "middle")
     shared = {
-        "second": focus_frames(config),
+        "second": second_frames(config),
+        "candidates": candidates(config),
+        "first": first_frames(config),
         "separate_crops": dataset.separate_crops,
         "short": dataset.short_videos,
         "window": protocol.window,
-        "training_rule": protocol.train,
+        "training_rule": protocol.train or ("fractional" if choosing else "uniform"),
         "flip": dataset.flip,
         "flip_labels": (annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
         "scales": tuple(dataset.crop_scales),
@@ -203,7 +213,7 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
         segments=config.segments.glance,
         size=dataset.frame_size,
         short_side=short_side,
-        evaluation_rule=protocol.validate or protocol.test,
+        evaluation_rule=protocol.validate or rule,
         **shared,
     )
     side = protocol.short_side or short_side
@@ -211,7 +221,7 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
         segments=protocol.segments or config.segments.glance,
         size=side if protocol.full else dataset.frame_size,
         short_side=side,
-        evaluation_rule=protocol.test,
+        evaluation_rule=rule,
         crops=protocol.crops,
         flush=protocol.flush,
         **shared,
@@ -220,15 +230,41 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 
 
 def focus_frames(config: Config) -> int:
-    """Frames of a clip that only the focus network sees; 0 where both networks see the same ones."""
-    if config.method.name == "recogniser" or config.backbone.shift == "none":
+    """Frames that the focus network sees and that are not simply those of the glance network; else 0."""
+    segments, plain = config.segments, config.backbone.shift == "none"
+    if config.method.name == "uni_adafocus" and plain:
+        return segments.focus or segments.glance
+    if config.method.name == "recogniser" or plain:
         return 0
-    return config.segments.focus or config.segments.glance * 3 // 2  # int(1.5 T) in the released program
+    return segments.focus or segments.glance * 3 // 2  # int(1.5 T) in the released programs
+
+
+def second_frames(config: Config) -> int:
+    """Frames of a clip that are read for the focus network in any case."""
+    return 0 if config.method.name == "uni_adafocus" else focus_frames(config)
+
+
+def candidates(config: Config) -> int:
+    """Frames that a network chooses from, and that evaluation reads only when they are chosen; else 0."""
+    if config.method.name == "uni_adafocus":
+        return config.segments.pool or 3 * focus_frames(config)
+    return config.segments.glance if config.mode == "early_exit" else 0
+
+
+def first_frames(config: Config) -> tuple[int, ...]:
+    """Those candidates that are looked at in any case; none where the glance frames are a set of their own."""
+    if not candidates(config) or config.backbone.shift != "none":
+        return ()
+    segments = config.segments.glance
+    if config.method.name == "uni_adafocus":
+        return tuple(glance_positions(candidates(config), segments))
+    return ((coarse_to_fine(segments) if config.method.order == "coarse_to_fine" else [0])[0],)
 
 
 def clip_frames(config: Config) -> int:
-    """All frames of a clip."""
-    return config.segments.glance + focus_frames(config)
+    """All frames of a training clip."""
+    own = 0 if first_frames(config) else config.segments.glance
+    return own + (candidates(config) or second_frames(config))
 
 
 def protocol_line(config: Config, view: View) -> str:

@@ -17,12 +17,12 @@ from omegaconf.errors import OmegaConfBaseException
 from adafocus.errors import UserError
 from adafocus.schema import Config, ScheduleConfig
 
-MODES = ("train", "evaluate", "cost")
+MODES = ("train", "evaluate", "early_exit", "cost")
 #: The stages of method=adafocus_v1 in their order; `all` runs them in a row.
 V1_STAGES = ("glance", "focus", "1", "2", "3")
 DEVICES = ("auto", "cpu", "cuda")
 #: What may change between two starts of the same run: none of it changes a number of the result (but for rounding).
-RUNTIME = ("mode", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
+RUNTIME = ("mode", "early_exit", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
 
 
 def from_node(node: Any) -> Config:
@@ -117,17 +117,20 @@ def check(config: Config) -> None:
 def _check_words(config: Config) -> None:
     _one_of("mode", config.mode, MODES)
     _one_of("device", config.device, DEVICES)
-    _one_of("precision", config.precision, ("fp32", "bf16", "fp16"))
+    _one_of("precision", config.precision, ("auto", "fp32", "bf16", "fp16"))
+    _one_of("schedule.precision", config.schedule.precision, ("fp32", "bf16", "fp16"))
     _one_of("dataset.source", config.dataset.source, ("files", "glyphs"))
     _one_of("dataset.metric", config.dataset.metric, ("top1", "map"))
     _one_of("dataset.reader", config.dataset.reader, ("auto", "decord", "pyav", "torchcodec"))
     _one_of("dataset.short_videos", config.dataset.short_videos, ("repeat_last", "first_frame", "spread"))
     _one_of("dataset.modality", config.dataset.modality, ("rgb", "flow"))
-    _one_of("protocol.train", config.protocol.train, ("uniform", "dense"))
+    if config.protocol.train is not None:
+        _one_of("protocol.train", config.protocol.train, ("uniform", "fractional", "dense"))
     _one_of("protocol.average", config.protocol.average, ("logits", "probabilities"))
     _one_of("dataset.fit", config.dataset.fit, ("crop", "stretch"))
     _one_of("dataset.task", config.dataset.task, ("where", "when", "motion"))
     _one_of("method.where", config.method.where, ("learned", "random", "centre"))
+    _one_of("method.when", config.method.when, ("learned", "spread"))
     _one_of("method.order", config.method.order, ("coarse_to_fine", "temporal"))
     _one_of("backbone.glance_resize", config.backbone.glance_resize, ("aligned", "area"))
     _one_of("backbone.shift", config.backbone.shift, ("none", "bidirectional", "online"))
@@ -145,13 +148,17 @@ def _check_words(config: Config) -> None:
     _one_of("schedule.select", config.schedule.select, ("last", "best"))
     if config.dataset.source == "files" and not config.dataset.root and config.mode != "cost":
         raise UserError(f"dataset={config.dataset.name} needs its files: set dataset.root=FOLDER")
-    if config.mode == "evaluate" and not config.checkpoint:
-        raise UserError("mode=evaluate needs checkpoint=RUN_FOLDER or checkpoint=FILE")
+    if config.mode in ("evaluate", "early_exit") and not config.checkpoint:
+        raise UserError(f"mode={config.mode} needs checkpoint=RUN_FOLDER or checkpoint=FILE")
     if config.mode == "train" and config.checkpoint:
         raise UserError(
             "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "
             "run or file with init.from="
         )
+    for criterion in config.early_exit.criteria:
+        _one_of("early_exit.criteria", criterion, ("confidence", "entropy"))
+    if not config.early_exit.criteria:
+        raise UserError("early_exit.criteria is empty; choose confidence, entropy or both")
     if unknown := sorted(set(config.init) - {"from", "glance", "focus"}):
         raise UserError(f"init.{unknown[0]} is not a key of the configuration; init has from, glance and focus")
     if config.mode == "train" and config.schedule.starts_from and not config.init.get("from"):
@@ -173,6 +180,12 @@ def _check_numbers(config: Config) -> None:
             "segments.glance": config.segments.glance,
             "segments.focus": config.segments.focus,
             "segments.pool": config.segments.pool,
+            "patch.smallest": config.patch.smallest,
+            "dataset.visible": dataset.visible,
+            "dataset.frames": dataset.frames,
+            "policy.temperature": config.policy.temperature,
+            "backbone.spatial_hidden": config.backbone.spatial_hidden,
+            "backbone.temporal_hidden": config.backbone.temporal_hidden,
             "schedule.rate": schedule.rate,
             "schedule.epochs": schedule.epochs,
             "schedule.batch": schedule.batch,
@@ -180,6 +193,10 @@ def _check_numbers(config: Config) -> None:
             "schedule.accumulate": schedule.accumulate,
             "schedule.clip": schedule.clip,
             "evaluate.batch": config.evaluate.batch,
+            "early_exit.runs": config.early_exit.runs,
+            "early_exit.chunk": config.early_exit.chunk,
+            "early_exit.train_videos": config.early_exit.train_videos,
+            **{f"early_exit.budgets: {q:g}": q for q in config.early_exit.budgets},
             "schedule.evaluate_every": schedule.evaluate_every,
             "output.log_every": config.output.log_every,
             "dataset.limit": dataset.limit,
@@ -234,11 +251,20 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    plain, ours = config.backbone.shift == "none", config.method.name in ("adafocus_v1", "adafocus_v2")
-    if ours and plain and segments.focus not in (None, segments.glance):
+    plain, ours = config.backbone.shift == "none", config.method.name != "recogniser"
+    if ours and config.method.name != "uni_adafocus" and plain and segments.focus not in (None, segments.glance):
         raise UserError(
             f"method={config.method.name} on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
             f"must be {segments.glance} (or segments={segments.glance})"
+        )
+    if config.method.name == "uni_adafocus":
+        _check_choices(config)
+    if config.mode == "early_exit" and not (
+        config.method.name == "uni_adafocus" or (plain and config.method.name == "adafocus_v2")
+    ):
+        raise UserError(
+            f"mode=early_exit needs a network that answers step by step: method=uni_adafocus, or method=adafocus_v2 on plain "
+            f"backbones, not method={config.method.name} here"
         )
     backbone = config.backbone
     if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
@@ -259,6 +285,32 @@ def _check_clips(config: Config) -> None:
         raise UserError("dataset=glyphs draws its own variety: dataset.flip must be 0")
 
 
+def _check_choices(config: Config) -> None:
+    """What Uni-AdaFocus chooses from."""
+    segments, patch = config.segments, config.patch
+    plain = config.backbone.shift == "none"
+    focus = segments.focus or (segments.glance if plain else segments.glance * 3 // 2)
+    pool = segments.pool or 3 * focus
+    if pool < focus:
+        raise UserError(
+            f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"
+        )
+    if plain and pool % segments.glance:
+        raise UserError(
+            f"segments.pool={pool} candidates must be a multiple of segments.glance={segments.glance}, which are among them"
+        )
+    smallest = patch.smallest or 3 * config.dataset.frame_size / 7
+    if patch.size < smallest:
+        raise UserError(
+            f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger patch or a smaller "
+            f"patch.smallest"
+        )
+    if config.dataset.separate_crops and plain:
+        raise UserError(
+            "dataset.separate_crops is for networks on TSM: here the glance frames are among the candidates"
+        )
+
+
 def _check_schedule(config: Config) -> None:
     schedule = config.schedule
     for key in ("rate", "epochs", "batch", "base_batch"):
@@ -275,9 +327,10 @@ def _check_schedule(config: Config) -> None:
             f"schedule.batch={schedule.batch} cannot be shared by devices={config.devices} in "
             f"schedule.accumulate={schedule.accumulate} parts; make it a multiple of {share}"
         )
-    known = {"policy", "glance", "focus", "classifier"}
+    uni = config.method.name == "uni_adafocus"
+    known = {"glance", "focus", "classifier", *(("temporal", "spatial") if uni else ("policy",))}
     if unknown := sorted(set(schedule.rates) - known):
         raise UserError(f"schedule.rates: unknown parts {unknown}; known are {sorted(known)}")
     needed = known if config.backbone.shift == "none" else known - {"classifier"}
-    if config.method.name == "adafocus_v2" and (missing := sorted(needed - set(schedule.rates))):
-        raise UserError(f"schedule.rates: method=adafocus_v2 needs a multiple for each of {missing}")
+    if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.rates))):
+        raise UserError(f"schedule.rates: method={config.method.name} needs a multiple for each of {missing}")

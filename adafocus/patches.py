@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from adafocus.precision import full_precision
 
@@ -62,3 +63,58 @@ def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
     # Indexing the pixel-major view keeps the channels of a pixel together: one wide copy a pixel, and channels-last out.
     pixels = frames.permute(0, 2, 3, 1)
     return pixels[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def crop_rectangles(
+    frames: Tensor, where: Tensor, size: int, *, smallest: float, largest: float | None = None
+) -> Tensor:
+    """Rectangles of free size and aspect, resampled to squares; differentiable in place and size.
+
+    A rectangle (y, x, h, w) in [0, 1] is smallest + h (largest - smallest) pixels high, its width alike, and its corner
+    lies at (y, x) times what is left of the frame. Bilinear, half-pixel centres, zero outside the frame: an enlarged
+    rectangle at the border mixes in half a pixel of zeros, the mean colour. There is no low-pass filter: a large rectangle
+    is point-sampled, which is part of the published models. In float32 under autocast.
+
+    Args:
+        frames: (N, C, H, W), floating point and normalised; square. Feature maps as well.
+        where: (N, 4).
+        size: side of the result.
+        smallest, largest: sides in pixels of the frame (96 and 224 in all published models); largest None: the whole frame.
+
+    Returns:
+        (N, C, size, size).
+
+    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus 2.7.
+    """
+    side = frames.shape[-1]
+    with full_precision(frames):
+        dtype = torch.promote_types(frames.dtype, torch.float32)
+        top, left, height, width = boxes(where.to(dtype), side, smallest=smallest, largest=largest).unbind(-1)
+        zero = torch.zeros_like(top)
+        row = torch.stack([width / side, zero, (2 * left + width) / side - 1], -1)
+        column = torch.stack([zero, height / side, (2 * top + height) / side - 1], -1)
+        grid = functional.affine_grid(torch.stack([row, column], 1), [len(frames), 1, size, size], align_corners=False)
+        return functional.grid_sample(frames.to(dtype), grid, padding_mode="zeros", align_corners=False)
+
+
+def boxes(where: Tensor, frame_size: int, *, smallest: float, largest: float | None = None) -> Tensor:
+    """(..., 2) corners or (..., 4) rectangles in [0, 1] to (..., 4): top, left, height, width in pixels of the frame.
+
+    Corners are of squares with the side `smallest`; see `crop` and `crop_rectangles`.
+    """
+    if where.shape[-1] == 2:
+        sides = torch.full_like(where, smallest)
+    else:
+        sides = smallest + where[..., 2:] * ((largest or frame_size) - smallest)
+    return torch.cat([where[..., :2] * (frame_size - sides), sides], -1)
+
+
+class SquarePatches:
+    """Mixin of networks whose patches are all squares of `patch_size` pixels in frames of `frame_size`."""
+
+    patch_size: int
+    frame_size: int
+
+    def boxes(self, where: Tensor) -> Tensor:
+        """(..., 2) corners to top, left, height and width in pixels of the frame; see `boxes`."""
+        return boxes(where, self.frame_size, smallest=self.patch_size)

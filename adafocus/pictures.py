@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -13,8 +15,7 @@ RIGHT, WRONG, PATCH = (46, 160, 67), (218, 54, 51), (255, 213, 0)
 
 def contact_sheet(
     clips: Sequence[np.ndarray],
-    where: Sequence[np.ndarray | None],
-    patch: int,
+    boxes: Sequence[np.ndarray | None],
     captions: Sequence[str],
     right: Sequence[bool],
     *,
@@ -24,8 +25,7 @@ def contact_sheet(
 
     Args:
         clips: (T, H, W, 3) uint8 each.
-        where: (T, 2) corners as fractions (y, x) of the free range, or None for whole frames.
-        patch: its side in pixels of the clip.
+        boxes: (T, 4) top, left, height and width of the patches in pixels of the clip, or None for whole frames.
         captions, right: of each clip.
         columns: at most so many frames of a clip, evenly spread.
     """
@@ -40,16 +40,49 @@ def contact_sheet(
     )
     draw = ImageDraw.Draw(sheet)
     top = 0
-    for clip, corners, caption, good, frames in zip(clips, where, captions, right, shown, strict=True):
+    for clip, places, caption, good, frames in zip(clips, boxes, captions, right, shown, strict=True):
         draw.text((gap, top + 2), caption, fill=RIGHT if good else WRONG)
         for column, frame in enumerate(frames):
             left = gap + column * (width * scale + gap)
             image = Image.fromarray(clip[frame]).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(image, (left, top + line + gap))
-            if corners is not None:
-                y, x = corners[frame, 0] * (height - patch) * scale, corners[frame, 1] * (width - patch) * scale
+            if places is not None:
+                y, x, high, wide = (places[frame] * scale).tolist()
                 corner = (left + x, top + line + gap + y)
-                box = (*corner, corner[0] + patch * scale - 1, corner[1] + patch * scale - 1)
-                draw.rectangle(box, outline=PATCH, width=2)
+                draw.rectangle((*corner, corner[0] + wide - 1, corner[1] + high - 1), outline=PATCH, width=2)
         top += height * scale + line + 2 * gap
     return sheet
+
+
+def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
+    """Score against multiply-adds, and against measured seconds, of an early-exit evaluation; as PNG.
+
+    Args:
+        rows: as `adafocus.early_exit.Row` has them.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4.2), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name in dict.fromkeys(row["name"] for row in rows):
+        own = [row for row in rows if row["name"] == name]
+        single = own[0]["budget"] is None
+        style = {"marker": "*", "markersize": 11, "linestyle": ""} if single else {"linewidth": 1}
+        points = sorted((row["cost"], row["simulated"]) for row in own)
+        left.plot(*zip(*points, strict=True), label=name if single else f"{name}, simulated", **style)
+        run = sorted((row["cost"], row["score"], 1000 * row["seconds"]) for row in own if row["score"] is not None)
+        if run and not single:
+            left.plot([r[0] for r in run], [r[1] for r in run], "o", markersize=4, label=f"{name}, run")
+        if run:
+            right.plot(
+                [r[2] for r in run], [r[1] for r in run], "*" if single else "o-", markersize=11 if single else 4
+            )
+    left.set_xlabel("multiply-adds a video")
+    right.set_xlabel("milliseconds a video, reading included")
+    left.set_ylabel(f"{metric} (%)")
+    left.legend(fontsize=8)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path)

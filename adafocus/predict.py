@@ -13,10 +13,11 @@ import torch
 
 from adafocus import build, config
 from adafocus.data.annotations import Record
-from adafocus.data.dataset import EVALUATION, VideoClips, View, collate
+from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalise
+from adafocus.data.view import View
 from adafocus.engine.distributed import pick_device
 from adafocus.engine.evaluate import answer
 from adafocus.errors import UserError

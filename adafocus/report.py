@@ -104,8 +104,7 @@ def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None
     examples = report.examples
     return contact_sheet(
         [example.frames.numpy() for example in examples],
-        [None if example.where is None else example.where.numpy() for example in examples],
-        settings.patch.size,
+        [None if example.boxes is None else example.boxes.numpy() for example in examples],
         [f"{data.classes[example.label]}, answered {data.classes[example.answer]}" for example in examples],
         [example.label == example.answer for example in examples],
     )

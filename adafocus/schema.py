@@ -56,6 +56,8 @@ class DatasetConfig:
     # glyphs
     task: str = "where"  # where | when | motion
     glyph_size: int = 16
+    visible: int | None = None  # frames that show the glyph (task when); None: a quarter
+    frames: int | None = None  # of a drawn video; None: as many as the networks look at
     train_videos: int = 4096
     val_videos: int = 512
 
@@ -72,7 +74,9 @@ class BackboneConfig:
     focus_channels: list[int] = field(default_factory=list)
     focus_strides: list[int] = field(default_factory=list)  # None given: 2 in every layer
     coordinates: bool = False  # the tiny focus net also sees where each pixel is
-    policy_hidden: int = 2048  # width of the policy on top
+    policy_hidden: int = 2048  # width of the policy on top (V1, V2)
+    spatial_hidden: int = 128  # of the policy that chooses rectangles (Uni)
+    temporal_hidden: int = 64  # and of the one that chooses frames
     classifier_width: int = 4096  # and of the classifier
     # temporal modules in the focus network of method=recogniser
     shift: str = "none"  # none | bidirectional (TSM) | online (from the past only, for streams)
@@ -86,26 +90,31 @@ class BackboneConfig:
 @dataclass
 class PatchConfig:
     size: int = MISSING
+    smallest: int | None = None  # side of the smallest rectangle in pixels (Uni); None: 3/7 of the frame, 96 of 224
 
 
 @dataclass
 class SegmentsConfig:
     glance: int = MISSING  # frames that the glance network sees
     focus: int | None = None  # frames that the focus network sees; None: the same ones
-    pool: int | None = None  # candidates that focus frames are chosen from
+    pool: int | None = None  # candidates that focus frames are chosen from (Uni); None: three for each
 
 
 @dataclass
 class MethodConfig:
-    name: str = MISSING  # adafocus_v2 | recogniser
+    name: str = MISSING  # adafocus_v1 | adafocus_v2 | uni_adafocus | recogniser
     where: str = "learned"  # learned | random | centre: who chooses the patch, in training and evaluation
+    when: str = "learned"  # learned | spread: who chooses the frames (Uni)
     order: str = "coarse_to_fine"  # coarse_to_fine | temporal
-    remove_background: bool = False  # recogniser: frames minus their mean over the clip
+    remove_background: bool = False  # recogniser, Uni on TSM: frames minus their mean over the clip
 
 
 @dataclass
 class PolicyConfig:
-    """The policy that is learned by reinforcement (method=adafocus_v1)."""
+    """The policy: what is learned by reinforcement (method=adafocus_v1), and what chooses frames (Uni)."""
+
+    temperature: float = 1.0  # of the weights that frames are chosen by (Uni)
+    draws: int = 0  # of the temporal logits (Uni): 0 for their exact value, 128 in the released code
 
     grid: int = 7  # places along each side, on plain backbones
     convolution: bool = True  # before the linear layer, on plain backbones
@@ -152,6 +161,9 @@ class ScheduleConfig:
     scaling: str = "linear"  # linear | none
     accumulate: int = 1
     clip: float | None = None
+    precision: str = "fp32"  # of the recipe, on GPUs; see Config.precision
+    size_weight: float = 1.0  # how much small rectangles cost (Uni)
+    kl_weight: float = 0.0  # and uneven weights of frames
     dropout: float = 0.0  # of the classifier
     head_dropout: float = 0.0  # of the auxiliary heads; of the recogniser's only head
     freeze_norm: bool = False  # BatchNorm keeps its statistics
@@ -173,9 +185,11 @@ class ProtocolConfig:
     """Which frames and crops training draws, and which a score is made of."""
 
     name: str = "single"
-    train: str = "uniform"  # uniform | dense: frames of a training clip
+    train: str | None = None  # uniform | fractional | dense: frames of a training clip; None: the method's own
     validate: str | None = None  # frames while training; None: as test, with one crop of frame_size
-    test: str = "middle"  # middle | uniform-N | twice | dense-N | dense-random: frames of the final evaluation
+    test: str | None = (
+        None  # None: the method's own, which is middle, or fractional for Uni; middle | fractional | uniform-N | twice | dense-N | dense-random: frames of the final evaluation
+    )
     window: int | None = 64  # frames that dense sampling spans; null: whole strides (TAM)
     segments: int | None = None  # frames of a test clip; None: as in training
     crops: int = 1  # 1 | 3 | 5 | 10
@@ -190,6 +204,18 @@ class EvaluateConfig:
     batch: int = 32
     controls: bool = True  # answer also for random and centred patches and for the glance alone
     examples: int = 6  # clips in the picture
+
+
+@dataclass
+class EarlyExitConfig:
+    """mode=early_exit: thresholds for a range of budgets, found on the training set, and runs with them."""
+
+    criteria: list[str] = field(default_factory=lambda: ["confidence", "entropy"])
+    budgets: list[float] = field(default_factory=list)  # clips leave at exit k in proportion to q**k; none: the seed's
+    runs: int = 40  # at most so many budgets of the first criterion are run for real, evenly spread; all are simulated
+    chunk: int = 1  # steps between two exits
+    train_videos: int | None = None  # thresholds come from so many training videos, evenly spread; None: all
+    baseline: str | None = None  # a run of method=recogniser on the same data, to stand beside
 
 
 @dataclass
@@ -229,6 +255,7 @@ class Config:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    early_exit: EarlyExitConfig = field(default_factory=EarlyExitConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     published: PublishedConfig = field(default_factory=PublishedConfig)
@@ -241,7 +268,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     devices: int = 1
-    precision: str = "fp32"  # fp32 | bf16 | fp16
+    precision: str = "auto"  # fp32 | bf16 | fp16 | auto: schedule.precision on GPUs, fp32 on CPUs
     channels_last: bool = False
     compile: bool = False
     inline: bool = False  # train in this process, for a debugger

@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from adafocus import build, config, weights
 from adafocus.batch import Batch
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
+from adafocus.early_exit import EarlyExit
+from adafocus.early_exit import write as write_exits
 from adafocus.engine import checkpoint
 from adafocus.engine.cost import count
 from adafocus.engine.distributed import World, join
@@ -89,6 +92,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     if settings.devices != world.size:
         raise UserError(f"devices={settings.devices}, but {world.size} processes were started; make them agree")
     started = time.monotonic()
+    if settings.precision == "auto":
+        settings = replace(settings, precision=settings.schedule.precision if world.device.type == "cuda" else "fp32")
     data = build.data(settings)
     _say_data(data, folder, world)
     with torch.device("cpu"):
@@ -120,6 +125,12 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             gains.append(_gain(name, part, judge.stage, progress))
     else:
         _load_checkpoint(settings, network, data.classes)
+    if settings.mode == "early_exit":
+        rows = EarlyExit(last, data, build.stage(last, network), cost, world).rows()
+        if world.first:
+            write_exits(folder, rows, last, data.protocol)
+            write_status(folder, "finished")
+        return
     stage = test.stage = build.stage(last, network)
     report = test(stage.variants, settings.evaluate.examples)
     if world.first:

@@ -21,12 +21,13 @@ import torch
 from PIL import Image
 
 from adafocus.data.annotations import Record
-from adafocus.data.dataset import VideoClips, View, collate
+from adafocus.data.dataset import VideoClips, collate
 from adafocus.data.extract import extract_frames
 from adafocus.data.loader import Loader, TrainOrder
 from adafocus.data.sampling import training_frames
 from adafocus.data.transforms import multi_scale_box
 from adafocus.data.video import installed_readers
+from adafocus.data.view import View
 from adafocus.draws import generator
 
 SIZE, BATCH = 224, 8

@@ -12,8 +12,9 @@ import runs
 
 from adafocus.batch import BadVideo
 from adafocus.data.annotations import Record
-from adafocus.data.dataset import EVALUATION, VideoClips, View, collate
+from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.video import VideoError
+from adafocus.data.view import View
 
 
 @pytest.fixture(scope="module")

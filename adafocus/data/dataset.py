@@ -15,16 +15,9 @@ from adafocus.batch import BadVideo, Batch
 from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.frames import FrameFolder
 from adafocus.data.glyphs import GlyphVideos
-from adafocus.data.sampling import evaluation_frames, training_frames
-from adafocus.data.transforms import (
-    CROP_SCALES,
-    crop_places,
-    evaluation_views,
-    resize,
-    short_side_size,
-    train_view,
-)
+from adafocus.data.transforms import short_side_size
 from adafocus.data.video import VideoError, open_video
+from adafocus.data.view import View
 from adafocus.draws import generator
 
 EVALUATION = -1  # the epoch of an item that is read for evaluation
@@ -53,108 +46,21 @@ class ClipSource(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> Item: ...
 
 
+class ChosenSource(ClipSource, Protocol):
+    """A data set whose evaluation items lack the frames that a network chooses (see `View.candidates`)."""
+
+    candidates: int  # N; 0: the items are whole
+    size: int  # side of the square clip in pixels
+
+    def path(self, index: int) -> str:
+        """What messages call a video."""
+
+    def choose(self, index: int, positions: np.ndarray) -> Tensor:
+        """(n, H, W, C) uint8: candidates `positions` of a video, as evaluation sees them. VideoError if unreadable."""
+
+
 def pad_labels(labels: Sequence[int]) -> Tensor:
     return torch.tensor([*labels, *[-1] * (MAX_LABELS - len(labels))], dtype=torch.int64)
-
-
-@dataclass(frozen=True)
-class View:
-    """How frames become a clip, in training and in evaluation.
-
-    Attributes:
-        segments: T, segments of a clip, one frame each.
-        second: a second set of frames, drawn on its own and appended to the clip (glance frames, then focus frames).
-        separate_crops: in training the second set has a crop of its own, as in the released programs on TSM.
-        size: side of the square clip in pixels.
-        short_side: evaluation resizes the shorter side to this before the crops.
-        short: rule for short videos (`sampling.SHORT_RULES`).
-        training_rule, evaluation_rule: which frames (`sampling.TRAINING_RULES`, `EVALUATION_RULES`).
-        window: of dense sampling.
-        crops: 1, 3, 5 or 10 places that evaluation looks at.
-        flush: MMAction2's three crops, see `transforms.crop_places`.
-        flip: probability of a mirrored training clip.
-        flip_labels: class ids that a mirror exchanges.
-        scales: of the training crop.
-        stretch: whole frames are stretched to the square, instead of cropped to it; training crops keep to the frame's shape.
-        decode_short_side: decode at this short side (None: as stored).
-        snippet: L, consecutive frames of each segment, side by side in the channels (optical flow: 5).
-    """
-
-    segments: int
-    size: int
-    short_side: int
-    short: str = "repeat_last"
-    training_rule: str = "uniform"
-    evaluation_rule: str = "middle"
-    window: int | None = 64
-    crops: int = 1
-    flush: bool = False
-    flip: float = 0.5
-    flip_labels: Mapping[int, int] | None = None
-    scales: tuple[float, ...] = CROP_SCALES
-    stretch: bool = False
-    decode_short_side: int | None = None
-    snippet: int = 1
-    second: int = 0
-    separate_crops: bool = False
-
-    def __post_init__(self) -> None:
-        """Finds a rule or a number of crops that does not exist before the first video is read."""
-        rng = generator(0, "view")
-        training_frames(100, self.segments, rng, rule=self.training_rule, short=self.short, window=self.window)
-        self.clips(100, rng)
-        crop_places(self.short_side, self.short_side, self.size, self.crops, flush=self.flush)
-        if self.stretch and self.crops != 1:
-            raise ValueError(f"dataset.fit=stretch shows whole frames: there are no {self.crops} crops of them")
-
-    def clips(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-        """(clips, T) indices that evaluation looks at; `rng` for rules that draw."""
-        options = {"short": self.short, "window": self.window, "length": self.snippet, "rng": rng}
-        sets = [
-            evaluation_frames(num_frames, segments, self.evaluation_rule, **options)
-            for segments in (self.segments, self.second)
-            if segments
-        ]
-        return np.concatenate(sets, 1)
-
-    @property
-    def views(self) -> int:
-        """V, clips times crops of a video in evaluation."""
-        return len(self.clips(100, generator(0, "view"))) * self.crops
-
-    def protocol(self) -> str:
-        """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
-        decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
-        clips = self.views // self.crops
-        rule = {"middle": f"uniform frames ({self.short.replace('_', ' ')})", "uniform-1": "uniform frames"}.get(
-            self.evaluation_rule, f"{self.evaluation_rule} frames"
-        )
-        if self.evaluation_rule.startswith("dense"):
-            rule += f" of {self.window or 'whole strides'}"
-        count = f"{clips} clip{'s' if clips > 1 else ''}"
-        if self.stretch:
-            return f"{rule}, {count}, whole frame stretched to {self.size}{decoded}"
-        crops = "centre" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
-        return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
-
-    def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-        """(T,) indices of a training clip."""
-        options = {"rule": self.training_rule, "short": self.short, "window": self.window, "length": self.snippet}
-        sets = [
-            training_frames(num_frames, segments, rng, **options)
-            for segments in (self.segments, self.second)
-            if segments
-        ]
-        return np.concatenate(sets)
-
-    def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
-        return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
-
-    def evaluation(self, frames: Tensor) -> Tensor:
-        """(n, H, W, C) distinct frames to (crops, n, size, size, C)."""
-        if self.stretch:
-            return resize(frames, self.size, self.size).contiguous()[None]
-        return evaluation_views(frames, self.size, self.short_side, self.crops, flush=self.flush)
 
 
 class FrameCache:
@@ -231,6 +137,20 @@ class VideoClips:
         self.timeout = timeout
         self.cache = FrameCache(cache_bytes)
 
+    @property
+    def candidates(self) -> int:
+        """See `ChosenSource`."""
+        return self.view.candidates
+
+    @property
+    def size(self) -> int:
+        """See `ChosenSource`."""
+        return self.view.size
+
+    def path(self, index: int) -> str:
+        """See `ChosenSource`."""
+        return self.records[index].path
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -257,7 +177,7 @@ class VideoClips:
         flip = bool(rng.random() < self.view.flip)
         if flip and self.view.flip_labels:
             labels = [self.view.flip_labels.get(label, label) for label in labels]
-        if self.view.separate_crops and self.view.second:
+        if self.view.separate_crops and len(self.view.sets) == 2:
             sets = (place[: self.view.segments], place[self.view.segments :])
             clip = torch.cat([_gather(self.view.training(frames, rng, flip=flip), part) for part in sets])
         else:
@@ -274,6 +194,11 @@ class VideoClips:
         views = [_gather(crop, clip) for crop in self.view.evaluation(frames) for clip in place]
         clips = torch.stack(views) if len(views) > 1 else views[0]
         return Item(clips, pad_labels(record.labels), index, EVALUATION, [])
+
+    def choose(self, index: int, positions: np.ndarray) -> Tensor:
+        """See `ChosenSource`: only these frames are decoded."""
+        frames, place = self._read(self.records[index], lambda count: self.view.evaluation_candidates(count)[positions])
+        return _gather(self.view.evaluation(frames)[0], place)
 
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Each distinct frame once, (n, H, W, C), and where it belongs: (..., T, L) places in them."""
@@ -307,13 +232,21 @@ def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
 
 
 class GlyphClips:
-    """`dataset=glyphs` as clips: drawn at run time, each a function of (seed, split, index) alone."""
+    """`dataset=glyphs` as clips: drawn at run time, each a function of (seed, split, index) alone.
 
-    def __init__(self, videos: GlyphVideos, segments: Sequence[int] = ()) -> None:
-        """`segments`: sizes of several sets of evenly spread frames, one after the other; none: all frames once."""
-        self.videos = videos
-        spread = [np.arange(count) * videos.frames // count for count in segments]
-        self.shown = np.concatenate(spread) if spread else slice(None)
+    Args:
+        videos: the videos.
+        sets: sizes of several sets of evenly spread frames, one after the other; none: all frames once.
+        candidates, first: as in `View`: evaluation items hold the glance frames only, the others are given by `choose`.
+    """
+
+    def __init__(
+        self, videos: GlyphVideos, sets: Sequence[int] = (), *, candidates: int = 0, first: Sequence[int] = ()
+    ) -> None:
+        self.videos, self.candidates, self.size = videos, candidates, videos.frame_size
+        spread = [np.arange(count) * videos.frames // count for count in sets]
+        self.shown = np.concatenate(spread) if spread else np.arange(videos.frames)
+        self.at_once = self.shown[list(first)] if first else self.shown[: len(self.shown) - candidates]
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -321,7 +254,17 @@ class GlyphClips:
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
         drawn = self.videos.draw(index)
-        return Item(torch.from_numpy(drawn.frames[self.shown]), pad_labels([drawn.label]), index, epoch, [])
+        shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
+        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [])
+
+    def path(self, index: int) -> str:
+        """See `ChosenSource`."""
+        return f"glyphs {index}"
+
+    def choose(self, index: int, positions: np.ndarray) -> Tensor:
+        """See `ChosenSource`."""
+        candidates = self.shown[len(self.shown) - self.candidates :]
+        return torch.from_numpy(self.videos.draw(index).frames[candidates[positions]])
 
 
 def collate(items: Sequence[Item]) -> Batch:

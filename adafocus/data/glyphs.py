@@ -6,7 +6,7 @@ tells where the glyph is, not which it is. A video is a pure function of (seed, 
 
 Tasks:
     where: the glyph drifts through all frames; one must look at the right place.
-    when: it is there in a few frames only; one must also look at the right time.
+    when: it is there in a few frames in a row only; one must also look at the right time.
     motion: a blank spot moves in one of several directions, leaving at one border and entering at the other; its place
         in any one frame is as likely for every class, so only the order of frames tells the class.
 """
@@ -127,7 +127,8 @@ class GlyphVideos:
         shown = np.ones(self.frames, bool)
         if self.task == "when":
             shown[:] = False
-            shown[rng.permutation(self.frames)[: self.visible]] = True
+            first = int(rng.integers(self.frames - self.visible + 1))
+            shown[first : first + self.visible] = True
         if self.task == "motion":
             where = self._directed(rng, label)
             ink = np.full((self.glyph_size, self.glyph_size), 0.5, np.float32)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch.utils.data import DataLoader
 
 from adafocus.batch import Batch
+from adafocus.data.chosen import ChosenFrames
 from adafocus.data.dataset import EVALUATION, ClipSource, collate
 from adafocus.data.video import VideoError
 from adafocus.draws import generator
@@ -70,6 +71,22 @@ class EvaluationOrder:
         return -(-len(self.indices) // self.batch)
 
 
+class TrainingSweep:
+    """Every training clip once, in order and as the first epoch draws it, over all processes and without padding."""
+
+    def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
+        """`limit`: at most so many clips, evenly spread."""
+        every = 1 if limit is None else max(1, -(-size // limit))
+        self.indices, self.batch = range(0, size, every)[rank::world], batch
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        for first in range(0, len(self.indices), self.batch):
+            yield [(0, index) for index in self.indices[first : first + self.batch]]
+
+    def __len__(self) -> int:
+        return -(-len(self.indices) // self.batch)
+
+
 def _one_thread(worker: int) -> None:
     import torch
 
@@ -90,13 +107,15 @@ class Loader:
     def __init__(
         self,
         clips: ClipSource,
-        order: TrainOrder | EvaluationOrder,
+        order: TrainOrder | EvaluationOrder | TrainingSweep,
         *,
         workers: int = 0,
         timeout: float = 300.0,
         pin: bool = False,
     ) -> None:
         self.clips, self.order = clips, order
+        lazy = isinstance(order, EvaluationOrder) and getattr(clips, "candidates", 0)
+        self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
         self._loader: DataLoader = DataLoader(
             clips,
             batch_sampler=order,
@@ -131,6 +150,7 @@ class Loader:
                     f"a loader process is stuck or has died ({str(error).splitlines()[0]}); find the video with "
                     f"`adafocus prepare check` and name it in dataset.bad_list, or raise loader.timeout"
                 ) from error
+            batch.source = self.source
             yield batch
 
     def __len__(self) -> int:

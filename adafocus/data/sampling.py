@@ -11,9 +11,9 @@ import re
 import numpy as np
 
 SHORT_RULES = ("repeat_last", "first_frame", "spread")
-TRAINING_RULES = ("uniform", "dense")
+TRAINING_RULES = ("uniform", "fractional", "dense")
 #: Rules of evaluation; N is a number of clips.
-EVALUATION_RULES = ("middle", "uniform-N", "twice", "dense-N", "dense-random")
+EVALUATION_RULES = ("middle", "fractional", "uniform-N", "twice", "dense-N", "dense-random")
 
 
 def segment_frames(
@@ -68,6 +68,14 @@ def segment_frames(
     return np.minimum(steps, num_frames - 1)
 
 
+def _fractional(num_frames: int, segments: int, inside: float | np.ndarray, length: int) -> np.ndarray:
+    """(T,) frames at fractions of the video; double precision and this order of operations decide at whole numbers."""
+    if num_frames < 1 or segments < 1:
+        raise ValueError(f"cannot take {segments} segments of a video of {num_frames} frames")
+    places = max(num_frames - length + 1, 1)
+    return np.floor((np.arange(segments) + inside) / segments * places).astype(np.int64)
+
+
 def _centres(places: int, segments: int) -> np.ndarray:
     tick = places / segments
     return np.floor(tick / 2.0 + tick * np.arange(segments)).astype(np.int64)
@@ -86,12 +94,15 @@ def training_frames(
     """(T,) indices of a training clip.
 
     Args:
-        rule: "uniform" (`segment_frames`) or "dense": every (64 // T)-th frame of a window at a random place, which starts
+        rule: "uniform" (`segment_frames`). "fractional": floor((i + u_i) / T m), so that every frame can be drawn and short
+            videos repeat theirs (Uni-AdaFocus). "dense": every (64 // T)-th frame of a window at a random place, which starts
             again at frame 0 where it runs over the end. The last place is never drawn, as in the released code.
         window: frames of the window; None: (64 // T) T, which is less where T does not divide 64 (TAM).
     """
     if rule == "uniform":
         return segment_frames(num_frames, segments, short=short, rng=rng, length=length)
+    if rule == "fractional":
+        return _fractional(num_frames, segments, rng.random(segments), length)
     if rule == "dense":
         return dense_frames(num_frames, segments, _random_start(num_frames, segments, window, rng), window)
     raise ValueError(f"unknown rule for training frames {rule!r}; choose one of {', '.join(TRAINING_RULES)}")
@@ -110,7 +121,8 @@ def evaluation_frames(
     """(clips, T) indices of all clips that a video is judged by.
 
     Args:
-        rule: "middle": centres of the segments, short videos by `short` (one clip). "uniform-1": centres for every
+        rule: "middle": centres of the segments, short videos by `short` (one clip). "fractional": floor((i + 1/2) / T m)
+            (Uni-AdaFocus; `short` is not read). "uniform-1": centres for every
             length. "uniform-N": N clips that start at N evenly spread places of the first segment (TAM). "twice": centres,
             and starts of the segments (TSM). "dense-1": the window in the middle. "dense-N": N evenly spread windows.
             "dense-random": one window at a place drawn by `rng` (TSM's validation).
@@ -126,6 +138,8 @@ def evaluation_frames(
         raise ValueError(f"cannot take {segments} segments of a video of {num_frames} frames")
     places = max(num_frames - length + 1, 1)
     steps = np.arange(segments)
+    if rule == "fractional":
+        return _fractional(num_frames, segments, 0.5, length)[None]
     if rule == "uniform-1":
         return _centres(places, segments)[None]
     if rule == "twice":

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class Cost:
         parts: by part of the network, as its `parts` names them: glance, policy, focus, head ...; `crop` is the blending
             of patches; `auxiliary ...` are heads that only training and controls need.
         total: what our forward does for a prediction: everything but the auxiliary heads.
-        published: the same with the auxiliary heads and without the crop: the convention of the seeds' tables.
+        published: the same without the crop but with auxiliary heads and steps, where the seed's own table has them: the
+            convention of the seeds.
     """
 
     parts: dict[str, int]
@@ -42,14 +44,29 @@ class Cost:
 def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -> Cost:
     """Counts a network on the meta device for one video of `segments` square frames.
 
-    `model.parts` maps names of parts to the submodules they consist of; `model.crop_values` (optional) is the number of
+    `model.parts` maps names of parts to the submodules they consist of; `model.left_out` (optional) names those that the seed's
+    table leaves out; `model.crop_values` (optional) is the number of
     values that cropping computes a video. A module with `uncounted(input)` says what torch's counter does not see.
     """
     frames = torch.empty(1, segments, channels, frame_size, frame_size, device="meta")
+    everything = _count(model, frames)
+    parts = everything
+    if "auxiliary" in signature(model.forward).parameters:  # what a prediction does not need is not done
+        parts = _count(model, frames, auxiliary=False)
+        parts |= {name: cost for name, cost in everything.items() if name.startswith("auxiliary")}
+    left_out = getattr(model, "left_out", ())
+    published = sum(cost for name, cost in everything.items() if name not in left_out)
+    if crop := PER_BLENDED_VALUE * getattr(model, "crop_values", 0):
+        parts["crop"] = crop
+    return Cost(parts, sum(cost for name, cost in parts.items() if not name.startswith("auxiliary")), published)
+
+
+def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[str, int]:
+    """Multiply-adds by part of one forward pass."""
     counter = FlopCounterMode(display=False, depth=None)
     model.eval()
     with torch.no_grad(), counter, _uncounted(model) as more:
-        model(frames)
+        model(frames, **options)
     counts = counter.get_flop_counts()
     root = type(model).__name__
     parts = {
@@ -61,12 +78,7 @@ def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -
         raise RuntimeError(f"{root}.parts names {sum(parts.values())} of {everything} multiply-adds")
     for name, modules in model.parts.items():
         parts[name] += sum(cost for path, cost in more.items() if path.startswith(tuple(f"{m}." for m in modules)))
-    everything += sum(more.values())
-    auxiliary = sum(cost for name, cost in parts.items() if name.startswith("auxiliary"))
-    crop = PER_BLENDED_VALUE * getattr(model, "crop_values", 0)
-    if crop:
-        parts["crop"] = crop
-    return Cost(parts, everything - auxiliary + crop, everything)
+    return parts
 
 
 @contextmanager

@@ -18,10 +18,16 @@ from adafocus.stages.base import Stage
 
 @dataclass
 class Example:
-    """A clip to draw: frames (T, H, W, 3) uint8 in temporal order, where (T, 2) or None, label and answer (class ids)."""
+    """A clip to draw.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 in temporal order.
+        boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
+        label, answer: class ids.
+    """
 
     frames: Tensor
-    where: Tensor | None
+    boxes: Tensor | None
     label: int
     answer: int
 
@@ -71,7 +77,12 @@ def evaluate(
         if valid.any():
             readable = batch if valid.all() else _only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
-            kept += _examples(readable, answers[variants[0]], examples - len(kept))
+            kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
+            if not readable.valid.all():  # a chosen frame could not be read
+                answers = {
+                    name: replace(output, logits=output.logits[readable.valid]) for name, output in answers.items()
+                }
+                valid[valid.clone()] = readable.valid
         shares.append(
             {
                 "index": batch.index,
@@ -118,18 +129,20 @@ def _only(batch: Batch, valid: Tensor) -> Batch:
     )
 
 
-def _examples(batch: Batch, output: Output, wanted: int) -> list[Example]:
+def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
     kept = []
     for row in range(min(wanted, len(batch))):
-        where = None
-        if output.where is not None:
-            where = output.where[row].float().cpu()
-            if len(where) == 1:  # one place for all frames
-                where = where.expand(batch.frames.shape[1], -1)
-            if output.frames is not None:  # steps are in processing order, pictures in time
-                where = where[output.frames[row].cpu().argsort()]
         frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
-        kept.append(Example(frames.cpu(), where, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
+        if output.looked is not None:
+            frames = output.looked[row]
+        boxes = None
+        if output.where is not None:
+            boxes = stage.model.boxes(output.where[row].float()).cpu()
+            if len(boxes) == 1:  # one place for all frames
+                boxes = boxes.expand(len(frames), -1)
+            elif output.looked is None and output.frames is not None:  # steps are in processing order, pictures in time
+                boxes = boxes[output.frames[row].cpu().argsort()]
+        kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
     return kept
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+NAMES = {"top1": "top-1 %", "map": "mAP %"}
+
 
 def multiply_adds(count: float) -> str:
     """A count with its unit: 26.957 G, 12.3 M."""
@@ -20,10 +22,9 @@ def multiply_adds(count: float) -> str:
 def show(folder: Path, summary: dict[str, Any], console: Console | None = None) -> None:
     """Prints score and multiply-adds of every variant, and where the rest is."""
     console = console or Console()
-    names = {"top1": "top-1 %", "map": "mAP %"}
     table = Table(title=f"{summary['protocol']}", title_justify="left")
     table.add_column("looks at")
-    table.add_column(names.get(summary["metric"], summary["metric"]), justify="right")
+    table.add_column(NAMES.get(summary["metric"], summary["metric"]), justify="right")
     table.add_column("multiply-adds a video", justify="right")
     for row in summary["rows"]:
         table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
@@ -50,3 +51,27 @@ def show_cost(cost: dict[str, Any], segments: int, console: Console | None = Non
     for name, count in rows.items():
         table.add_row(name, f"{count:,}", f"{count / segments:,.0f}")
     (console or Console()).print(table)
+
+
+def show_exits(
+    folder: Path, rows: list[dict[str, Any]], metric: str, protocol: str, console: Console | None = None
+) -> None:
+    """Prints the rows of an early-exit evaluation that were run: score against multiply-adds and seconds."""
+    console = console or Console()
+    table = Table(title=protocol, title_justify="left")
+    table.add_column("leaves by")
+    for title in ("budget", NAMES.get(metric, metric), "multiply-adds", "ms a video", "in networks", "saving kept"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        if row["score"] is None:
+            continue
+        budget = "" if row["budget"] is None else f"{row['budget']:g}"
+        kept = "" if row["kept"] is None or row["budget"] is None else f"{100 * row['kept']:.0f} %"
+        times = [f"{1000 * row[key]:.2f}" for key in ("seconds", "networks")]
+        table.add_row(row["name"], budget, f"{row['score']:.1f}", multiply_adds(row["cost"]), *times, kept)
+    console.print(table)
+    differing = sum(row["differing"] or 0 for row in rows)
+    deviation = max((row["deviation"] or 0.0 for row in rows), default=0.0)
+    text = f"against the simulation: {differing} videos differ, largest deviation of a logit {deviation:.1e}"
+    console.print(text, highlight=False)
+    console.print(f"early_exit.json, .csv, .png in {folder}", soft_wrap=True)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.models.outputs import Output
+from adafocus.patches import SquarePatches
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
 from adafocus.precision import full_precision, widen
 
@@ -68,7 +69,7 @@ class StepClassifier(nn.Module):
             return self.head(self.dropout(after[:, 0])).unflatten(0, features.shape[:2])
 
 
-class _Verbs(nn.Module):
+class _Verbs(SquarePatches, nn.Module):
     """What both forms share: the ways to call them."""
 
     policy: GridPolicy | GaussianPolicy

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from adafocus.models.exits import Reader, Walk
+from adafocus.models.glancing import GLANCE_RESIZES, resized
 from adafocus.models.heads import PooledStepClassifier
 from adafocus.models.outputs import Output
-from adafocus.patches import crop
+from adafocus.patches import SquarePatches, crop
 from adafocus.policies.affine import AffinePolicy
 from adafocus.precision import full_precision, widen
 
-GLANCE_RESIZES = ("aligned", "area")
 ORDERS = ("coarse_to_fine", "temporal")
 
 
@@ -36,7 +36,7 @@ def coarse_to_fine(segments: int) -> list[int]:
     return order
 
 
-class AdaFocusV2(nn.Module):
+class AdaFocusV2(SquarePatches, nn.Module):
     """The untrimmed-video network of AdaFocus V2.
 
     Args:
@@ -99,6 +99,9 @@ class AdaFocusV2(nn.Module):
         "auxiliary focus": ("focus_head",),
     }
 
+    budgets, budget_start = tuple(number / 10 for number in range(5, 40)), 1
+    glance_first = False
+
     @property
     def places(self) -> int:
         """Places that are looked at in a video."""
@@ -137,13 +140,7 @@ class AdaFocusV2(nn.Module):
 
     def glance_maps(self, frames: Tensor) -> Tensor:
         """(B, T, 3, S, S) to the glance network's maps (B, T, D, h, w)."""
-        flat = frames.flatten(0, 1)
-        if self.glance_size != flat.shape[-1]:
-            size = (self.glance_size, self.glance_size)
-            if self.glance_resize == "aligned":
-                flat = functional.interpolate(flat, size, mode="bilinear", align_corners=True)
-            else:
-                flat = functional.interpolate(flat, size, mode="area")
+        flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance(flat).unflatten(0, frames.shape[:2])
 
     def focus_features(self, frames: Tensor, where: Tensor) -> Tensor:
@@ -155,7 +152,37 @@ class AdaFocusV2(nn.Module):
         focused = self.focus_features(frames, where)
         steps, _ = self.classifier(torch.cat([seen, focused], -1))
         focus = None if glance is None else _head(self.focus_head, focused)
-        return Output(steps[:, -1], steps, where, glance=glance, focus=focus)
+        return Output(steps[:, -1], steps, where, glance=glance, focus=focus, exits=steps)
+
+    @property
+    def exits(self) -> int:
+        """After each frame."""
+        return self.segments
+
+    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+        """Multiply-adds of a video that leaves at each exit: every frame costs the same."""
+        whole = sum(parts[name] for name in ("glance", "policy", "focus", "head", "crop"))
+        return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
+
+    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
+        """See `adafocus.models.exits`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
+        rows = torch.arange(len(frames), device=frames.device)
+        order, state, seen = self.order, None, None
+        for first in range(0, self.segments, chunk):
+            wanted = order[first : first + chunk].expand(len(rows), -1)
+            if first:
+                frames = read(rows, wanted)
+            elif chunk > 1:
+                frames = torch.cat([frames, read(rows, wanted[:, 1:])], 1)
+            maps = self.glance_maps(frames)
+            where, state = self.policy(maps, state)
+            joined = torch.cat([maps.mean((-2, -1)), self.focus_features(frames, where)], -1)
+            logits, seen = self.classifier(joined, seen, first, answers=1)
+            stay = yield logits[:, -1]
+            if not stay.any():
+                return
+            if not stay.all():
+                rows, state, seen = rows[stay], state[:, stay], seen[stay]
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:

@@ -4,36 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from adafocus.models.heads import TwoHeads
 from adafocus.models.outputs import Output
-from adafocus.patches import crop
+from adafocus.patches import SquarePatches, crop
 from adafocus.policies.stacked import StackedPolicy
-from adafocus.precision import full_precision, widen
 
 
-class TwoHeads(nn.Module):
-    """Two linear heads on the pooled features of each frame, averaged over frames.
-
-    `predict` reads detached features: it makes the prediction and sends no gradient into its network. `learn` does; the
-    network learns from it alone.
-    """
-
-    def __init__(self, width: int, num_classes: int, dropout: float) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.predict, self.learn = nn.Linear(width, num_classes), nn.Linear(width, num_classes)
-        for head in (self.predict, self.learn):
-            nn.init.normal_(head.weight, std=0.001)
-            nn.init.zeros_(head.bias)
-
-    def forward(self, features: Tensor, learn: bool = True) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) to logits (B, K) of `predict` and, if asked for, of `learn`."""
-        with full_precision(features):
-            dropped = self.dropout(widen(features))
-            predicted = self.predict(dropped.detach()).mean(1)
-            return predicted, self.learn(dropped).mean(1) if learn else None
-
-
-class AdaFocusV2TSM(nn.Module):
+class AdaFocusV2TSM(SquarePatches, nn.Module):
     """The short-video network of AdaFocus V2: the sum of what two TSM networks say, one of them of patches.
 
     Args:

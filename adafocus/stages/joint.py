@@ -97,6 +97,21 @@ class JointStage(Stage):
             answers["glance alone"] = Output(logits=glance.mean(1))
         return answers
 
+    @torch.no_grad()
+    def exits(self, batch: Batch) -> Tensor:
+        """(B, E, K) the predictions with which clips could leave."""
+        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exits
+
+    def first_frames(self, batch: Batch) -> Tensor:
+        """(B, 1, H, W, 3) uint8: the frame that is looked at first."""
+        return batch.frames if batch.source is not None else batch.frames[:, self.model.order[:1]]
+
+    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
+        """(B', n, H, W, 3) uint8: frames of some rows, read now if the batch does not hold them."""
+        if batch.source is not None:
+            return batch.read(rows, candidates)
+        return batch.frames[rows[:, None], candidates]
+
     def _where(self, choice: str, batch: Batch) -> Tensor | None:
         """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
         if choice == "learned":

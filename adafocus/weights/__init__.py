@@ -16,6 +16,7 @@ from adafocus.weights.files import State, load_file, tensors
 from adafocus.weights.fit import StartReport, fit, start_from, start_part
 from adafocus.weights.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
 from adafocus.weights.tsm import from_mmaction2, from_tsm, from_tsm_online
+from adafocus.weights.uni_adafocus import from_uni_adafocus, from_uni_adafocus_tsm
 
 __all__ = [
     "IMAGENET",
@@ -32,6 +33,8 @@ __all__ = [
     "from_mmaction2",
     "from_tsm",
     "from_tsm_online",
+    "from_uni_adafocus",
+    "from_uni_adafocus_tsm",
     "imagenet_weights",
     "load_checkpoint",
     "load_file",
@@ -56,6 +59,8 @@ SOURCES = {
     "adafocus_v1": Source("official AdaFocus V1", from_adafocus_v1),
     "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
     "adafocus_v2_tsm": Source("official AdaFocus V2 on TSM", from_adafocus_v2_tsm),
+    "uni_adafocus": Source("official Uni-AdaFocus", from_uni_adafocus),
+    "uni_adafocus_tsm": Source("official Uni-AdaFocus-TSM", from_uni_adafocus_tsm),
     "tsm": Source("official TSM or TAM", from_tsm),
     "tsm_online": Source("official online TSM", from_tsm_online),
     "mmaction2": Source("MMAction2", from_mmaction2),
@@ -84,6 +89,9 @@ def detect(state: State) -> str | None:
         return "adafocus_v2"
     if "policy_stn.10.weight" in state and any(key.startswith("global_CNN.base_model.") for key in state):
         return "adafocus_v2_tsm"
+    if any(key.startswith("temporal_policy.Tconv.") for key in state):
+        nested = any(key.startswith("global_CNN.base_model.") for key in state)
+        return "uni_adafocus_tsm" if nested else "uni_adafocus"
     if any(key.startswith("base_model.") for key in state):
         return "tsm"
     if any(key.startswith("cls_head.") for key in state) and any(key.startswith("backbone.") for key in state):
@@ -109,7 +117,7 @@ def load_checkpoint(path: Path, model: nn.Module, content: dict[str, object] | N
     content = load_file(path) if content is None else content
     source, state, ours = convert(content, path)
     dropped = []
-    if source == "adafocus_v2":  # the ImageNet heads that both of its backbones carry along
+    if source in ("adafocus_v2", "uni_adafocus"):  # the ImageNet heads that both of its backbones carry along
         dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
     fit(model, ours, str(path))
     classes = content.get("classes")

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from adafocus.data.dataset import View
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import (
     Normalise,
@@ -23,6 +22,7 @@ from adafocus.data.transforms import (
     resize,
     short_side_size,
 )
+from adafocus.data.view import View
 from adafocus.engine.metrics import average_views, ensemble, scores, video_scores
 
 NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -1,0 +1,129 @@
+"""How a data set is looked at: which frames of a video, at what size and crop, in training and in evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from adafocus.data.sampling import evaluation_frames, training_frames
+from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views, resize, train_view
+from adafocus.draws import generator
+
+
+@dataclass(frozen=True)
+class View:
+    """How frames become a clip, in training and in evaluation.
+
+    Attributes:
+        segments: T, segments of a clip, one frame each.
+        second: a second set of frames, drawn on its own and appended to the clip (glance frames, then focus frames).
+        candidates: N, frames that a network chooses from: in training all of them follow the glance frames; in evaluation they
+            are read when they are chosen, and no others.
+        first: positions of the glance frames among the candidates, where they are no set of their own: a training clip then
+            holds the candidates only.
+        separate_crops: in training the second set has a crop of its own, as in the released programs on TSM.
+        size: side of the square clip in pixels.
+        short_side: evaluation resizes the shorter side to this before the crops.
+        short: rule for short videos (`sampling.SHORT_RULES`).
+        training_rule, evaluation_rule: which frames (`sampling.TRAINING_RULES`, `EVALUATION_RULES`).
+        window: of dense sampling.
+        crops: 1, 3, 5 or 10 places that evaluation looks at.
+        flush: MMAction2's three crops, see `transforms.crop_places`.
+        flip: probability of a mirrored training clip.
+        flip_labels: class ids that a mirror exchanges.
+        scales: of the training crop.
+        stretch: whole frames are stretched to the square, instead of cropped to it; training crops keep to the frame's shape.
+        decode_short_side: decode at this short side (None: as stored).
+        snippet: L, consecutive frames of each segment, side by side in the channels (optical flow: 5).
+    """
+
+    segments: int
+    size: int
+    short_side: int
+    short: str = "repeat_last"
+    training_rule: str = "uniform"
+    evaluation_rule: str = "middle"
+    window: int | None = 64
+    crops: int = 1
+    flush: bool = False
+    flip: float = 0.5
+    flip_labels: Mapping[int, int] | None = None
+    scales: tuple[float, ...] = CROP_SCALES
+    stretch: bool = False
+    decode_short_side: int | None = None
+    snippet: int = 1
+    second: int = 0
+    separate_crops: bool = False
+    candidates: int = 0
+    first: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Finds a rule or a number of crops that does not exist before the first video is read."""
+        rng = generator(0, "view")
+        training_frames(100, self.segments, rng, rule=self.training_rule, short=self.short, window=self.window)
+        self.clips(100, rng)
+        crop_places(self.short_side, self.short_side, self.size, self.crops, flush=self.flush)
+        if self.stretch and self.crops != 1:
+            raise ValueError(f"dataset.fit=stretch shows whole frames: there are no {self.crops} crops of them")
+        if self.candidates and self.views != 1:
+            raise ValueError(f"a network that chooses frames looks at one clip and one crop, not at {self.views} views")
+
+    @property
+    def sets(self) -> tuple[int, ...]:
+        """Sizes of the sets of frames that a training clip is made of."""
+        own = () if self.first else (self.segments,)
+        return (*own, *(size for size in (self.second or self.candidates,) if size))
+
+    def clips(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        """(clips, T) indices that evaluation looks at; `rng` for rules that draw."""
+        if self.first:
+            return self.evaluation_candidates(num_frames)[None, list(self.first)]
+        sets = [self._evaluation(num_frames, size, rng) for size in (self.segments, self.second) if size]
+        return np.concatenate(sets, 1)
+
+    def evaluation_candidates(self, num_frames: int) -> np.ndarray:
+        """(N,) indices of the frames that evaluation chooses from."""
+        return self._evaluation(num_frames, self.candidates)[0]
+
+    def _evaluation(self, num_frames: int, size: int, rng: np.random.Generator | None = None) -> np.ndarray:
+        options = {"short": self.short, "window": self.window, "length": self.snippet, "rng": rng}
+        return evaluation_frames(num_frames, size, self.evaluation_rule, **options)
+
+    @property
+    def views(self) -> int:
+        """V, clips times crops of a video in evaluation."""
+        return len(self.clips(100, generator(0, "view"))) * self.crops
+
+    def protocol(self) -> str:
+        """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
+        decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
+        clips = self.views // self.crops
+        rule = {
+            "middle": f"uniform frames ({self.short.replace('_', ' ')})",
+            "uniform-1": "uniform frames",
+            "fractional": "uniform frames",
+        }.get(self.evaluation_rule, f"{self.evaluation_rule} frames")
+        if self.evaluation_rule.startswith("dense"):
+            rule += f" of {self.window or 'whole strides'}"
+        count = f"{clips} clip{'s' if clips > 1 else ''}"
+        if self.stretch:
+            return f"{rule}, {count}, whole frame stretched to {self.size}{decoded}"
+        crops = "centre" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
+        return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
+
+    def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
+        """(T,) indices of a training clip."""
+        options = {"rule": self.training_rule, "short": self.short, "window": self.window, "length": self.snippet}
+        return np.concatenate([training_frames(num_frames, size, rng, **options) for size in self.sets])
+
+    def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
+        return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
+
+    def evaluation(self, frames: Tensor) -> Tensor:
+        """(n, H, W, C) distinct frames to (crops, n, size, size, C)."""
+        if self.stretch:
+            return resize(frames, self.size, self.size).contiguous()[None]
+        return evaluation_views(frames, self.size, self.short_side, self.crops, flush=self.flush)

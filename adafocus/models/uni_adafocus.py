@@ -1,0 +1,142 @@
+"""Uni-AdaFocus for long videos: frames and a rectangle in each are chosen, and it answers after every step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adafocus.models.choosing import Choosing, Glance, Plan
+from adafocus.models.exits import Reader, Walk
+from adafocus.models.glancing import resized
+from adafocus.models.heads import PooledStepClassifier
+from adafocus.models.outputs import Output
+from adafocus.policies.scaled import TWICE
+from adafocus.precision import full_precision, widen
+
+
+def glance_positions(candidates: int, segments: int) -> list[int]:
+    """Which candidates the glance network sees in evaluation: the centre of each segment of N / G.
+
+    The released code takes every (N // G)-th from 1 on, which is the same for N / G of 2 and 3, and too few frames for 1.
+    """
+    length = candidates // segments
+    return [segment * length + length // 2 for segment in range(segments)]
+
+
+class UniAdaFocus(Choosing):
+    """The long-video form: glance frames are among the candidates, and the classifier answers after each step.
+
+    Args:
+        classifier_width, dropout: of the step classifiers.
+        head_dropout: before the auxiliary heads of both networks.
+        Others: see `Choosing`. N must be a multiple of G.
+
+    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus section 2.
+    """
+
+    parts = {
+        "glance": ("glance",),
+        "frame policy": ("frame_policy",),
+        "spatial policy": ("spatial_policy",),
+        "focus": ("focus",),
+        "head": ("glance_steps", "focus_steps"),
+        "auxiliary glance": ("glance_head",),
+        "auxiliary focus": ("focus_head",),
+        "auxiliary spatial": ("spatial_head",),
+    }
+    #: Parts that the seed's table of costs leaves out.
+    left_out = ("auxiliary glance", "auxiliary focus", "auxiliary spatial")
+
+    def __init__(
+        self,
+        glance: nn.Module,
+        focus: nn.Module,
+        *,
+        num_classes: int,
+        classifier_width: int = 4096,
+        dropout: float = 0.2,
+        head_dropout: float = 0.2,
+        **options: object,
+    ) -> None:
+        super().__init__(glance, focus, num_classes=num_classes, **options)
+        if self.candidates % self.glance_segments:
+            raise ValueError(
+                f"{self.candidates} candidates (segments.pool) are no multiple of {self.glance_segments} glance frames"
+            )
+        self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
+        self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
+        steps = (num_classes, self.glance_segments, classifier_width, dropout)
+        # The released code runs the glance part twice on every training batch, where only dropout differs.
+        self.glance_steps = PooledStepClassifier(glance.width, *steps, momentum=TWICE)
+        steps = (num_classes, self.focus_segments, classifier_width, dropout)
+        self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
+
+    first_candidate = 0
+    budgets, budget_start = tuple(number / 20 for number in range(1, 20)), 0
+    glance_first = True
+
+    @property
+    def places(self) -> int:
+        """Rectangles of a clip."""
+        return self.candidates
+
+    def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
+        """(1 or B, G) indices among the candidates: one of each segment, in evaluation its centre."""
+        device = self.spatial_head.weight.device
+        if offsets is None:
+            return torch.tensor([glance_positions(self.candidates, self.glance_segments)], device=device)
+        length = self.candidates // self.glance_segments
+        return torch.arange(self.glance_segments, device=device) * length + offsets
+
+    def look(self, frames: Tensor, auxiliary: bool = True) -> Glance:
+        """(B, G, 3, S, S) through the glance network."""
+        maps = self.glance(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
+        maps = maps.unflatten(0, frames.shape[:2])
+        features = maps.mean((-2, -1))
+        steps, seen = self.glance_steps(features, answers=None if auxiliary else 1)
+        return Glance(maps, features, steps=steps, seen=seen)
+
+    def answer(self, glance: Glance, features: Tensor, auxiliary: bool = True) -> Output:
+        """`steps` are those of the glance frames and then those of the patches; without `auxiliary` the last of the former
+        and all of the latter, which are the exits."""
+        focused, _ = self.focus_steps(features, beside=glance.seen)
+        steps = torch.cat([glance.steps, focused], 1)
+        output = Output(steps[:, -1], steps, exits=steps[:, -self.exits :])
+        if auxiliary:
+            with full_precision(features):
+                output.glance = output.per_frame = self.glance_head(widen(glance.features))
+                output.focus = self.focus_head(widen(features))
+        return output
+
+    @property
+    def exits(self) -> int:
+        """After the glance, and after each patch."""
+        return 1 + self.focus_segments
+
+    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+        """Multiply-adds of a video that leaves at each exit."""
+        first = parts["glance"] + self.glance_steps.cost(self.glance_segments, 1)
+        step = (parts["focus"] + parts["crop"]) / self.focus_segments + self.focus_steps.cost(1, 1)
+        planned = first + parts["frame policy"] + parts["spatial policy"]
+        return [first, *(round(planned + k * step) for k in range(1, self.exits))]
+
+    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
+        """See `adafocus.models.exits`. `frames` are the glance frames; `read` gives candidates."""
+        glance = self.look(frames, auxiliary=False)
+        rows = torch.arange(len(frames), device=frames.device)
+        stay = yield glance.steps[:, -1]
+        if not stay.any():
+            return
+        rows, beside = rows[stay], glance.seen[stay]
+        plan = self.plan(Glance(glance.maps[stay], glance.features[stay]))
+        seen = None
+        for first in range(0, self.focus_segments, chunk):
+            chosen = plan.frames[:, first : first + chunk]
+            patches = self.patches(read(rows, chosen), plan.where[:, first : first + chunk])
+            logits, seen = self.focus_steps(self.focus_features(patches), seen, first, beside=beside, answers=1)
+            stay = yield logits[:, -1]
+            if not stay.any():
+                return
+            if not stay.all():
+                rows, beside, seen = rows[stay], beside[stay], seen[stay]
+                plan = Plan(plan.weights[stay], plan.frames[stay], plan.rectangles[stay], plan.where[stay])

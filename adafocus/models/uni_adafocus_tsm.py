@@ -1,0 +1,111 @@
+"""Uni-AdaFocus for short videos, on networks that join frames (TSM): frames and one rectangle for all of them are chosen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adafocus.models.choosing import Choosing, Glance
+from adafocus.models.exits import Reader, Walk
+from adafocus.models.glancing import resized
+from adafocus.models.heads import TwoHeads
+from adafocus.models.outputs import Output
+
+
+class UniAdaFocusTSM(Choosing):
+    """The short-video form: glance frames are a set of their own, one rectangle serves all chosen frames, and the answer is
+    the sum of what both networks say.
+
+    Args:
+        dropout: before the heads.
+        remove_background: both networks see how each pixel differs from its mean over the frames that they see.
+        Others: see `Choosing`.
+
+    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus_tsm section 2.
+    """
+
+    single_place = True
+    places = 1
+    exits = 2
+    budgets, budget_start = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6)), 0
+    glance_first = True
+    parts = {
+        "glance": ("glance",),
+        "frame policy": ("frame_policy",),
+        "spatial policy": ("spatial_policy",),
+        "focus": ("focus",),
+        "head": ("glance_head.predict", "focus_head.predict"),
+        "auxiliary glance": ("glance_head.learn",),
+        "auxiliary focus": ("focus_head.learn",),
+        "auxiliary spatial": ("spatial_head",),
+    }
+    left_out = ("auxiliary spatial",)
+
+    def __init__(
+        self,
+        glance: nn.Module,
+        focus: nn.Module,
+        *,
+        num_classes: int,
+        dropout: float = 0.5,
+        remove_background: bool = False,
+        **options: object,
+    ) -> None:
+        super().__init__(glance, focus, num_classes=num_classes, **options)
+        self.remove_background = remove_background
+        self.glance_head = TwoHeads(glance.width, num_classes, dropout)
+        self.focus_head = TwoHeads(focus.width, num_classes, dropout)
+
+    @property
+    def first_candidate(self) -> int:
+        """The clip holds the glance frames, then the candidates."""
+        return self.glance_segments
+
+    def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
+        """(1, G): the first frames of the clip."""
+        return torch.arange(self.glance_segments, device=self.spatial_head.weight.device)[None]
+
+    def look(self, frames: Tensor, auxiliary: bool = True) -> Glance:
+        """(B, G, 3, S, S) through the glance network and its heads."""
+        frames = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
+        maps = self.glance(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
+        predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
+        return Glance(maps, dropped, predicted.mean(1), learned)
+
+    def focus_features(self, patches: Tensor) -> Tensor:
+        """(B, F, 3, P, P) to features (B, F, D)."""
+        return super().focus_features(self._foreground(patches))
+
+    def _foreground(self, frames: Tensor) -> Tensor:
+        return frames - frames.mean(1, keepdim=True) if self.remove_background else frames
+
+    def answer(self, glance: Glance, features: Tensor, auxiliary: bool = True) -> Output:
+        """One step: `steps`, `glance` and `focus` are (B, 1, K). Exits: what the glance network learns by, and the answer."""
+        predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
+        logits = glance.predicted + predicted.mean(1)
+        output = Output(logits, logits[:, None])
+        if glance.learned is not None:
+            output.glance, output.per_frame = glance.learned.mean(1, keepdim=True), glance.learned.detach()
+            output.exits = torch.cat([output.glance, output.steps], 1)
+        if learned is not None:
+            output.focus = learned.mean(1, keepdim=True)
+        return output
+
+    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+        """Multiply-adds of a video that leaves at each exit; all run both heads of the glance network."""
+        first = parts["glance"] + 2 * parts["auxiliary glance"]
+        head = parts["head"] - parts["auxiliary glance"]
+        rest = sum(parts[name] for name in ("frame policy", "spatial policy", "focus", "crop"))
+        return [first, first + rest + head]
+
+    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
+        """See `adafocus.models.exits`. All chosen frames are one step."""
+        glance = self.look(frames)
+        stay = yield glance.learned.mean(1)
+        if not stay.any():
+            return
+        glance = Glance(glance.maps[stay], glance.features[stay], glance.predicted[stay])
+        plan = self.plan(glance)
+        rows = torch.arange(len(frames), device=frames.device)[stay]
+        patches = self.patches(read(rows, plan.frames), plan.where)
+        yield self.answer(glance, self.focus_features(patches), auxiliary=False).logits

@@ -1,0 +1,219 @@
+"""Uni-AdaFocus: networks, both policies and classifiers learn together, end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adafocus.batch import Batch
+from adafocus.draws import uniform
+from adafocus.models.choosing import Choosing, Given, Glance
+from adafocus.models.outputs import Output
+from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
+from adafocus.stages.base import ParamGroup, Stage, StepResult
+from adafocus.stages.joint import WHERE
+
+WHEN = ("learned", "spread")
+
+
+class ChoosingStage(Stage):
+    """One stage for glance, both policies, focus and heads of Uni-AdaFocus.
+
+    Loss, with two branches (the policy's rectangles and random ones of the patch's own size, in the same frames):
+
+        mean over branches of [CE(steps) + CE(focus)] + CE(glance) + CE(temporal) + CE(spatial)
+        + size_weight mean((height - 1)^2, (width - 1)^2) + kl_weight KL(weights || 1 / G),
+
+    each over all its rows. Temporal logits are those of a mean of G // 3 glance frames drawn by the frame policy, in closed
+    form; the frame policy learns by them alone, the spatial policy by the spatial logits and the size loss, and nothing flows
+    from the focus network into a policy. The label is the first of each clip.
+
+    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus section 4, uni_adafocus_tsm section 4. The released KL has
+    1 / F in place of 1 / G, which is the same in its recipes, where its weight is 0 besides.
+
+    Args:
+        model: the network.
+        normalise: see `Stage`.
+        seed: of the run; every draw is a function of (seed, epoch, index).
+        rates: multiples of the rate for temporal (the frame policy), spatial, glance (with its heads), focus (with its head)
+            and, in the long-video form, classifier.
+        where, when: "learned", or a control: "random" or "centre" patches, "spread" frames, in the policy's place.
+        size_weight, kl_weight: see above.
+        draws: 0 for the closed form, else how many draws estimate the temporal logits (128 in the released code).
+        controls: whether evaluation can also answer for the controls and for the glance alone.
+        frozen_norm: see `Stage`.
+    """
+
+    name = "joint"
+
+    def __init__(
+        self,
+        model: Choosing,
+        normalise: Callable[[Tensor], Tensor],
+        *,
+        seed: int,
+        rates: dict[str, float],
+        where: str = "learned",
+        when: str = "learned",
+        size_weight: float = 1.0,
+        kl_weight: float = 0.0,
+        draws: int = 0,
+        controls: bool = True,
+        frozen_norm: Iterable[nn.Module] = (),
+    ) -> None:
+        super().__init__(model, normalise, frozen_norm=frozen_norm)
+        if where not in WHERE or when not in WHEN:
+            raise ValueError(f"method.where must be one of {', '.join(WHERE)} and method.when one of {', '.join(WHEN)}")
+        self.seed, self.rates, self.where, self.when = seed, rates, where, when
+        self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
+        main = _variant(when, where)
+        others = [_variant("spread", where), *(_variant(when, choice) for choice in WHERE[1:]), "glance alone"]
+        self.variants = (main, *(name for name in others if name != main)) if controls else (main,)
+
+    def param_groups(self) -> list[ParamGroup]:
+        model, rates = self.model, self.rates
+        groups = [
+            ParamGroup("frame policy", list(model.frame_policy.parameters()), rates["temporal"]),
+            ParamGroup("spatial policy", list(model.spatial_policy.parameters()), rates["spatial"]),
+            ParamGroup("glance", list(model.glance.parameters()), rates["glance"]),
+            ParamGroup("glance head", list(model.glance_head.parameters()), rates["glance"]),
+            ParamGroup("spatial head", list(model.spatial_head.parameters()), rates["glance"]),
+            ParamGroup("focus", list(model.focus.parameters()), rates["focus"]),
+            ParamGroup("focus head", list(model.focus_head.parameters()), rates["focus"]),
+        ]
+        if hasattr(model, "focus_steps"):
+            steps = [*model.glance_steps.parameters(), *model.focus_steps.parameters()]
+            groups.append(ParamGroup("classifier", steps, rates["classifier"]))
+        return groups
+
+    def step(self, batch: Batch) -> StepResult:
+        given = self._given(self.when, self.where, batch)
+        model, device = self.model, batch.frames.device
+        given.diversity = self._rectangles("random", batch)
+        given.thresholds = self._draw("thresholds", batch, (model.focus_segments,)).to(device)
+        if not model.single_place:
+            length = model.candidates // model.glance_segments
+            given.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
+        output = self.net(batch.frames, given=given, prepare=self.normalise)
+        label = batch.labels[:, 0]
+        losses = self.losses(output, label, batch)
+        metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
+        metrics |= {f"loss_{name}": loss.detach() for name, loss in losses.items()}
+        # How far the policies move between clips, and how large the rectangles are.
+        rectangles = output.rectangles.detach()
+        metrics["where_spread"] = rectangles[..., :2].flatten(0, 1).std(0).mean()
+        metrics["size"] = rectangles[..., 2:].mean()
+        metrics["when_spread"] = output.weights.detach().std(1).mean() * output.weights.shape[1]
+        return StepResult(sum(losses.values()), metrics)
+
+    def losses(self, output: Output, label: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The terms of the loss with their weights; see the class."""
+        weights = output.weights
+        count = frames_drawn(weights.shape[1])
+        if self.draws:
+            races = self._draw("temporal", batch, (self.draws, weights.shape[1])).to(weights.device)
+            factors = drawn_factors(weights, count, races)
+        else:
+            factors = inclusion_factors(weights, count)
+        temporal = torch.einsum("bg,bgk->bk", weights * factors, output.per_frame.to(weights.dtype))
+        losses = {
+            "policy_steps": _cross_entropy(output.steps, label) / 2,
+            "random_steps": _cross_entropy(output.diversity.steps, label) / 2,
+            "policy_focus": _cross_entropy(output.focus, label) / 2,
+            "random_focus": _cross_entropy(output.diversity.focus, label) / 2,
+            "glance": _cross_entropy(output.glance, label),
+            "temporal": _cross_entropy(temporal[:, None], label),
+            "spatial": _cross_entropy(output.spatial[:, None], label),
+            "size": self.size_weight * (output.rectangles[..., 2:] - 1).square().mean(),
+        }
+        if self.kl_weight:
+            surprise = (weights * (weights.clamp(min=1e-12) * weights.shape[1]).log()).sum(1)
+            losses["kl"] = self.kl_weight * surprise.mean()
+        return losses
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+        return self._answers(batch, variants, "glance alone" in variants)
+
+    @torch.no_grad()
+    def exits(self, batch: Batch) -> Tensor:
+        """(B, E, K) the predictions with which clips could leave."""
+        return self._answers(batch, self.variants[:1], True)[self.variants[0]].exits
+
+    def first_frames(self, batch: Batch) -> Tensor:
+        """(B, G, H, W, 3) uint8: what is looked at in any case."""
+        if batch.source is not None:
+            return batch.frames
+        index = self.model.glance_frames()
+        return batch.frames[torch.arange(len(batch), device=index.device)[:, None], index]
+
+    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
+        """(B', n, H, W, 3) uint8: chosen candidates of some rows, read now if the batch does not hold them."""
+        if batch.source is not None:
+            return batch.read(rows, candidates)
+        return batch.frames[rows[:, None], candidates + self.model.first_candidate]
+
+    def _answers(self, batch: Batch, variants: tuple[str, ...], auxiliary: bool) -> dict[str, Output]:
+        model = self.model
+        model.eval()
+        glance: Glance = model.look(self.normalise(self.first_frames(batch)), auxiliary)
+        rows = torch.arange(len(batch), device=batch.frames.device)
+        answers: dict[str, Output] = {}
+        for name in variants:
+            if name == "glance alone":
+                continue
+            when, where = (word.split()[0] for word in name.split(", "))
+            plan = model.plan(glance, self._given(when, where, batch))
+            looked = self.other_frames(batch, rows, plan.frames)
+            patches = model.patches(self.normalise(looked), plan.where)
+            answers[name] = output = model.answer(glance, model.focus_features(patches), auxiliary and not answers)
+            output.where, output.frames, output.weights, output.looked = plan.where, plan.frames, plan.weights, looked
+        if "glance alone" in variants:
+            answers["glance alone"] = Output(answers[self.variants[0]].exits[:, 0])
+        return answers
+
+    def _given(self, when: str, where: str, batch: Batch) -> Given:
+        """What is not left to the policies."""
+        model, given = self.model, Given(where=self._rectangles(where, batch))
+        if when == "spread":
+            even = torch.full((len(batch), model.glance_segments), 1.0, device=batch.frames.device)
+            given.frames = choose_frames(even / even.shape[1], model.candidates, model.focus_segments)
+        return given
+
+    def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
+        """(B, places, 4) rectangles of the patch's own size; None leaves them to the policy."""
+        if choice == "learned":
+            return None
+        places = self.model.places
+        size = torch.full((len(batch), places, 2), self.model.native)
+        corner = torch.full_like(size, 0.5)
+        if choice == "random":
+            corner = self._draw("diversity", batch, (places, 2))
+        return torch.cat([corner, size], -1).to(batch.frames.device, non_blocking=True)
+
+    def _draw(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
+        return uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
+
+    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+        used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))
+        costs = {"glance alone": self.model.exit_costs(parts)[0]}
+        for name in self.variants:
+            if name != "glance alone":
+                idle = (
+                    "frame policy" if name.startswith("spread") else "",
+                    "" if "learned" in name else "spatial policy",
+                )
+                costs[name] = used - sum(parts[part] for part in idle if part)
+        return {name: costs[name] for name in self.variants}
+
+
+def _variant(when: str, where: str) -> str:
+    return f"{'chosen' if when == 'learned' else when} frames, {where} patch"
+
+
+def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """(B, T, K) logits: the mean over all rows."""
+    return functional.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(logits.shape[1]))
