@@ -69,7 +69,8 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         raise UserError(
             f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2, uni_adafocus or recogniser"
         )
-    glance = _backbone(backbone.glance, backbone.glance_channels)
+    tiny["strides"] = backbone.glance_strides or None
+    glance = _backbone(backbone.glance, backbone.glance_channels, **tiny)
     if weights:
         imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
     if backbone.shift != "none":

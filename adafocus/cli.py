@@ -15,6 +15,7 @@ USAGE = """usage: adafocus COMMAND ...
 
   run       train, evaluate or count: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
   compare   table, CSV and plot of run folders: `adafocus compare outputs/*`
+  export    networks as programs for use elsewhere: `adafocus export RUN [--onnx]`
   predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
   prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
 
@@ -22,7 +23,12 @@ USAGE = """usage: adafocus COMMAND ...
 """
 INTERRUPTED = 130  # exit status after Ctrl-C
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
-TOOLS = {"compare": "adafocus.compare", "predict": "adafocus.tools.predict", "prepare": "adafocus.tools.prepare"}
+TOOLS = {
+    "compare": "adafocus.compare",
+    "export": "adafocus.tools.export",
+    "predict": "adafocus.tools.predict",
+    "prepare": "adafocus.tools.prepare",
+}
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}

@@ -61,6 +61,7 @@ def _glyphs(config: Config) -> Data:
             glyph_size=dataset.glyph_size,
             task=dataset.task,
             visible=dataset.visible,
+            tints=dataset.tints,
             seed=config.seed,
         )
         for split, size in (
@@ -232,8 +233,8 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 def focus_frames(config: Config) -> int:
     """Frames that the focus network sees and that are not simply those of the glance network; else 0."""
     segments, plain = config.segments, config.backbone.shift == "none"
-    if config.method.name == "uni_adafocus" and plain:
-        return segments.focus or segments.glance
+    if config.method.name == "uni_adafocus":
+        return segments.chosen(plain)[0]
     if config.method.name == "recogniser" or plain:
         return 0
     return segments.focus or segments.glance * 3 // 2  # int(1.5 T) in the released programs
@@ -247,7 +248,7 @@ def second_frames(config: Config) -> int:
 def candidates(config: Config) -> int:
     """Frames that a network chooses from, and that evaluation reads only when they are chosen; else 0."""
     if config.method.name == "uni_adafocus":
-        return config.segments.pool or 3 * focus_frames(config)
+        return config.segments.chosen(config.backbone.shift == "none")[1]
     return config.segments.glance if config.mode == "early_exit" else 0
 
 

@@ -183,6 +183,7 @@ def _check_numbers(config: Config) -> None:
             "patch.smallest": config.patch.smallest,
             "dataset.visible": dataset.visible,
             "dataset.frames": dataset.frames,
+            "dataset.tints": dataset.tints,
             "policy.temperature": config.policy.temperature,
             "backbone.spatial_hidden": config.backbone.spatial_hidden,
             "backbone.temporal_hidden": config.backbone.temporal_hidden,
@@ -289,8 +290,7 @@ def _check_choices(config: Config) -> None:
     """What Uni-AdaFocus chooses from."""
     segments, patch = config.segments, config.patch
     plain = config.backbone.shift == "none"
-    focus = segments.focus or (segments.glance if plain else segments.glance * 3 // 2)
-    pool = segments.pool or 3 * focus
+    focus, pool = segments.chosen(plain)
     if pool < focus:
         raise UserError(
             f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"

@@ -59,7 +59,7 @@ def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
     span = torch.arange(size, device=frames.device)
     rows = (corner[:, :1] + span).clamp(max=height - 1)
     columns = (corner[:, 1:] + span).clamp(max=width - 1)
-    sample = torch.arange(len(frames), device=frames.device)[:, None, None]
+    sample = torch.arange(frames.shape[0], device=frames.device)[:, None, None]
     # Indexing the pixel-major view keeps the channels of a pixel together: one wide copy a pixel, and channels-last out.
     pixels = frames.permute(0, 2, 3, 1)
     return pixels[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
@@ -93,7 +93,9 @@ def crop_rectangles(
         zero = torch.zeros_like(top)
         row = torch.stack([width / side, zero, (2 * left + width) / side - 1], -1)
         column = torch.stack([zero, height / side, (2 * top + height) / side - 1], -1)
-        grid = functional.affine_grid(torch.stack([row, column], 1), [len(frames), 1, size, size], align_corners=False)
+        grid = functional.affine_grid(
+            torch.stack([row, column], 1), [frames.shape[0], 1, size, size], align_corners=False
+        )
         return functional.grid_sample(frames.to(dtype), grid, padding_mode="zeros", align_corners=False)
 
 

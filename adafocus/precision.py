@@ -11,7 +11,9 @@ from torch import Tensor
 def full_precision(tensor: Tensor) -> AbstractContextManager:
     """Switches autocast off on the device of `tensor` (the meta device has none to switch)."""
     device = tensor.device.type
-    return nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+    if device == "meta" or not torch.is_autocast_enabled(device):
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 def widen(tensor: Tensor) -> Tensor:

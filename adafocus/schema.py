@@ -57,6 +57,7 @@ class DatasetConfig:
     task: str = "where"  # where | when | motion
     glyph_size: int = 16
     visible: int | None = None  # frames that show the glyph (task when); None: a quarter
+    tints: int = 1  # what a reduced view knows of the class: to which of so many groups it belongs
     frames: int | None = None  # of a drawn video; None: as many as the networks look at
     train_videos: int = 4096
     val_videos: int = 512
@@ -73,7 +74,8 @@ class BackboneConfig:
     glance_channels: list[int] = field(default_factory=list)  # of the tiny nets; others do not read them
     focus_channels: list[int] = field(default_factory=list)
     focus_strides: list[int] = field(default_factory=list)  # None given: 2 in every layer
-    coordinates: bool = False  # the tiny focus net also sees where each pixel is
+    glance_strides: list[int] = field(default_factory=list)
+    coordinates: bool = False  # the tiny nets also see where each pixel is
     policy_hidden: int = 2048  # width of the policy on top (V1, V2)
     spatial_hidden: int = 128  # of the policy that chooses rectangles (Uni)
     temporal_hidden: int = 64  # and of the one that chooses frames
@@ -98,6 +100,12 @@ class SegmentsConfig:
     glance: int = MISSING  # frames that the glance network sees
     focus: int | None = None  # frames that the focus network sees; None: the same ones
     pool: int | None = None  # candidates that focus frames are chosen from (Uni); None: three for each
+
+    def chosen(self, plain: bool) -> tuple[int, int]:
+        """Focus frames and candidates of Uni-AdaFocus; on plain backbones the glance frames are among the candidates."""
+        focus = self.focus or (self.glance if plain else self.glance * 3 // 2)
+        three = 3 * focus
+        return focus, self.pool or (-(-three // self.glance) * self.glance if plain else three)
 
 
 @dataclass

@@ -67,3 +67,41 @@ def official_key(key: str, case: str) -> str:
         layer = (first if block[1] == "1" else other)[place]
         name = f"features.{block[1]}.conv.{block[2] or ''}{layer}.{leaf}"
     return f"module.base_model.{name}"
+
+
+_UNI = {
+    "glance_head.predict.": "global_CNN.new_fc.",
+    "glance_head.learn.": "global_CNN.new_new_fc.",
+    "focus_head.predict.": "local_CNN.new_fc.",
+    "focus_head.learn.": "local_CNN.new_new_fc.",
+    "glance_head.1.": "global_CNN_fc.1.",
+    "focus_head.1.": "local_CNN_fc.1.",
+    "spatial_head.": "aux_fc.",
+    "frame_policy.encoder.": "temporal_policy.Tconv.",
+    "spatial_policy.": "spatial_policy.",
+    "glance_steps.hidden.": "classifier.global_mlp.layers.0.",
+    "glance_steps.norm.": "classifier.global_mlp.layers.1.",
+    "focus_steps.hidden.": "classifier.local_mlp.layers.0.",
+    "focus_steps.norm.": "classifier.local_mlp.layers.1.",
+}
+
+
+def official_uni(model: torch.nn.Module, *, tsm: bool) -> dict[str, Tensor]:
+    """A file's state for one of our Uni-AdaFocus models, by turning our names around, with the weights of the golden cases."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for key, value in model.state_dict().items():
+        shape = tuple(value.shape)
+        if key.startswith(("glance.", "focus.")):
+            part = "global_CNN." if key.startswith("glance.") else "local_CNN."
+            name = official_key(key.partition(".")[2], "mobilenet" if part == "global_CNN." else "resnet")
+            name = name.removeprefix("module.")
+            shapes[f"module.{part}{name if tsm else name.removeprefix('base_model.')}"] = shape
+        elif key in ("glance_steps.weight", "glance_steps.bias", "focus_steps.weight", "focus_steps.bias"):
+            kind = "global" if key.startswith("glance") else "local"
+            for step in range(shape[0]):
+                shapes[f"module.classifier.{kind}_classifiers.{step}.1.{key.split('.')[1]}"] = shape[1:]
+        else:
+            old = next(prefix for prefix in _UNI if key.startswith(prefix))
+            conv = old.startswith("frame_policy") and len(shape) == 3
+            shapes["module." + _UNI[old] + key.removeprefix(old)] = (*shape, 1) if conv else shape
+    return golden_weights.state(shapes)

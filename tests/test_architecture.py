@@ -42,7 +42,7 @@ ALLOWED = {
     "early_exit": {"build", "predict", "schema", "engine", "data", "models", "stages", "pictures", "batch"},
     "report": {"build", "config", "schema", "engine", "stages", "pictures"},
     "predict": {"build", "config", "schema", "data", "engine", "models", "weights", "errors"},
-    "tools": {"tools", "cli", "predict", "data", "schema", "errors"},
+    "tools": {"tools", "cli", "build", "predict", "data", "engine", "models", "schema", "errors"},
     "batch": set(),
     "draws": set(),
     "errors": set(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,71 @@ def test_every_published_row_composes_and_costs_what_is_printed(experiment: str)
     cost = count(network, build.clip_frames(settings), settings.dataset.frame_size)
     assert f"{cost.published / 1e9:.1f}" == f"{settings.published.gflops:.1f}"
     assert settings.published.score and settings.published.source
+
+
+#: Spec uni_adafocus section 5, spec uni_adafocus_tsm section 5:
+#: dataset -> rate, batch, decay, dropout, head dropout, weight of sizes, clip, precision, rates, focus frames, candidates, flip
+UNI_LONG = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
+UNI_SHORT = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0}
+UNI = {
+    "actnet": (0.002, 32, 2e-4, 0.2, 0.2, 1.0, None, "fp32", UNI_LONG, 0.5),
+    "fcvid": (0.004, 64, 1e-4, 0.2, 0.2, 1.0, None, "fp16", UNI_LONG, 0.5),
+    "minik": (0.003, 48, 1e-4, 0.2, 0.1, 0.75, None, "fp16", UNI_LONG, 0.5),
+    "sthv1": (0.02, 64, 1e-3, 0.0, 0.5, 0.5, 20.0, "fp16", UNI_SHORT, 0.0),
+    "sthv2": (0.02, 64, 5e-4, 0.0, 0.5, 0.5, 20.0, "fp16", UNI_SHORT, 0.0),
+    "jester": (0.02, 64, 1e-3, 0.0, 0.5, 0.25, 20.0, "fp16", UNI_SHORT, 0.0),
+}
+UNI_ROWS = sorted(path.stem for path in (CONF / "experiment").glob("uni_adafocus_*.yaml"))
+
+
+def test_every_row_of_uni_adafocus_is_there() -> None:
+    short = {f"sthv{v}_p{p}_8and{f}" for v in (1, 2) for p, f in ((96, 8), (96, 12), (128, 12), (128, 16))}
+    rows = {*short, "jester_p128_8and12", "actnet_p96", "actnet_p128", "actnet_p160", "fcvid_p128", "minik_p128"}
+    assert set(UNI_ROWS) == {f"uni_adafocus_{row}" for row in rows}
+
+
+@pytest.mark.parametrize("experiment", UNI_ROWS)
+def test_rows_of_uni_adafocus(experiment: str) -> None:
+    """The row, the short form of the same, its recipe, and what it costs."""
+    import torch
+
+    from adafocus.engine.cost import count
+
+    dataset, patch, *frames = experiment.removeprefix("uni_adafocus_").split("_")
+    settings = composed(f"experiment={experiment}", "dataset.root=/data")
+    segments = frames[0].replace("and", "+") if frames else "16+16"
+    typed = (f"dataset={dataset}", "method=uni_adafocus", f"patch={patch[1:]}", f"segments={segments}")
+    short = composed(*typed, "dataset.root=/data")
+    assert config.to_dict(replace(short, published=settings.published)) == config.to_dict(settings)
+    rate, batch, decay, dropout, head, size, clip, precision, rates, flip = UNI[dataset]
+    schedule = settings.schedule
+    assert (schedule.rate, schedule.batch, schedule.base_batch, schedule.weight_decay) == (rate, batch, batch, decay)
+    assert (schedule.dropout, schedule.head_dropout, schedule.size_weight, schedule.kl_weight) == (
+        dropout,
+        head,
+        size,
+        0,
+    )
+    assert (schedule.clip, schedule.precision, schedule.rates) == (clip, precision, rates)
+    assert (schedule.optimiser, schedule.momentum, schedule.shape, schedule.per_epoch) == ("sgd", 0.9, "cosine", True)
+    assert (schedule.epochs, schedule.horizon, schedule.warmup_epochs, schedule.select) == (50, 50, 0, "best")
+    assert settings.dataset.flip == flip and settings.policy.temperature == 1.0
+    assert (settings.backbone.spatial_hidden, settings.backbone.temporal_hidden) == (128, 64)
+    glance, focus = map(int, segments.split("+"))
+    assert (settings.segments.glance, build.focus_frames(settings), build.candidates(settings)) == (
+        glance,
+        focus,
+        3 * focus,
+    )
+    test, _ = build.views(settings, ["a"])
+    assert (test.training_rule, test.evaluation_rule, test.views) == ("fractional", "fractional", 1)
+    assert test.sets == ((3 * focus,) if glance == 16 else (glance, 3 * focus))
+    with torch.device("meta"):  # the README prints the figures of 174 classes for Jester, and of 200 for FCVID
+        network = build.model(
+            settings, {"jester": 174, "fcvid": 200}.get(dataset, settings.dataset.classes), weights=False
+        )
+    cost = count(network, build.clip_frames(settings), 224)
+    assert f"{cost.published / 1e9:.1f}" == f"{settings.published.gflops:.1f}"
 
 
 def test_an_experiment_gives_way_to_what_is_typed() -> None:

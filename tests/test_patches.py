@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import golden_weights
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from adafocus.patches import crop
+from adafocus.patches import boxes, crop, crop_rectangles
 
 
 def by_grid_sampler(frames: torch.Tensor, where: torch.Tensor, size: int) -> torch.Tensor:
@@ -76,3 +80,47 @@ def test_channels_last_goes_in_and_out() -> None:
 def test_a_patch_larger_than_the_frame_is_refused() -> None:
     with pytest.raises(ValueError, match="32 pixels does not fit into frames of 16x40"):
         crop(torch.rand(1, 3, 16, 40), torch.rand(1, 2), 32)
+
+
+def test_rectangles_equal_the_released_patches(shared: Path) -> None:
+    golden = np.load(shared / "golden/uni_adafocus_patch/outputs.npz")
+    images = golden_weights.frames("uni_adafocus_patch", (6, 3, 224, 224))
+    maps = golden_weights.array("uni_adafocus_patch/featuremap", (6, 8, 7, 7))
+    where = torch.from_numpy(golden["actions"])
+    for size in (96, 128, 160):
+        patch = crop_rectangles(images, where, size, smallest=96)
+        step = size // 16
+        np.testing.assert_allclose(patch[..., ::step, ::step].numpy(), golden[f"patch_{size}"], atol=1e-4)
+        cells = crop_rectangles(maps, where, size // 32, smallest=3, largest=7)
+        np.testing.assert_allclose(cells.numpy(), golden[f"feature_patch_{size}"], atol=1e-5)
+
+
+def test_rectangles_of_one_video_and_their_gradient(shared: Path) -> None:
+    folder = shared / "golden/uni_adafocus_tsm_patch"
+    golden, inputs = np.load(folder / "outputs.npz"), np.load(folder / "inputs.npz")
+    safe = {96: [6, 7, 8, 9], 128: [0, 1, 2, 4, 5, 6, 7, 8, 9]}
+    frame = golden_weights.frames("uni_adafocus_tsm_patch/frames", (1, 224, 224)).expand(10, -1, -1, -1)
+    maps = golden_weights.array("uni_adafocus_tsm_patch/maps", (1, 4, 7, 7)).expand(10, -1, -1, -1)
+    for size in (96, 128):
+        where = torch.from_numpy(inputs["actions"]).requires_grad_()
+        patch = crop_rectangles(frame, where, size, smallest=96)[:, 0].detach()
+        np.testing.assert_allclose(patch[:, ::4, ::4].numpy(), golden[f"patch_{size}_inside"], atol=1e-4)
+        cells = crop_rectangles(maps, where, size // 32, smallest=3, largest=7)
+        np.testing.assert_allclose(cells.detach().numpy(), golden[f"map_{size}"], atol=1e-5)
+        side = size // 32
+        weights = golden_weights.array(f"uni_adafocus_tsm_patch/coef_{size}", (10, 4, side, side))
+        (cells * weights).sum().backward()
+        found, wanted = where.grad[safe[size]].numpy(), golden[f"map_{size}_grad_action"][safe[size]]
+        np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_a_rectangle_of_the_patchs_own_size_is_the_crop() -> None:
+    frames = torch.rand(3, 3, 40, 40)
+    corner = torch.rand(3, 2)
+    where = torch.cat([corner, torch.full((3, 2), (16 - 10) / (40 - 10))], 1)
+    torch.testing.assert_close(crop_rectangles(frames, where, 16, smallest=10), crop(frames, corner, 16))
+
+
+def test_boxes_in_pixels() -> None:
+    assert boxes(torch.tensor([0.5, 1.0]), 224, smallest=96).tolist() == [64, 128, 96, 96]
+    assert boxes(torch.tensor([0.5, 1.0, 1.0, 0.25]), 224, smallest=96).tolist() == [0, 96, 224, 128]

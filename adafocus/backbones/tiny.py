@@ -40,7 +40,7 @@ class TinyNet(nn.Module):
                 torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:]
             )
             place = torch.stack(torch.meshgrid(rows, columns, indexing="ij"))
-            images = torch.cat((images, place.expand(len(images), -1, -1, -1)), 1)
+            images = torch.cat((images, place.expand(images.shape[0], -1, -1, -1)), 1)
         return self.layers(images)
 
     def map_size(self, size: int) -> tuple[int, int]:

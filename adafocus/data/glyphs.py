@@ -13,6 +13,7 @@ Tasks:
 
 from __future__ import annotations
 
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,8 @@ class GlyphVideos:
         visible: frames that show the glyph in `when` (default a quarter, at least one).
         seed: of the run.
         others: cold glyphs of other classes in every frame.
+        tints: class k has the colours number k % tints, which a reduced view still shows. With 1 it knows nothing of the class;
+            with more it knows to which of so many groups the class belongs, as a cheap network would.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class GlyphVideos:
         visible: int | None = None,
         seed: int = 0,
         others: int = 3,
+        tints: int = 1,
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"dataset.task={task!r} is unknown; choose one of {', '.join(TASKS)}")
@@ -100,11 +104,14 @@ class GlyphVideos:
             raise ValueError(f"visible={visible} must be from 1 to the {frames} frames of a video")
         if task == "motion" and frames < 2:
             raise ValueError(f"dataset.task=motion needs at least 2 frames, not {frames}; choose larger segments")
+        if not 1 <= tints <= classes:
+            raise ValueError(f"dataset.tints={tints} must be from 1 to the {classes} classes")
         if classes < 2:
             raise ValueError(f"dataset.classes={classes} must be at least 2")
         self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
         self.classes, self.glyph_size, self.task, self.seed, self.others = classes, glyph_size, task, seed, others
         self.visible = visible or max(1, frames // 4)
+        self.tints = tints
         cells = glyph_patterns(classes)
         self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
         # Interpolates a coarse grid of colours to a frame: background = rows @ grid @ rows.T, a channel at a time.
@@ -134,7 +141,7 @@ class GlyphVideos:
             ink = np.full((self.glyph_size, self.glyph_size), 0.5, np.float32)
         else:
             where, ink = self._path(rng, 2.0), self.ink[label]
-        self._put(frames, where, ink, _warm(rng), shown)
+        self._put(frames, where, ink, _warm(rng, label % self.tints, self.tints), shown)
         return Drawn(frames, label, where.astype(np.float32), shown)
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
@@ -180,9 +187,13 @@ def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
     return (np.floor(np.minimum(place, free) / REDUCTION) * REDUCTION).astype(np.int64)
 
 
-def _warm(rng: np.random.Generator) -> np.ndarray:
-    """(2, 3) float32: colours of paper and ink."""
-    return np.array([[120, 10, 10], [250, 200, 60]], np.float32) + rng.uniform(-10, 5, (2, 3)).astype(np.float32)
+def _warm(rng: np.random.Generator, tint: int, tints: int) -> np.ndarray:
+    """(2, 3) float32: colours of paper and ink; several tints go from magenta over red to green, away from the cold ones."""
+    colours = np.array([[120, 10, 10], [250, 200, 60]], np.float32)
+    if tints > 1:
+        hue = (200 * tint / (tints - 1) - 80) / 360
+        colours = 255 * np.array([hsv_to_rgb(hue % 1, 0.9, 0.45), hsv_to_rgb(hue % 1, 0.6, 0.95)], np.float32)
+    return colours + rng.uniform(-10, 5, (2, 3)).astype(np.float32)
 
 
 def _cold(rng: np.random.Generator) -> np.ndarray:

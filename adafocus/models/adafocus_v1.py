@@ -42,7 +42,7 @@ def cut(frames: Tensor, where: Tensor, size: int) -> Tensor:
     corner = (where.float() * (side - size) + 1e-4).floor().long().clamp(0, side - size)
     span = torch.arange(size, device=frames.device)
     rows, columns = corner[:, :1] + span, corner[:, 1:] + span
-    sample = torch.arange(len(frames), device=frames.device)[:, None, None]
+    sample = torch.arange(frames.shape[0], device=frames.device)[:, None, None]
     return frames.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None]].permute(0, 3, 1, 2)
 
 
@@ -265,12 +265,11 @@ class AdaFocusV1TSM(_Verbs):
         return Glanced(maps.flatten(1, 2)[:, None], logits)
 
     def judge(self, frames: Tensor, glanced: Glanced, where: Tensor) -> Output:
-        logits = glanced.features + self._local(frames, where)
+        logits = glanced.features + self.local(frames[:, self.glance_segments :], where)
         return Output(logits, logits[:, None], where)
 
-    def _local(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """The focus network's logits (n B, K) of the same frames at n places a video, in one batch."""
-        shown = frames[:, self.glance_segments :]
+    def local(self, shown: Tensor, *where: Tensor) -> Tensor:
+        """The focus network's logits (n B, K) of the same focus frames at n places a video, in one batch."""
         flat, corners = shown.flatten(0, 1), [place.expand(-1, shown.shape[1], -1).flatten(0, 1) for place in where]
         features = self.focus(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
         with full_precision(features):
@@ -281,7 +280,7 @@ class AdaFocusV1TSM(_Verbs):
         if other is None:
             empty = self.judge(torch.zeros_like(frames), glanced, where)
             return self.judge(frames, glanced, where), empty.steps
-        chosen, instead = self._local(frames, where, other).chunk(2)
+        chosen, instead = self.local(frames[:, self.glance_segments :], where, other).chunk(2)
         logits = glanced.features + chosen
         return Output(logits, logits[:, None], where), (glanced.features + instead)[:, None]
 
@@ -291,5 +290,5 @@ class AdaFocusV1TSM(_Verbs):
             return Output(self.see(frames).features)
         features = self.focus(frames[:, self.glance_segments :].flatten(0, 1)).mean((-2, -1))
         with full_precision(features):
-            logits = self.classifier(self.dropout(widen(features))).unflatten(0, (len(frames), -1))
+            logits = self.classifier(self.dropout(widen(features))).unflatten(0, (frames.shape[0], -1))
         return Output(logits.mean(1), per_frame=logits)

@@ -88,12 +88,13 @@ class AdaFocusV2TSM(SquarePatches, nn.Module):
         glance = self.glance_head(maps.mean((-2, -1)), auxiliary)
         if where is None:
             where = self.policy(maps.detach())[:, None]
-        other = None if diversity is None else self._look(focused, diversity, glance, auxiliary)
-        output = self._look(focused, where, glance, auxiliary)
+        other = None if diversity is None else self.look(focused, diversity, glance, auxiliary)
+        output = self.look(focused, where, glance, auxiliary)
         output.diversity = other
         return output
 
-    def _look(self, frames: Tensor, where: Tensor, glance: tuple[Tensor, Tensor | None], auxiliary: bool) -> Output:
+    def look(self, frames: Tensor, where: Tensor, glance: tuple[Tensor, Tensor | None], auxiliary: bool) -> Output:
+        """(B, F, 3, S, S) focus frames at (B, 1, 2) to an answer; `glance` are the logits of the glance network's heads."""
         corners = where.expand(-1, frames.shape[1], -1).flatten(0, 1)
         features = self.focus(crop(frames.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
         predicted, learned = self.focus_head(features.unflatten(0, frames.shape[:2]), auxiliary)

@@ -73,7 +73,7 @@ class PooledStepClassifier(nn.Module):
             if answers is not None and answers < steps:  # nobody asks after the first ones: their maximum is enough
                 skipped = steps - answers + 1
                 hidden = torch.cat([hidden[:, :skipped].amax(1, keepdim=True), hidden[:, skipped:]], 1)
-            pooled = hidden.cummax(1).values
+            pooled = hidden if hidden.shape[1] == 1 else hidden.cummax(1).values
             if seen is not None:
                 pooled = torch.maximum(pooled, seen[:, None])
             read = (

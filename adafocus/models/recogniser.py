@@ -42,7 +42,7 @@ class Recogniser(nn.Module):
         """(B, T, C, S, S), normalised, in temporal order; C = 3, or 10 for optical flow."""
         if self.remove_background:
             frames = frames - frames.mean(1, keepdim=True)
-        logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (len(frames), -1))
+        logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (frames.shape[0], -1))
         return Output(logits.mean(1), per_frame=logits)
 
     def frame_logits(self, images: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
     Returns:
         (B, K) int64 strictly increasing indices in [0, N).
 
-    Source: spec uni_adafocus 2.8. Their loop that resolves equal frames is a cumulative maximum here; a threshold of exactly
+    Source: spec uni_adafocus 2.8. Their loop that resolves equal frames is a running maximum here; a threshold of exactly
     0, at which they stop, falls into the first bin.
     """
     if not 0 < count <= candidates:
@@ -79,14 +79,16 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
     border[:, -1] = 1.0
     steps = torch.arange(count, device=weights.device)
     threshold = ((steps + (0.5 if draws is None else draws.to(weights.dtype))) / count).to(weights.dtype)
-    threshold = threshold.expand(len(weights), -1).contiguous()
-    upper = torch.searchsorted(border, threshold).clamp(1, bins)
+    threshold = threshold.expand(weights.shape[0], -1)
+    upper = (border[:, None] < threshold[..., None]).sum(-1).clamp(1, bins)  # the first border that is not below it
     left, right = border.gather(1, upper - 1), border.gather(1, upper)
     # In the order of the released code, whose rounding decides at the borders of frames.
     position = (upper / bins * (threshold - left) - (upper - 1) / bins * (threshold - right)) / (right - left)
     # A diverged policy gives NaN: choose anything, and let the NaN in the weights reach the loss, where it is reported.
     frame = (position * candidates).nan_to_num(0.0).floor().long().clamp(0, candidates - 1)
-    frame = (frame - steps).cummax(1).values + steps
+    # The largest so far of (frame - step), by a triangle: ONNX has no cumulative maximum.
+    free = (frame - steps)[:, None].masked_fill(steps > steps[:, None], -candidates)
+    frame = free.amax(-1) + steps
     return torch.minimum(frame, candidates - count + steps)
 
 

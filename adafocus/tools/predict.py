@@ -13,17 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from adafocus.errors import UserError
-
-_HELP = "key=value: the configuration of an official file, as in experiment=tsm_sthv2_8f"
+from adafocus.tools.loading import add_model_arguments, load_predictor, split_typed
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status: 1 if a video could not be read."""
     parser = argparse.ArgumentParser(prog="adafocus predict", description="Labels of videos.")
-    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint of ours or of a seed project")
-    parser.add_argument(
-        "video", nargs="+", help=f"video files or frame folders; with --online also a camera index; {_HELP}"
-    )
+    add_model_arguments(parser, rest="VIDEO")
     parser.add_argument(
         "--online", action="store_true", help="frame by frame (models trained with backbone.shift=online)"
     )
@@ -34,34 +30,19 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels a video (default 5)")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     options = parser.parse_args(argv)
-    typed = [value for value in options.video if "=" in value and not Path(value).exists()]
-    videos = [value for value in options.video if value not in typed]
+    videos = split_typed(options.rest)[1]
     if not videos:
         raise UserError("no video to predict; name a file" + (", or a camera index" if options.online else ""))
     if options.every < 1:
         raise UserError(f"--every {options.every} must be at least 1")
-    predictor = _load(options, typed)
+    predictor = load_predictor(options, videos=True)
     found = [
         _stream(predictor, video, options) if options.online else _label(predictor, video, options) for video in videos
     ]
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 1 if any("error" in entry for entry in found) else 0
-
-
-def _load(options: argparse.Namespace, typed: list[str]):  # noqa: ANN202 - its type would import torch for --help
-    from adafocus import cli, predict
-    from adafocus.data.annotations import read_classes
-
-    typed = typed or list(predict.recipe(options.checkpoint))
-    composed = None
-    if typed:  # data and weights of the recipe are not needed
-        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
-    classes = read_classes(options.classes) if options.classes else None
-    return predict.load(options.checkpoint, composed, classes=classes, device=options.device)
 
 
 def _label(predictor, video: str, options: argparse.Namespace) -> dict[str, object]:  # noqa: ANN001

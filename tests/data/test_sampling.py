@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from adafocus.data.sampling import segment_frames
+from adafocus.data.sampling import evaluation_frames, segment_frames, training_frames
 
 
 class Pinned:
@@ -60,3 +63,29 @@ def test_golden_indices(shared) -> None:
             rng = None if share is None else Pinned(share)
             index = segment_frames(int(frames), segments, short=short, rng=rng) + 1
             assert index.tolist() == expected.tolist(), (name, frames)
+
+
+def test_fractional_frames_are_those_of_uni_adafocus(shared: Path) -> None:
+    folder = shared / "golden/uni_adafocus_tsm_data"
+    golden = np.load(folder / "outputs.npz")
+    lengths = json.loads((folder / "case.json").read_text())["config"]["num_frames"]
+    for name, segments in (("val_glance", 8), *((f"val_candidates_{n}", n) for n in (24, 36, 48))):
+        found = np.stack([evaluation_frames(n, segments, "fractional")[0] + 1 for n in lengths])
+        assert (found == golden[name]).all(), name
+
+
+def test_fractional_frames_where_rounding_decides() -> None:
+    """Spec uni_adafocus section 3.3, spec uni_adafocus_tsm section 3; 1-based there."""
+    assert (evaluation_frames(100, 48, "fractional")[0][:14] + 1).tolist() == [*range(2, 25, 2), 27, 29]
+    assert (evaluation_frames(10, 48, "fractional")[0][:14] + 1).tolist() == [1] * 5 + [2] * 5 + [3] * 4
+    assert (evaluation_frames(3, 48, "fractional")[0] + 1).tolist() == [1] * 16 + [2] * 16 + [3] * 16
+    exact = np.array([(2 * i + 1) * 216 // 72 for i in range(36)])
+    assert (exact - evaluation_frames(216, 36, "fractional")[0]).nonzero()[0].tolist() == [18, 19]
+
+
+def test_fractional_training_frames_reach_every_frame() -> None:
+    rng = np.random.default_rng(0)
+    drawn = np.stack([training_frames(11, 4, rng, rule="fractional") for _ in range(500)])
+    assert set(drawn.flatten()) == set(range(11)) and (np.diff(drawn) >= 0).all()
+    for segment in range(4):
+        assert set(drawn[:, segment]) == set(range(segment * 11 // 4, -(-(segment + 1) * 11 // 4)))

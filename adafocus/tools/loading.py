@@ -1,0 +1,45 @@
+"""What commands share that work on one model: how it is named, and how it is loaded."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from adafocus.errors import UserError
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE") -> None:
+    """CHECKPOINT, the rest (overrides of an official file, and what the command works on), --classes and --device."""
+    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint of ours or of a seed project")
+    parser.add_argument(
+        "rest",
+        nargs="*",
+        metavar=rest,
+        help="KEY=VALUE: the configuration of an official file, as in experiment=tsm_sthv2_8f"
+        + ("" if rest == "KEY=VALUE" else "; else video files or frame folders, with --online also a camera index"),
+    )
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+
+
+def split_typed(values: list[str]) -> tuple[list[str], list[str]]:
+    """Overrides, and the rest: what has a `=` and is no file."""
+    typed = [value for value in values if "=" in value and not Path(value).exists()]
+    return typed, [value for value in values if value not in typed]
+
+
+def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
+    """The predictor that the arguments name; overrides are in `options.rest`, which may also hold videos."""
+    from adafocus import cli, predict
+    from adafocus.data.annotations import read_classes
+
+    typed, others = split_typed(options.rest)
+    if others and not videos:
+        raise UserError(f"{others[0]!r} is no override; it is key=value")
+    typed = typed or list(predict.recipe(options.checkpoint))
+    composed = None
+    if typed:  # data and weights of the recipe are not needed
+        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
+    classes = read_classes(options.classes) if options.classes else None
+    return predict.load(options.checkpoint, composed, classes=classes, device=options.device)

@@ -1,0 +1,368 @@
+"""Uni-AdaFocus, both forms, against the released programs' figures; and what its networks and its stage do.
+
+The figures in `golden_uni_adafocus.json` are a part of the published cases; the whole cases are compared where they lie.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_weights
+import numpy as np
+import pytest
+import runs
+import torch
+from official import official_uni
+from test_config import composed
+
+from adafocus import build
+from adafocus.backbones import BACKBONES
+from adafocus.backbones.temporal import Temporal, insert
+from adafocus.batch import Batch
+from adafocus.models.choosing import Given
+from adafocus.models.uni_adafocus import UniAdaFocus
+from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
+from adafocus.policies.frames import inclusion_factors
+from adafocus.stages.choosing import ChoosingStage
+from adafocus.weights import fit, from_uni_adafocus, from_uni_adafocus_tsm, load_checkpoint, tensors
+
+KEPT = json.loads((Path(__file__).parent / "golden_uni_adafocus.json").read_text())
+RATES = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
+SHIFT = Temporal("bidirectional")
+
+
+def plain(classes: int, *, patch: int, dropout: float = 0.2) -> UniAdaFocus:
+    return UniAdaFocus(
+        BACKBONES["mobilenet_v2"](),
+        BACKBONES["resnet50"](),
+        num_classes=classes,
+        glance_segments=16,
+        focus_segments=16,
+        candidates=48,
+        patch_size=patch,
+        dropout=dropout,
+        head_dropout=dropout,
+    )
+
+
+def tsm(classes: int, *, patch: int, focus: int, dropout: float = 0.5) -> UniAdaFocusTSM:
+    return UniAdaFocusTSM(
+        insert(BACKBONES["mobilenet_v2"](), 8, SHIFT),
+        insert(BACKBONES["resnet50"](), focus, SHIFT),
+        num_classes=classes,
+        glance_segments=8,
+        focus_segments=focus,
+        candidates=3 * focus,
+        patch_size=patch,
+        dropout=dropout,
+    )
+
+
+def close(ours: torch.Tensor, golden: np.ndarray, what: str, tolerance: float = 1e-4) -> None:
+    golden = np.asarray(golden)
+    ours = ours.detach().double().numpy().reshape(golden.shape)
+    assert np.abs(ours - golden).max() <= tolerance * np.abs(golden).max(), what
+
+
+def temporal_logits(output, count: int) -> torch.Tensor:
+    return torch.einsum("bg,bgk->bk", output.weights * inclusion_factors(output.weights, count), output.per_frame)
+
+
+def clips(case: str, batch: int, candidates: int) -> torch.Tensor:
+    sets = (("images_glance", 8), ("images_input", candidates))
+    return torch.cat(
+        [golden_weights.frames(f"{case}/{n}", (batch, 3 * t, 224, 224)).unflatten(1, (t, 3)) for n, t in sets], 1
+    )
+
+
+def read(shared: Path, case: str):
+    folder = shared / "golden" / case
+    inputs = np.load(folder / "inputs.npz") if (folder / "inputs.npz").is_file() else None
+    return json.loads((folder / "case.json").read_text()), np.load(folder / "outputs.npz"), inputs
+
+
+def test_figures_that_are_kept(tmp_path: Path) -> None:
+    kept = KEPT["tsm"]
+    case = "uni_adafocus_tsm_sthv1_p96_8and8"
+    model = tsm(174, patch=96, focus=8).eval()
+    state = official_uni(model, tsm=True)
+    assert len(state) == kept["keys"]
+    torch.save({"epoch": 50, "arch": "resnet50", "state_dict": state, "best_prec1": 47.5}, tmp_path / "ckpt.pth.tar")
+    assert load_checkpoint(tmp_path / "ckpt.pth.tar", model).source == "official Uni-AdaFocus-TSM"
+    with torch.no_grad():
+        output = model(clips(case, 2, 24)[:1])
+    assert output.frames[0].tolist() == kept["frames"]
+    close(output.where, kept["action"], "rectangle")
+    close(output.weights, kept["weights"], "weights")
+    assert np.abs(output.logits[0, :12].numpy() - kept["logits"]).max() < 1e-4 * kept["largest"]
+    close(output.exits[0, 0, :12], kept["exit"], "exit", 1e-3)
+
+
+@pytest.mark.slow
+def test_evaluation_on_plain_backbones(shared: Path, tmp_path: Path) -> None:
+    case, golden, _ = read(shared, "uni_adafocus_actnet_p128")
+    model = plain(200, patch=128).eval()
+    assert {k: tuple(v.shape) for k, v in official_uni(model, tsm=False).items()} == {
+        key: tuple(shape)
+        for key, shape in case["keys"].items()
+        if not key.startswith(("module.global_CNN.classifier", "module.local_CNN.fc"))
+    }
+    torch.save({"state_dict": golden_weights.state(case["keys"]), "epoch": 3}, tmp_path / "f.pth.tar")
+    report = load_checkpoint(tmp_path / "f.pth.tar", model)
+    assert report.source == "official Uni-AdaFocus" and len(report.dropped) == 4
+    frames = golden_weights.frames("uni_adafocus/video_d", (2, 144, 224, 224)).unflatten(1, (48, 3))
+    with torch.no_grad():
+        output = model(frames)
+        lean = model(frames, auxiliary=False)
+    assert output.frames.tolist() == golden["focus_indices"].tolist()
+    assert model.glance_frames().tolist() == golden["glance_indices"][:1].tolist()
+    for ours, name in (
+        (output.logits, "logits"),
+        (output.steps, "step_logits"),
+        (output.glance, "global_logits"),
+        (output.focus, "local_logits"),
+        (output.spatial, "spatial_logits"),
+        (output.weights, "weights"),
+        (output.rectangles, "actions_glance"),
+        (output.exits.amax(-1), "exit_logit_max"),
+        (temporal_logits(output, 5), "temporal_logits_exact"),
+    ):
+        close(ours, golden[name], name)
+    assert lean.glance is None and lean.spatial is None and lean.steps.shape[1] == 17
+    torch.testing.assert_close(lean.exits, output.exits, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("case", "patch", "focus"),
+    [("uni_adafocus_tsm_sthv1_p96_8and8", 96, 8), ("uni_adafocus_tsm_sthv2_p128_8and12", 128, 12)],
+)
+def test_evaluation_on_tsm(shared: Path, case: str, patch: int, focus: int) -> None:
+    description, golden, _ = read(shared, case)
+    model = tsm(174, patch=patch, focus=focus).eval()
+    fit(model, from_uni_adafocus_tsm(tensors({"state_dict": golden_weights.state(description["keys"])})), case)
+    with torch.no_grad():
+        output = model(clips(case, 2, 3 * focus))
+    assert output.frames.tolist() == golden["focus_indices"].tolist()
+    for ours, name in (
+        (output.logits, "final_logits"),
+        (output.glance, "global_logits"),
+        (output.focus, "local_logits"),
+        (output.spatial, "spatial_logits"),
+        (output.weights, "frame_weights"),
+        (output.rectangles, "action"),
+        (output.per_frame, "global_frame_logits"),
+        (temporal_logits(output, 2), "temporal_logits_exact"),
+    ):
+        close(ours, golden[name], name)
+
+
+def one_batch(frames: torch.Tensor, target: np.ndarray) -> Batch:
+    size = len(frames)
+    label = torch.from_numpy(np.asarray(target))[:, None]
+    return Batch(frames, label, torch.arange(size), 0, torch.ones(size, dtype=torch.bool))
+
+
+def norms(stage: ChoosingStage, parts: list[tuple[str, ...]]) -> torch.Tensor:
+    groups = {group.name: group.parameters for group in stage.param_groups()}
+    return torch.stack(
+        [torch.cat([p.grad.flatten() for name in names for p in groups[name]]).norm() for names in parts]
+    )
+
+
+@pytest.mark.slow
+def test_training_step_on_tsm(shared: Path) -> None:
+    name = "uni_adafocus_tsm_train_step"
+    case, golden, inputs = read(shared, name)
+    model = tsm(174, patch=96, focus=8, dropout=0.0)
+    fit(model, from_uni_adafocus_tsm(tensors({"state_dict": golden_weights.state(case["keys"])})), name)
+    model.double()
+    stage = ChoosingStage(model, lambda frames: frames, seed=0, rates=RATES, size_weight=0.5)
+    draws = {
+        "thresholds": torch.from_numpy(inputs["u"]),
+        "diversity": torch.from_numpy(inputs["random_action"])[:, None, :2],
+    }
+    stage._draw = lambda purpose, *_: draws[purpose]
+    stage.train()
+    result = stage.step(one_batch(clips(name, 2, 24).double(), inputs["target"]))
+    result.loss.backward()
+    loss = {key.removeprefix("loss_"): value for key, value in result.metrics.items() if key.startswith("loss_")}
+    terms = [
+        2 * (loss["policy_steps"] + loss["random_steps"]),
+        2 * loss["glance"],
+        2 * (loss["policy_focus"] + loss["random_focus"]),
+        2 * loss["temporal"],
+        2 * loss["spatial"],
+        2 * loss["size"],
+        result.loss,
+    ]
+    close(torch.stack(terms), golden["losses"], "losses", 1e-5)
+    parts = [
+        ("frame policy",),
+        ("spatial policy",),
+        ("glance", "glance head"),
+        ("spatial head",),
+        ("focus", "focus head"),
+    ]
+    close(norms(stage, parts), golden["grad_norm_groups"], "gradient norms", 1e-5)
+    close(model.frame_policy.encoder[6].weight.grad, golden["grad_temporal_last"], "frame policy", 1e-5)
+    close(model.spatial_policy.encoder[9].weight.grad[:, :8], golden["grad_spatial_last"], "spatial policy", 1e-5)
+    close(model.glance_head.predict.bias.grad, golden["grad_global_new_fc_bias"], "head", 1e-5)
+    close(model.spatial_policy.encoder[1].running_mean, golden["spatial_bn_running_mean_after"], "moves twice", 1e-5)
+
+
+@pytest.mark.slow
+def test_training_step_on_plain_backbones(shared: Path) -> None:
+    name = "uni_adafocus_train_step"
+    case, golden, _ = read(shared, name)
+    model = plain(200, patch=128, dropout=0.0)
+    fit(model, from_uni_adafocus(tensors({"state_dict": golden_weights.state(case["keys"])})), name)
+    stage = ChoosingStage(model, lambda frames: frames, seed=0, rates=RATES)
+    draws = {
+        "thresholds": torch.from_numpy(golden["thresholds_uniform"]),
+        "diversity": torch.from_numpy(golden["random_actions"]).view(2, 48, 4)[..., :2],
+        "glance": (torch.from_numpy(golden["glance_offset"]) + 0.5) / 3,
+    }
+    stage._draw = lambda purpose, *_: draws[purpose]
+    stage.train()
+    frames = golden_weights.frames(name, (2, 144, 224, 224)).unflatten(1, (48, 3))
+    result = stage.step(one_batch(frames, golden["target"]))
+    result.loss.backward()
+    loss = {key.removeprefix("loss_"): value for key, value in result.metrics.items() if key.startswith("loss_")}
+    terms = [
+        2 * (loss["policy_steps"] + loss["random_steps"]),
+        2 * loss["glance"],
+        2 * (loss["policy_focus"] + loss["random_focus"]),
+        2 * loss["temporal"],
+        2 * loss["spatial"],
+        loss["size"],
+        result.loss,
+    ]
+    close(torch.stack(terms), golden["losses"][[0, 1, 2, 3, 4, 6, 7]], "losses")
+    parts = [("frame policy",), ("spatial policy",), ("glance head",), ("spatial head",), ("focus head",)]
+    wanted = golden["group_gradient_norms"][[0, 1, 3, 4, 6]]
+    close(norms(stage, parts), wanted, "gradient norms")
+    close(
+        norms(stage, [("glance",), ("focus",), ("classifier",)]),
+        golden["group_gradient_norms"][[2, 5, 7]],
+        "float32",
+        1e-2,
+    )
+    close(model.spatial_head.bias.grad, golden["grad_aux_bias"], "spatial head")
+    for layer, released in (
+        ("glance_steps.norm", "classifier.global_mlp.layers.1"),
+        ("focus_steps.norm", "classifier.local_mlp.layers.1"),
+        ("spatial_policy.encoder.1", "spatial_policy.encoder.1"),
+        ("frame_policy.encoder.1", "temporal_policy.Tconv.1"),
+        ("focus.bn1", "local_CNN.bn1"),
+    ):
+        norm = model.get_submodule(layer)
+        close(norm.running_mean[:256], golden[f"bn_mean:{released}"], released)
+        close(norm.running_var[:256], golden[f"bn_var:{released}"], released)
+
+
+def small(*typed: str):
+    return composed("dataset=glyphs", "method=uni_adafocus", "segments.glance=4", "segments.focus=3", *typed)
+
+
+FORMS = ["backbone=tiny", "backbone=tiny_tsm"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_take_the_routes_of_the_paper(form: str) -> None:
+    settings = small(form)
+    model = build.model(settings, 5).train()
+    frames = torch.randn(4, build.clip_frames(settings), 3, 96, 96)
+
+    def learning(pick) -> set[str]:
+        model.zero_grad()
+        pick(model(frames, Given(diversity=torch.rand(4, model.places, 4)))).sum().backward()
+        return {
+            name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
+        }
+
+    assert learning(lambda output: output.spatial.square()) == {"spatial_policy", "spatial_head"}
+    assert learning(lambda output: output.rectangles[..., 2:]) == {"spatial_policy"}
+    temporal = learning(lambda output: temporal_logits(output, 1).square())
+    steps = learning(lambda output: output.steps.square() + output.diversity.steps.square().mean())
+    if form == "backbone=tiny":
+        assert temporal == {"frame_policy", "glance", "glance_head"}
+        assert steps == {"glance", "focus", "glance_steps", "focus_steps"}
+    else:  # the prediction reads detached features, and so do the temporal logits
+        assert temporal == {"frame_policy"} and steps == {"glance_head", "focus_head"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_only_what_is_looked_at_decides(form: str) -> None:
+    settings = small(form)
+    model = build.model(settings, 5).eval()
+    frames = torch.rand(2, build.clip_frames(settings), 3, 96, 96)
+    with torch.no_grad():
+        output = model(frames)
+        looked = {*model.glance_frames()[0].tolist(), *(output.frames[0] + model.first_candidate).tolist()}
+        changed = frames.clone()
+        for frame in set(range(frames.shape[1])) - looked:
+            changed[0, frame] = 9.0
+        assert torch.equal(model(changed).logits[0], output.logits[0])
+        first = int(output.frames[0, 0]) + model.first_candidate
+        changed[0, first] = 9.0
+        assert not torch.equal(model(changed).logits[0], output.logits[0])
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_phases_of_reading_answer_like_the_whole_clip(form: str) -> None:
+    settings = small(form, "dataset.val_videos=5", "dataset.task=when")
+    data = build.data(settings)
+    model = build.model(settings, 10).eval()
+    stage = build.stage(settings, model)
+    from adafocus.data.loader import EvaluationOrder, Loader
+
+    batch = next(iter(Loader(data.test, EvaluationOrder(5, 5))))
+    assert batch.frames.shape[1] == 4 and batch.source is not None
+    asked: list[torch.Tensor] = []
+    source = batch.source
+    batch.source = lambda index, candidates: (asked.append(candidates), source(index, candidates))[1]
+    answers = stage.evaluate(batch, stage.variants)
+    assert len(asked) == len(stage.variants) - 1 and all(len(frames[0]) == 3 for frames in asked)
+    whole = torch.stack([data.test[0, i].frames for i in range(5)])
+    expected = stage.evaluate(
+        Batch(whole, batch.labels, batch.index, batch.epoch, torch.ones(5, dtype=torch.bool)), stage.variants
+    )
+    for name in stage.variants:
+        assert torch.equal(answers[name].logits, expected[name].logits), name
+    assert torch.equal(answers[stage.variants[0]].looked, expected[stage.variants[0]].looked)
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("patch='24'", "patch.smallest=30"), "below the smallest rectangle of 30"),
+        (("segments.pool=10",), "must be a multiple of segments.glance=4"),
+        (("segments.pool=2",), "are fewer than"),
+        (("dataset.separate_crops=true",), "glance frames are among the candidates"),
+    ],
+)
+def test_choices_that_cannot_be(typed: tuple[str, ...], message: str) -> None:
+    from adafocus.errors import UserError
+
+    with pytest.raises(UserError, match=message):
+        small(*typed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["tiny", "tiny_tsm"])
+def test_a_run(tmp_path: Path, form: str) -> None:
+    typed = runs.arguments(
+        method="uni_adafocus", backbone=form, segments__focus="3", patch__smallest="8", schedule__size_weight="0.5"
+    )
+    runs.run(tmp_path, *typed, "name=a")
+    summary = runs.summary(tmp_path / "outputs/a")
+    assert [row["name"] for row in summary["rows"]] == [
+        "chosen frames, learned patch",
+        "spread frames, learned patch",
+        "chosen frames, random patch",
+        "chosen frames, centre patch",
+        "glance alone",
+    ]
+    assert (tmp_path / "outputs/a/patches.png").is_file()
