@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +14,55 @@ import torch
 
 from adafocus import build, config
 from adafocus.data.annotations import Record
-from adafocus.data.dataset import EVALUATION, VideoClips, collate
+from adafocus.data.dataset import ArrayClips, VideoClips
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
+from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalise
 from adafocus.data.view import View
+from adafocus.draws import generator
+from adafocus.engine.cost import count
 from adafocus.engine.distributed import pick_device
-from adafocus.engine.evaluate import answer
+from adafocus.engine.evaluate import answer, only
 from adafocus.errors import UserError
 from adafocus.models.online import OnlineRecogniser, Smoothing
+from adafocus.models.outputs import Output
 from adafocus.schema import Config
 from adafocus.weights import detect, load_checkpoint, load_file, tensors
 
+#: A file or frame folder, or decoded frames.
+Video = str | Path | np.ndarray | torch.Tensor
 #: What `adafocus predict` composes for an official file that is of one network only.
 KNOWN = {"tsm_online": ("experiment=tsm_jester_mbv2_online_8f",)}
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Labels of a video, best first.
+    """What a network says of a video, and where it looked.
 
     Attributes:
-        labels: class names.
+        video: what it was asked about.
+        labels: class names, best first.
         scores: (K,) probabilities in the order of `labels`.
-        seconds: from the file to the answer.
+        logits: (K,) in the order of the classes.
+        frames: numbers of the frames that the focus network saw, from 0 on; empty where several clips are averaged.
+        boxes: top, left, height and width of the patch in each of them, in pixels of the video; empty for whole frames.
+        cost: multiply-adds of the answer.
+        seconds: from the file to the answer, of a batch its share.
         protocol: which frames and crops it is made of.
+        error: why it cannot be read; then there is nothing else.
     """
 
-    labels: list[str]
-    scores: list[float]
-    seconds: float
-    protocol: str
+    video: str
+    labels: list[str] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+    logits: list[float] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)
+    boxes: list[list[float]] = field(default_factory=list)
+    cost: int = 0
+    seconds: float = 0.0
+    protocol: str = ""
+    error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,12 +109,12 @@ class Predictor:
         self.settings.dataset.flip = 0.0  # and so no class names are asked for, which the file may not have
         content = load_file(path) if content is None else content
         names = classes or content.get("classes")
-        count = len(names) if isinstance(names, (list, tuple)) else settings.dataset.classes
-        if count is None:
+        size = len(names) if isinstance(names, (list, tuple)) else settings.dataset.classes
+        if size is None:
             raise UserError("the number of classes is unknown: set dataset.classes=N or give --classes FILE")
-        self.model = build.seeded_model(settings, count, weights=False)
+        self.model = build.seeded_model(settings, size, weights=False)
         load_checkpoint(path, self.model, content)
-        self.classes = [str(name) for name in names or range(count)]
+        self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
         self.normalise = Normalise(settings.dataset.mean, settings.dataset.std)
@@ -104,39 +123,106 @@ class Predictor:
         """How the protocol looks at a video."""
         return build.views(self.settings, self.classes)[0]
 
-    def predict(self, video: str | Path) -> Prediction:
-        """Labels of a video file, through the path of evaluation.
+    def __call__(self, videos: Video | Sequence[Video]) -> Prediction | list[Prediction]:
+        """Labels of a video, or of several in batches, through the path of evaluation.
+
+        Args:
+            videos: a file or frame folder, or (T, H, W, 3) uint8 frames as array or tensor, in RGB; or a list of these.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: a single video cannot be read. Of several, those have an `error`.
         """
-        started = time.perf_counter()
-        view, path, dataset = self.view(), Path(video), self.settings.dataset
+        if isinstance(videos, (str, Path, np.ndarray, torch.Tensor)):
+            found = self([videos])[0]
+            if found.error is not None:
+                raise UserError(found.error)
+            return found
+        videos, dataset = list(videos), self.settings.dataset
         if dataset.modality != "rgb":
             raise UserError("this model reads optical flow, which a video file does not hold")
-        clips = VideoClips(
-            [Record(path.name, (0,))],
-            path.parent,
-            view,
-            seed=self.settings.seed,
-            template=dataset.frame_template if path.is_dir() else None,
-            reader=dataset.reader,
-            timeout=dataset.video_timeout,
-        )
-        item = clips[EVALUATION, 0]
-        if item.frames is None:
-            raise UserError(item.bad[0].reason)
-        name = self.stage.variants[0]
-        batch, protocol = collate([item]), self.settings.protocol
-        output = answer(self.stage, batch, self.device, (name,), protocol.average, self.settings.evaluate.batch)[name]
-        scores = output.logits[0].float().softmax(0).cpu()
+        arrays = [n for n, video in enumerate(videos) if isinstance(video, (np.ndarray, torch.Tensor))]
+        files = [n for n in range(len(videos)) if n not in set(arrays)]
+        folders = [n for n in files if Path(videos[n]).is_dir()]
+        files = [n for n in files if n not in set(folders)]
+        found: dict[int, Prediction] = {}
+        view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
+        for numbers, template in ((files, None), (folders, dataset.frame_template or "image_{:05d}.jpg")):
+            records = [Record(str(Path(videos[n]).absolute()), (0,)) for n in numbers]
+            clips = VideoClips(records, Path("/"), view, template=template, reader=dataset.reader, **shared)
+            found |= zip(numbers, self._of(clips, [str(videos[n]) for n in numbers]), strict=True)
+        clips = ArrayClips([np.asarray(videos[n]) for n in arrays], view, seed=self.settings.seed)
+        found |= zip(arrays, self._of(clips, [f"array {n}" for n in arrays]), strict=True)
+        return [found[n] for n in range(len(videos))]
+
+    predict = __call__
+
+    def _of(self, clips: VideoClips, names: list[str]) -> list[Prediction]:
+        found = []
+        name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch
+        started = time.perf_counter()
+        for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
+            rows = batch.valid.nonzero()[:, 0]
+            output, place = None, {int(row): number for number, row in enumerate(rows)}
+            if len(rows):
+                readable = only(batch, batch.valid)
+                output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]
+                place = {row: number for row, number in place.items() if readable.valid[number]}
+            seconds = (time.perf_counter() - started) / len(batch)
+            reasons = {bad.index: bad.reason for bad in batch.bad}
+            for row, index in enumerate(batch.index.tolist()):
+                if row in place:
+                    found.append(self._prediction(clips, index, names[index], output, place[row], seconds))
+                else:
+                    found.append(Prediction(names[index], error=reasons[index]))
+            started = time.perf_counter()
+        return found
+
+    def _prediction(
+        self, clips: VideoClips, index: int, name: str, output: Output, row: int, seconds: float
+    ) -> Prediction:
+        logits = output.logits[row].float().cpu()
+        scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
+        frames, boxes = self._looked(clips, index, output, row)
         return Prediction(
+            name,
             [self.classes[number] for number in order],
             [float(scores[number]) for number in order],
-            time.perf_counter() - started,
-            build.protocol_line(self.settings, view),
+            logits.tolist(),
+            frames,
+            boxes,
+            self.cost,
+            seconds,
+            build.protocol_line(self.settings, clips.view),
         )
+
+    def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[list[float]]]:
+        """Numbers of the frames that the focus network saw, and its boxes in them, in temporal order."""
+        view = clips.view
+        if view.views != 1:
+            return [], []
+        count, height, width = clips.shapes[clips.records[index].path]
+        if view.candidates:
+            numbers = view.evaluation_candidates(count)
+        else:
+            numbers = view.clips(count, generator(0, "view"))[0][view.segments if view.second else 0 :]
+        at = range(len(numbers)) if output.frames is None else output.frames[row].tolist()
+        frames = [int(numbers[place]) for place in at]
+        if output.where is None:
+            return frames, []
+        boxes = self.model.boxes(output.where[row].float().cpu()).expand(len(frames), -1)
+        boxes = view.to_video(boxes, height, width).tolist()
+        pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
+        return [frame for frame, _ in pairs], [box for _, box in pairs]
+
+    @cached_property
+    def cost(self) -> int:
+        """Multiply-adds of one answer, all views of the protocol together."""
+        with torch.device("meta"):
+            network = build.model(self.settings, len(self.classes), weights=False)
+        settings = self.settings
+        cost = count(network, build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings))
+        return self.view().views * self.stage.costs(cost.parts)[self.stage.variants[0]]
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:
@@ -207,3 +293,16 @@ def load(
     if classes is None and detect(tensors(content)) == "tsm_online":
         classes = JESTER
     return Predictor(settings, file, content, classes=classes, device=device)
+
+
+def find(
+    path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
+) -> Predictor:
+    """`load`, with a configuration that is composed from what was typed and what the file tells."""
+    from adafocus import cli
+
+    typed = list(typed) or list(recipe(path))
+    composed = None
+    if typed:  # data and weights of the recipe are not needed
+        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
+    return load(path, composed, classes=classes, device=device)

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import numbered
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_config import composed
 
 from adafocus import build, config, predict
@@ -134,17 +136,12 @@ def test_what_goes_wrong_is_one_line(tmp_path: Path, clip: Path, capsys: pytest.
     path = saved(tmp_path)
     cases = {
         ("predict", str(path), str(clip), "--online"): "backbone.shift=online",
-        ("predict", str(path)): None,
+        ("predict", str(path)): "no video",
         ("predict", str(path), "experiment=tsm_sthv2_8f"): "no video",
         ("predict", str(tmp_path / "gone.pt"), str(clip)): "does not exist",
         ("predict", str(path), str(clip), "--every", "0"): "--every 0",
     }
     for typed, says in cases.items():
-        if says is None:
-            with pytest.raises(SystemExit):
-                main(list(typed))
-            capsys.readouterr()
-            continue
         assert main(list(typed)) == 2
         printed = capsys.readouterr().err
         assert says in printed and printed.count("\n") == 1, printed
@@ -158,3 +155,107 @@ def test_what_goes_wrong_is_one_line(tmp_path: Path, clip: Path, capsys: pytest.
         run.mkdir()
         (run / "config.json").write_text(json.dumps(config.to_dict(composed("dataset=folder", "dataset.root=/x"))))
         predict.load(run)
+
+
+UNI = ("method=uni_adafocus", "segments.glance=2", "segments.focus=3", "patch.size=24", "patch.smallest=12")
+
+
+def looking(tmp_path: Path, *typed: str) -> predict.Predictor:
+    """A network that looks at patches, with weights that make clips differ."""
+    settings = composed(
+        "dataset=folder", f"dataset.root={tmp_path}", "dataset.frame_size=32", "dataset.decode_short_side=null", *typed
+    )
+    torch.manual_seed(1)
+    model = build.model(settings, 3)
+    content = {"model": model.state_dict(), "config": config.to_dict(settings), "classes": CLASSES}
+    torch.save(content, tmp_path / "last.pt")
+    import adafocus
+
+    return adafocus.load(tmp_path / "last.pt", device="cpu")
+
+
+FORMS = {
+    "uni": UNI,
+    "uni_tsm": (*UNI, "backbone=tiny_tsm", "dataset.fit=crop"),
+    "v2": ("method=adafocus_v2", "segments.glance=4", "patch.size=24", "dataset.fit=crop"),
+    "v2_tsm": ("method=adafocus_v2", "backbone=tiny_tsm", "segments.glance=4", "segments.focus=3", "patch.size=24"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_files_arrays_tensors_and_batches_say_the_same(tmp_path: Path, clip: Path, form: str) -> None:
+    predictor = looking(tmp_path, *FORMS[form])
+    other = numbered.write(tmp_path / "other.mp4", 41)
+    frames = np.stack([frame for _, frame in stream_frames(clip)])
+    one = predictor(clip)
+    (tmp_path / "page.mp4").write_text("<html>")
+    many = predictor([str(clip), other, frames, torch.from_numpy(frames), tmp_path / "page.mp4"])
+    assert [item.error is None for item in many] == [True] * 4 + [False] and "page.mp4" in many[4].error
+    for item in (many[0], many[2], many[3]):
+        assert item.logits == pytest.approx(one.logits, abs=1e-5) and item.labels == one.labels
+        assert item.frames == one.frames and np.allclose(item.boxes, one.boxes, atol=1e-3)
+    assert many[1].logits != pytest.approx(one.logits, abs=1e-5)
+    assert one.cost > 1e5 and one.frames == sorted(one.frames) and len(one.boxes) == len(one.frames)
+    for top, left, height, width in one.boxes:
+        assert top >= -1e-3 and left >= -1e-3 and top + height <= 64.01 and left + width <= 96.01
+    evaluated = evaluation(predictor, clip)
+    assert one.logits == pytest.approx(evaluated.tolist(), abs=1e-5)
+
+
+def evaluation(predictor: predict.Predictor, clip: Path) -> torch.Tensor:
+    """The logits of one video as `engine.evaluate` gets them."""
+    from adafocus.data.loader import EvaluationOrder, Loader
+    from adafocus.engine.distributed import World
+    from adafocus.engine.evaluate import evaluate
+
+    clips = VideoClips([Record(clip.name, (0,))], clip.parent, predictor.view(), seed=0)
+    main = predictor.stage.variants[0]
+    world = World(0, 1, torch.device("cpu"))
+    return evaluate(predictor.stage, Loader(clips, EvaluationOrder(1, 1)), 1, world, variants=(main,)).logits[main][0]
+
+
+def test_boxes_lie_on_what_was_cut(tmp_path: Path) -> None:
+    """Patches cut out of the video at the told boxes and frames are the patches that the network saw."""
+    predictor = looking(tmp_path, "method=adafocus_v2", "segments.glance=4", "patch.size=16", "dataset.fit=crop")
+    settings = predictor.settings
+    rng = np.random.default_rng(0)
+    side = predictor.view().short_side
+    frames = rng.integers(0, 255, (9, side, side + 12, 3), dtype=np.uint8)  # not resized: the crop only
+    seen: list[torch.Tensor] = []
+    predictor.model.focus.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    found = predictor(frames)
+    patches = seen[0][predictor.model.order.argsort()]
+    normalised = predictor.normalise(torch.from_numpy(frames)[None])[0]
+    for patch, frame, (top, left, height, width) in zip(patches, found.frames, found.boxes, strict=True):
+        assert height == pytest.approx(settings.patch.size) and width == pytest.approx(settings.patch.size)
+        y, x = np.arange(16) + top, np.arange(16) + left
+        rows, columns = np.meshgrid(y, x, indexing="ij")
+        grid = np.stack([2 * (columns + 0.5) / (side + 12) - 1, 2 * (rows + 0.5) / side - 1], -1)
+        expected = torch.nn.functional.grid_sample(
+            normalised[frame][None], torch.from_numpy(grid).float()[None], align_corners=False
+        )[0]
+        torch.testing.assert_close(patch, expected, atol=2e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("suffix", ["png", "gif", "mp4"])
+def test_pictures_of_where_it_looked(tmp_path: Path, clip: Path, suffix: str, capsys: pytest.CaptureFixture) -> None:
+    looking(tmp_path, *UNI)
+    drawn, out = tmp_path / f"looked.{suffix}", tmp_path / "found.json"
+    assert main(["predict", str(tmp_path / "last.pt"), str(clip), "--draw", str(drawn), "--json", str(out)]) == 0
+    entry = json.loads(out.read_text())[0]
+    assert len(entry["frames"]) == len(entry["boxes"]) == 3 and entry["cost"] > 0 and entry["drawn"] == str(drawn)
+    assert "where it looked" in capsys.readouterr().out
+    if suffix == "mp4":
+        assert sum(1 for _ in stream_frames(drawn)) == 3
+        return
+    with Image.open(drawn) as image:
+        assert getattr(image, "n_frames", 1) == (3 if suffix == "gif" else 1)
+        yellow = (np.asarray(image.convert("RGB")).astype(int) - [255, 213, 0]).__abs__().sum(-1) < 60
+        assert yellow.sum() > 100
+
+
+def test_arrays_that_are_no_videos(tmp_path: Path) -> None:
+    predictor = looking(tmp_path, *UNI)
+    with pytest.raises(UserError, match=r"a video is uint8 \(T, H, W, 3\)"):
+        predictor(np.zeros((4, 8, 8, 3), np.float32))
+    assert predictor([]) == []

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from adafocus.batch import BadVideo, Batch
 from adafocus.data.annotations import MAX_LABELS, Record
+from adafocus.data.arrays import ArrayVideo
 from adafocus.data.frames import FrameFolder
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.transforms import short_side_size
@@ -136,6 +137,8 @@ class VideoClips:
         self.known_bad = dict(known_bad or {})
         self.timeout = timeout
         self.cache = FrameCache(cache_bytes)
+        #: Frames, height and width of the videos that this process has opened.
+        self.shapes: dict[str, tuple[int, int, int]] = {}
 
     @property
     def candidates(self) -> int:
@@ -200,17 +203,22 @@ class VideoClips:
         frames, place = self._read(self.records[index], lambda count: self.view.evaluation_candidates(count)[positions])
         return _gather(self.view.evaluation(frames)[0], place)
 
+    def _open(self, record: Record) -> Any:
+        path = self.root / record.path
+        if self.template is None:
+            return open_video(path, reader=self.reader, timeout=self.timeout)
+        return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
+
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
         """Each distinct frame once, (n, H, W, C), and where it belongs: (..., T, L) places in them."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
-        path = self.root / record.path
         place = np.empty(0, np.int64)
 
         def opened() -> Any:
-            if self.template is None:
-                return open_video(path, reader=self.reader, timeout=self.timeout)
-            return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
+            video = self._open(record)
+            self.shapes[record.path] = (video.num_frames, video.height, video.width)
+            return video
 
         def distinct(count: int) -> np.ndarray:
             nonlocal place
@@ -221,6 +229,18 @@ class VideoClips:
 
         frames = self.cache.read(record.path, opened, distinct, self.view.decode_short_side)
         return torch.from_numpy(frames), place
+
+
+class ArrayClips(VideoClips):
+    """Clips of videos that are in memory: (T, H, W, 3) uint8 each. Evaluation only."""
+
+    def __init__(self, videos: Sequence[np.ndarray], view: View, *, seed: int) -> None:
+        records = [Record(f"array {number}", (0,)) for number in range(len(videos))]
+        super().__init__(records, Path(), view, seed=seed)
+        self.videos = {record.path: video for record, video in zip(records, videos, strict=True)}
+
+    def _open(self, record: Record) -> Any:
+        return ArrayVideo(self.videos[record.path], record.path)
 
 
 def _gather(frames: Tensor, place: np.ndarray) -> Tensor:

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from adafocus.data.sampling import evaluation_frames, training_frames
-from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views, resize, train_view
+from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views, resize, short_side_size, train_view
 from adafocus.draws import generator
 
 
@@ -113,6 +114,16 @@ class View:
             return f"{rule}, {count}, whole frame stretched to {self.size}{decoded}"
         crops = "centre" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
         return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
+
+    def to_video(self, boxes: Tensor, height: int, width: int) -> Tensor:
+        """(..., 4) boxes (top, left, height, width) in pixels of an evaluation clip to pixels of its video."""
+        if self.stretch:
+            scale = torch.tensor([height / self.size, width / self.size])
+            return boxes * scale.repeat(2)
+        inner = short_side_size(height, width, self.short_side)
+        corner = crop_places(*inner, self.size, self.crops, flush=self.flush)[0]
+        moved = torch.cat([boxes[..., :2] + torch.tensor(corner), boxes[..., 2:]], -1)
+        return moved * torch.tensor([height / inner[0], width / inner[1]]).repeat(2)
 
     def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) indices of a training clip."""

@@ -75,7 +75,7 @@ def evaluate(
         valid = batch.valid
         answers: dict[str, Output] = {}
         if valid.any():
-            readable = batch if valid.all() else _only(batch, valid)
+            readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
             kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
             if not readable.valid.all():  # a chosen frame could not be read
@@ -123,7 +123,8 @@ def answer(
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
 
 
-def _only(batch: Batch, valid: Tensor) -> Batch:
+def only(batch: Batch, valid: Tensor) -> Batch:
+    """The clips of a batch that could be read."""
     return replace(
         batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
     )

@@ -31,15 +31,11 @@ def split_typed(values: list[str]) -> tuple[list[str], list[str]]:
 
 def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
     """The predictor that the arguments name; overrides are in `options.rest`, which may also hold videos."""
-    from adafocus import cli, predict
+    from adafocus import predict
     from adafocus.data.annotations import read_classes
 
     typed, others = split_typed(options.rest)
     if others and not videos:
         raise UserError(f"{others[0]!r} is no override; it is key=value")
-    typed = typed or list(predict.recipe(options.checkpoint))
-    composed = None
-    if typed:  # data and weights of the recipe are not needed
-        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
     classes = read_classes(options.classes) if options.classes else None
-    return predict.load(options.checkpoint, composed, classes=classes, device=options.device)
+    return predict.find(options.checkpoint, typed, classes=classes, device=options.device)

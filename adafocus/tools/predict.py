@@ -26,7 +26,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--every", type=int, default=2, metavar="N", help="online: process each n-th frame (default 2)")
     parser.add_argument("--bgr", action="store_true", help="online: feed blue, green, red as the released demo does")
     parser.add_argument(
-        "--draw", type=Path, metavar="FILE", help="online: write the stream with its running label (.mp4)"
+        "--draw",
+        type=Path,
+        metavar="FILE",
+        help="where it looked: a strip (.png, .jpg) or a clip (.gif, .mp4); online: the stream with its running label (.mp4)",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what was found")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="labels a video (default 5)")
@@ -37,24 +40,39 @@ def main(argv: Sequence[str]) -> int:
     if options.every < 1:
         raise UserError(f"--every {options.every} must be at least 1")
     predictor = load_predictor(options, videos=True)
-    found = [
-        _stream(predictor, video, options) if options.online else _label(predictor, video, options) for video in videos
-    ]
+    if options.online:
+        found = [_stream(predictor, video, options) for video in videos]
+    else:
+        found = _label(predictor, videos, options)
     if options.json:
         options.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return 1 if any("error" in entry for entry in found) else 0
 
 
-def _label(predictor, video: str, options: argparse.Namespace) -> dict[str, object]:  # noqa: ANN001
-    try:
-        prediction = predictor.predict(video)
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return {"video": video, "error": str(error)}
-    sys.stdout.write(f"{video}  ({prediction.protocol}; {prediction.seconds:.2f} s)\n")
-    for label, score in list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]:
-        sys.stdout.write(f"  {100 * score:5.1f} %  {label}\n")
-    return {"video": video, **asdict(prediction)}
+def _label(predictor, videos: list[str], options: argparse.Namespace) -> list[dict[str, object]]:  # noqa: ANN001
+    """Prints the labels of all videos; what is returned goes into --json."""
+    from adafocus.tools.drawing import draw
+
+    entries: list[dict[str, object]] = []
+    for prediction in predictor(videos):
+        if prediction.error is not None:
+            sys.stderr.write(f"error: {prediction.error}\n")
+            entries.append({"video": prediction.video, "error": prediction.error})
+            continue
+        sys.stdout.write(f"{prediction.video}  ({prediction.protocol}; {prediction.seconds:.2f} s)\n")
+        for label, score in list(zip(prediction.labels, prediction.scores, strict=True))[: options.top]:
+            sys.stdout.write(f"  {100 * score:5.1f} %  {label}\n")
+        entry = asdict(prediction)
+        del entry["error"]
+        entries.append(entry)
+        if options.draw:
+            path = options.draw
+            if len(videos) > 1:  # one picture each
+                path = path.with_name(f"{path.stem}_{Path(prediction.video).stem}{path.suffix}")
+            dataset = predictor.settings.dataset
+            entry["drawn"] = str(draw(prediction, path, template=dataset.frame_template, reader=dataset.reader))
+            sys.stdout.write(f"  where it looked: {path}\n")
+    return entries
 
 
 def _stream(predictor, source: str, options: argparse.Namespace) -> dict[str, object]:  # noqa: ANN001
