@@ -15,6 +15,7 @@ USAGE = """usage: adafocus COMMAND ...
 
   run       train, evaluate or count: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
   compare   table, CSV and plot of run folders: `adafocus compare outputs/*`
+  convert   a checkpoint, also of a seed project, under our names: `adafocus convert FILE OUT.safetensors`
   export    networks as programs for use elsewhere: `adafocus export RUN [--onnx]`
   predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
   prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
@@ -25,6 +26,7 @@ INTERRUPTED = 130  # exit status after Ctrl-C
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.compare",
+    "convert": "adafocus.tools.convert",
     "export": "adafocus.tools.export",
     "predict": "adafocus.tools.predict",
     "prepare": "adafocus.tools.prepare",
@@ -75,7 +77,7 @@ def run(argv: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     outcome = _Outcome()
     try:
-        arguments = naming.quote_numbers(naming.inherit(argv))
+        arguments = naming.quote_numbers(_completed(naming.inherit(argv)))
         _register(arguments)
         sys.argv = ["adafocus run", *arguments]
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(outcome.job)()
@@ -86,6 +88,22 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     return outcome.finish()
+
+
+def _completed(arguments: list[str]) -> list[str]:
+    """For `mode=evaluate checkpoint=FILE`: what the file says about its network, before what was typed, which wins."""
+    typed = {naming.split_override(argument)[0]: argument for argument in arguments if "=" in argument}
+    if typed.get("mode") not in ("mode=evaluate", "mode=early_exit") or "checkpoint" not in typed:
+        return arguments
+    path = Path(naming.split_override(typed["checkpoint"])[1].strip("'\"")).expanduser()
+    if not path.is_file():
+        return arguments
+    from adafocus.predict import stored_overrides
+
+    said = stored_overrides(path, arguments)
+    if said:
+        sys.stderr.write(f"{path} says: {' '.join(said)}\n")
+    return [*said, *arguments]
 
 
 def compose(typed: list[str]) -> Any:

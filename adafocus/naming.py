@@ -77,10 +77,15 @@ def inherit(arguments: Sequence[str]) -> list[str]:
     stored = Path(split_override(typed["checkpoint"])[1].strip("'\"")).expanduser() / "overrides.json"
     if not stored.is_file():
         return list(arguments)
-    older = [
+    return [*outlasting(json.loads(stored.read_text(encoding="utf-8")), typed), *arguments]
+
+
+def outlasting(older: Iterable[str], typed: Iterable[str]) -> list[str]:
+    """What was typed for another run and is neither typed again nor about that run only."""
+    typed = set(typed)
+    return [
         override
-        for override in json.loads(stored.read_text(encoding="utf-8"))
+        for override in older
         if (key := split_override(override)[0]) not in typed
         and key.split(".")[0] not in (*UNNAMED, "mode", "checkpoint")
     ]
-    return [*older, *arguments]

@@ -27,13 +27,13 @@ from adafocus.engine.evaluate import answer, only
 from adafocus.errors import UserError
 from adafocus.models.online import OnlineRecogniser, Smoothing
 from adafocus.models.outputs import Output
+from adafocus.naming import outlasting, split_override
 from adafocus.schema import Config
 from adafocus.weights import detect, load_checkpoint, load_file, tensors
+from adafocus.weights.identify import identify
 
 #: A file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
-#: What `adafocus predict` composes for an official file that is of one network only.
-KNOWN = {"tsm_online": ("experiment=tsm_jester_mbv2_online_8f",)}
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Predictor:
         if size is None:
             raise UserError("the number of classes is unknown: set dataset.classes=N or give --classes FILE")
         self.model = build.seeded_model(settings, size, weights=False)
-        load_checkpoint(path, self.model, content)
+        self.report = load_checkpoint(path, self.model, content)
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
@@ -250,22 +250,37 @@ class Predictor:
             yield Moment(seconds, label, time.perf_counter() - started, frame)
 
 
-def recipe(path: str | Path) -> tuple[str, ...]:
-    """What must be composed to build the network of a checkpoint: nothing for ours, which says so itself.
+def recipe(path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False) -> list[str]:
+    """What must be composed, beside what was typed, to build the network of a file: nothing for ours, which says so itself.
+
+    Args:
+        dataset: whether the data set matters too, as in evaluation; a prediction needs only its number of classes.
 
     Raises:
-        UserError: an official file of several possible networks.
+        UserError: an official file that leaves a choice open, which the line names.
     """
     path = Path(path).expanduser()
     if path.is_dir():
-        return ()
+        return []
     content = load_file(path)
     if isinstance(content.get("config"), dict):
-        return ()
-    source = detect(tensors(content))
-    if source not in KNOWN:
+        return []
+    state = tensors(content)
+    source = detect(state)
+    identity = None if source is None else identify(source, state)
+    if identity is None:
         raise UserError(f"{path} does not say which network it is of; name its recipe, as in experiment=tsm_sthv2_8f")
-    return KNOWN[source]
+    return identity.overrides((split_override(override)[0] for override in typed), dataset=dataset)
+
+
+def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
+    """What a file says about its network as overrides: for ours what was typed for its run, for others see `recipe`."""
+    content = load_file(path)
+    if not isinstance(content.get("config"), dict):
+        return recipe(path, typed, dataset=True)
+    keys = {split_override(override)[0] for override in typed}
+    typed_then = content.get("overrides")
+    return outlasting(typed_then, keys) if isinstance(typed_then, list) else []
 
 
 def load(
@@ -301,7 +316,7 @@ def find(
     """`load`, with a configuration that is composed from what was typed and what the file tells."""
     from adafocus import cli
 
-    typed = list(typed) or list(recipe(path))
+    typed = [*recipe(path, typed), *typed]
     composed = None
     if typed:  # data and weights of the recipe are not needed
         composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])

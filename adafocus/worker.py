@@ -121,7 +121,7 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         for name, place in places.items():
             part = config.for_stage(settings, name)
             judge.stage = build.stage(part, network)
-            progress = _train(part, settings, place, world, judge, data)
+            progress = _train(part, settings, place, world, judge, data, read_json(folder / "overrides.json") or [])
             gains.append(_gain(name, part, judge.stage, progress))
     else:
         _load_checkpoint(settings, network, data.classes)
@@ -186,12 +186,15 @@ class _Judge:
         )
 
 
-def _train(settings: Config, whole: Config, folder: Path, world: World, judge: _Judge, data: build.Data) -> Progress:
+def _train(
+    settings: Config, whole: Config, folder: Path, world: World, judge: _Judge, data: build.Data, typed: list[str]
+) -> Progress:
     """Trains one stage in its folder and leaves the weights that the summary is about in the model.
 
     Args:
         settings: of this stage.
         whole: of the run, as checkpoints carry it.
+        typed: the run's overrides, likewise.
     """
     stage = judge.stage
     folder.mkdir(parents=True, exist_ok=True)
@@ -238,7 +241,7 @@ def _train(settings: Config, whole: Config, folder: Path, world: World, judge: _
         keeper=keeper,
         compiled=settings.compile,
         protocol=data.validation,
-        extra={"config": config.to_dict(whole), "classes": data.classes},
+        extra={"config": config.to_dict(whole), "classes": data.classes, "overrides": typed},
     )
     try:
         progress = trainer.run()

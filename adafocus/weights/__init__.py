@@ -12,7 +12,7 @@ from torch import nn
 from adafocus.errors import UserError
 from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
-from adafocus.weights.files import State, load_file, tensors
+from adafocus.weights.files import State, load_file, save_safetensors, tensors
 from adafocus.weights.fit import StartReport, fit, start_from, start_part
 from adafocus.weights.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
 from adafocus.weights.tsm import from_mmaction2, from_tsm, from_tsm_online
@@ -40,6 +40,7 @@ __all__ = [
     "load_file",
     "load_start",
     "mobilenet_to_torchvision",
+    "save_safetensors",
     "start_from",
     "start_part",
     "tensors",
