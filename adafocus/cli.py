@@ -19,6 +19,7 @@ USAGE = """usage: adafocus COMMAND ...
   export    networks as programs for use elsewhere: `adafocus export RUN [--onnx]`
   predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
   prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
+  zoo       every published model: score, cost, commands: `adafocus zoo [NAME]`
 
 `adafocus COMMAND --help` says more.
 """
@@ -30,6 +31,7 @@ TOOLS = {
     "export": "adafocus.tools.export",
     "predict": "adafocus.tools.predict",
     "prepare": "adafocus.tools.prepare",
+    "zoo": "adafocus.tools.zoo",
 }
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Where a choice without a file belongs: a number can be set directly.

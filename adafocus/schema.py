@@ -246,6 +246,12 @@ class PublishedConfig:
     score: float | None = None  # percent, the metric of the dataset
     gflops: float | None = None  # multiply-adds a video, in units of 1e9, as printed
     source: str | None = None
+    file: str | None = None  # name of the released checkpoint
+    classes: int | None = None  # the printed cost is that of so many classes
+    read_off: bool = False  # the printed cost is read off a plot
+    note: str | None = None
+    #: More rows of the same file: score, and gflops, file, note; `typed` is what must be typed beside the experiment.
+    others: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
