@@ -195,7 +195,6 @@ def _check_numbers(config: Config) -> None:
             "schedule.clip": schedule.clip,
             "evaluate.batch": config.evaluate.batch,
             "early_exit.runs": config.early_exit.runs,
-            "early_exit.chunk": config.early_exit.chunk,
             "early_exit.train_videos": config.early_exit.train_videos,
             **{f"early_exit.budgets: {q:g}": q for q in config.early_exit.budgets},
             "schedule.evaluate_every": schedule.evaluate_every,
@@ -230,6 +229,8 @@ def _check_numbers(config: Config) -> None:
             "dataset.hold_out": dataset.hold_out,
         }
     )
+    if config.early_exit.chunk < 0:
+        raise UserError(f"early_exit.chunk={config.early_exit.chunk} must be at least 0")
     if config.loader.workers < 0:
         raise UserError(f"loader.workers={config.loader.workers} must be at least 0")
     if not 0 <= dataset.flip <= 1:

@@ -24,8 +24,11 @@ from adafocus.engine.journal import log
 from adafocus.engine.table import show_exits
 from adafocus.models.exits import taken
 from adafocus.pictures import exit_curves
+from adafocus.precision import channels_last
 from adafocus.schema import Config
 from adafocus.stages.base import Stage
+
+SLOWER = 1.15  # with early_exit.chunk=0 a walk may take so much longer than the whole network
 
 
 @dataclass
@@ -85,9 +88,12 @@ class EarlyExit:
 
     def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
         self.settings, self.data, self.stage, self.world = settings, data, stage, world
+        # Convolutions of a few images spend much of their time on bringing weights of another layout into this one.
+        channels_last(stage.model)
         self.options = settings.early_exit
         model = stage.model
-        self.numbers = taken(model.exits, self.options.chunk, glance_first=model.glance_first)
+        self.chunk = self.options.chunk or self._affordable_chunk()
+        self.numbers = taken(model.exits, self.chunk, glance_first=model.glance_first)
         costs = model.exit_costs(cost.parts)
         self.costs = torch.tensor([costs[number] for number in self.numbers], dtype=torch.float64)
         self.full_cost = stage.costs(cost.parts)[stage.variants[0]]
@@ -116,6 +122,33 @@ class EarlyExit:
         if self.options.baseline:
             rows.insert(1, self._baseline())
         return rows
+
+    def _affordable_chunk(self) -> int:
+        """The fewest steps between exits with which a walk that nobody leaves takes as long as the whole network, or nearly."""
+
+        def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
+            work(batch)
+            return min(work(batch).networks for _ in range(3))
+
+        first = [
+            next(iter(self._loader(clips, EvaluationOrder(len(clips), self.settings.evaluate.batch)))).to(
+                self.world.device
+            )
+            for clips in (self._whole_data(), self.data.test)
+        ]
+        whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
+        model, chunk = self.stage.model, 1
+        while chunk < model.exits:
+            numbers = taken(model.exits, chunk, glance_first=model.glance_first)
+            limits = torch.full((len(numbers),), exits.NEVER)
+            walked = seconds(
+                lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
+            )
+            log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
+            if walked <= SLOWER * whole:
+                break
+            chunk *= 2
+        return self.world.gather(chunk)[0]  # the same on all processes
 
     def _whole_data(self) -> ClipSource:
         """Evaluation clips as the whole network takes them."""
@@ -193,7 +226,7 @@ class EarlyExit:
         """Runs one budget and notes what came of it."""
         found = self._timed(
             self.data.test,
-            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.options.chunk),
+            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if full.cost > row.cost:

@@ -221,7 +221,7 @@ class EarlyExitConfig:
     criteria: list[str] = field(default_factory=lambda: ["confidence", "entropy"])
     budgets: list[float] = field(default_factory=list)  # clips leave at exit k in proportion to q**k; none: the seed's
     runs: int = 40  # at most so many budgets of the first criterion are run for real, evenly spread; all are simulated
-    chunk: int = 1  # steps between two exits
+    chunk: int = 1  # steps between two exits; 0: as few as this device can afford (for small batches)
     train_videos: int | None = None  # thresholds come from so many training videos, evenly spread; None: all
     baseline: str | None = None  # a run of method=recogniser on the same data, to stand beside
 

@@ -37,6 +37,7 @@ from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show_cost
 from adafocus.errors import UserError
+from adafocus.precision import channels_last
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
 from adafocus.stages.base import Stage
@@ -110,7 +111,7 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     if settings.mode == "train" and not begun:
         _start(settings, network)
     if settings.channels_last:
-        network = network.to(memory_format=torch.channels_last)
+        network = channels_last(network)
     network = network.to(world.device)
     last = config.for_stage(settings, names[-1])
     test = _Judge(last, world, data.test, data.views)

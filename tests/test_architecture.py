@@ -27,6 +27,7 @@ ALLOWED = {
     "clips": {"data", "schema", "errors", "models"},
     "build": {"clips", "schema", "data", "backbones", "models", "stages", "engine", "weights", "errors"},
     "worker": {
+        "precision",
         "build",
         "config",
         "schema",
@@ -39,7 +40,18 @@ ALLOWED = {
         "batch",
         "errors",
     },
-    "early_exit": {"build", "predict", "schema", "engine", "data", "models", "stages", "pictures", "batch"},
+    "early_exit": {
+        "precision",
+        "build",
+        "predict",
+        "schema",
+        "engine",
+        "data",
+        "models",
+        "stages",
+        "pictures",
+        "batch",
+    },
     "report": {"build", "config", "schema", "engine", "stages", "pictures"},
     "predict": {"build", "naming", "cli", "config", "schema", "data", "draws", "engine", "models", "weights", "errors"},
     "tools": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -58,10 +59,10 @@ def show_exits(
 ) -> None:
     """Prints the rows of an early-exit evaluation that were run: score against multiply-adds and seconds."""
     console = console or Console()
-    table = Table(title=protocol, title_justify="left")
-    table.add_column("leaves by")
+    table = Table(title=protocol, title_justify="left", box=SIMPLE)
+    table.add_column("leaves by", no_wrap=True)
     for title in ("budget", NAMES.get(metric, metric), "multiply-adds", "ms a video", "in networks", "saving kept"):
-        table.add_column(title, justify="right")
+        table.add_column(title, justify="right", no_wrap=title in ("budget", "multiply-adds"))
     for row in rows:
         if row["score"] is None:
             continue
