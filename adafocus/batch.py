@@ -32,6 +32,7 @@ class Batch:
         bad: the unreadable videos met while this batch was made.
         source: gives frames that are not in `frames` because a network chooses them: (indices, (B, n) candidates) to
             (B, n, H, W, C) uint8 and the videos that could not be read. None: everything is in `frames`.
+        kept: candidates (N, H, W, C) of single videos by index, which were decoded on the way and are not read again.
     """
 
     frames: Tensor
@@ -41,19 +42,28 @@ class Batch:
     valid: Tensor
     bad: list[BadVideo] = field(default_factory=list)
     source: Callable[[list[int], Tensor], tuple[Tensor, list[BadVideo]]] | None = None
+    kept: dict[int, Tensor] = field(default_factory=dict)
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Chosen frames (B', n, H, W, C) of some rows (B'), on the device of `frames`.
 
         A video that cannot be read now gives zeros, is noted in `bad` and no longer `valid`.
         """
-        index = self.index[rows.cpu()].tolist()
-        frames, bad = self.source(index, candidates.cpu())
+        index, candidates = self.index[rows.cpu()].tolist(), candidates.cpu()
+        missing = [place for place, video in enumerate(index) if video not in self.kept]
+        read, bad = self.source([index[place] for place in missing], candidates[missing]) if missing else (None, [])
+        if len(missing) < len(index):
+            found = [
+                None if video not in self.kept else self.kept[video][candidates[n]] for n, video in enumerate(index)
+            ]
+            for place, clip in zip(missing, () if read is None else read, strict=True):
+                found[place] = clip
+            read = torch.stack(found)
         for video in bad:
             if video.index not in {known.index for known in self.bad}:
                 self.bad.append(video)
             self.valid[self.index == video.index] = False
-        return frames.to(self.frames.device, non_blocking=True)
+        return read.to(self.frames.device, non_blocking=True)
 
     def __len__(self) -> int:
         return len(self.index)

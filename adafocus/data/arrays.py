@@ -27,7 +27,8 @@ class ArrayVideo(Video):
             )
         self.frames = frames
         count, height, width, _ = frames.shape
-        super().__init__(name, Layout(count, height, width, turns=0, fps=0.0, doubt="", counted=True), None)
+        layout = Layout(count, height, width, turns=0, fps=0.0, doubt="", counted=True, keys=count)
+        super().__init__(name, layout, None)
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
         return self.frames[order]

@@ -37,6 +37,7 @@ class Item:
     index: int
     epoch: int
     bad: list[BadVideo]
+    kept: Tensor | None = None  # (N, H, W, C) candidates that were decoded on the way to the frames
 
 
 class ClipSource(Protocol):
@@ -139,6 +140,7 @@ class VideoClips:
         self.cache = FrameCache(cache_bytes)
         #: Frames, height and width of the videos that this process has opened.
         self.shapes: dict[str, tuple[int, int, int]] = {}
+        self.groups: dict[str, float] = {}  # see Video.group
 
     @property
     def candidates(self) -> int:
@@ -190,13 +192,25 @@ class VideoClips:
     def _evaluation_item(self, index: int) -> Item:
         record = self.records[index]
         rng = generator(self.seed, "evaluation", index)
+
+        def indices(count: int) -> np.ndarray:
+            first = self.view.clips(count, rng)
+            # Where decoding starts so rarely that the frames between the wanted ones are decoded anyway, they are kept:
+            # the candidates would be decoded once more from the same start.
+            if self.view.candidates and self.groups[record.path] * first.shape[1] > count:
+                return np.concatenate([first, self.view.evaluation_candidates(count)[None]], 1)
+            return first
+
         try:
-            frames, place = self._read(record, lambda count: self.view.clips(count, rng))
+            frames, place = self._read(record, indices)
         except VideoError as error:
             return Item(None, pad_labels(record.labels), index, EVALUATION, [BadVideo(index, record.path, str(error))])
         views = [_gather(crop, clip) for crop in self.view.evaluation(frames) for clip in place]
         clips = torch.stack(views) if len(views) > 1 else views[0]
-        return Item(clips, pad_labels(record.labels), index, EVALUATION, [])
+        kept = None
+        if self.view.candidates and len(clips) > self.view.at_once:
+            clips, kept = clips[: self.view.at_once], clips[self.view.at_once :]
+        return Item(clips, pad_labels(record.labels), index, EVALUATION, [], kept)
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
         """See `ChosenSource`: only these frames are decoded."""
@@ -218,6 +232,7 @@ class VideoClips:
         def opened() -> Any:
             video = self._open(record)
             self.shapes[record.path] = (video.num_frames, video.height, video.width)
+            self.groups[record.path] = video.group
             return video
 
         def distinct(count: int) -> np.ndarray:
@@ -303,4 +318,5 @@ def collate(items: Sequence[Item]) -> Batch:
         epoch=items[0].epoch,
         valid=torch.tensor([item.frames is not None for item in items]),
         bad=[bad for item in items for bad in item.bad],
+        kept={item.index: item.kept for item in items if item.kept is not None},
     )

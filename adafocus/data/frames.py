@@ -54,7 +54,8 @@ class FrameFolder(Video):
         if not frames:
             raise VideoError(f"{self.path}: no frame named like {Path(self._file(0)).name}")
         height, width = self._size
-        super().__init__(self.path, Layout(frames, height, width, turns=0, fps=0.0, doubt="", counted=True), None)
+        layout = Layout(frames, height, width, turns=0, fps=0.0, doubt="", counted=True, keys=frames)
+        super().__init__(self.path, layout, None)
 
     def _count(self) -> int:
         name = self.template.replace("{axis}", AXES[0]).replace("{video}", self.path.name)

@@ -62,6 +62,7 @@ class Layout:
         turns: quarter turns anticlockwise from the stored to the upright picture.
         doubt: why random access or the packet count cannot be trusted; empty where both can.
         counted: whether `frames` is sure without decoding.
+        keys: frames that decoding can start at.
     """
 
     frames: int
@@ -71,6 +72,7 @@ class Layout:
     fps: float
     doubt: str
     counted: bool
+    keys: int = 1
 
 
 def _inspect(path: Path) -> Layout:
@@ -81,6 +83,7 @@ def _inspect(path: Path) -> Layout:
             raise VideoError(f"{path}: no video stream in it")
         stream = container.streams.video[0]
         shown, hidden, stamps, last_key, open_gop, reordered = 0, 0, set(), None, False, False
+        keys = 0
         last_stamp = None
         for packet in container.demux(stream):
             if packet.size == 0:
@@ -89,6 +92,7 @@ def _inspect(path: Path) -> Layout:
                 hidden += 1
                 continue
             shown += 1
+            keys += packet.is_keyframe
             stamp = packet.pts
             stamps.add(stamp)
             if stamp is not None:
@@ -123,7 +127,7 @@ def _inspect(path: Path) -> Layout:
         height, width = width, height
     doubt = ", ".join(name for name, found in doubts.items() if found)
     sure = path.suffix.lower() in _SAFE_SUFFIXES and whole_stamps and not hidden
-    return Layout(shown, height, width, turns, rate, doubt, sure)
+    return Layout(shown, height, width, turns, rate, doubt, sure, max(1, keys))
 
 
 class Video:
@@ -135,6 +139,8 @@ class Video:
     def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         self.path, self._layout, self.timeout = path, layout, timeout
         self.num_frames, self.height, self.width, self.fps = layout.frames, layout.height, layout.width, layout.fps
+        #: Frames that are decoded to get at a single one, at most.
+        self.group = layout.frames / layout.keys
 
     def __enter__(self) -> Video:
         return self
@@ -211,6 +217,7 @@ class _Sequential(Video):
 
     def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         super().__init__(path, layout, timeout)
+        self.group = float(layout.frames)  # always from the start
         if not layout.counted:
             self.num_frames = sum(1 for _ in self.decode())
             if not self.num_frames:

@@ -73,6 +73,11 @@ class View:
             raise ValueError(f"a network that chooses frames looks at one clip and one crop, not at {self.views} views")
 
     @property
+    def at_once(self) -> int:
+        """Frames that evaluation reads in any case."""
+        return len(self.first) or self.segments + self.second
+
+    @property
     def sets(self) -> tuple[int, ...]:
         """Sizes of the sets of frames that a training clip is made of."""
         own = () if self.first else (self.segments,)

@@ -366,3 +366,30 @@ def test_a_run(tmp_path: Path, form: str) -> None:
         "glance alone",
     ]
     assert (tmp_path / "outputs/a/patches.png").is_file()
+
+
+def test_candidates_that_are_decoded_anyway_are_kept(tmp_path: Path) -> None:
+    """A file with a single key frame is decoded once; one with many is read where it is looked at."""
+    import numbered
+
+    from adafocus.data.loader import EvaluationOrder, Loader
+
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / name).mkdir(parents=True)
+        keys = "1000" if name.endswith("a") else "1"
+        numbered.write(tmp_path / name / "x.mp4", 30, options={"g": keys, "keyint_min": keys, "sc_threshold": "0"})
+    typed = ("dataset=folder", f"dataset.root={tmp_path}", "method=uni_adafocus", "segments.glance=2")
+    data = build.data(composed(*typed, "segments.focus=4", "dataset.frame_size=32", "patch=24"))
+    batch = next(iter(Loader(data.test, EvaluationOrder(2, 2))))
+    assert list(batch.kept) == [0] and batch.frames.shape[1] == 2
+    asked: list[list[int]] = []
+    source = batch.source
+    batch.source = lambda index, candidates: (asked.append(index), source(index, candidates))[1]
+    chosen = torch.tensor([[0, 3, 7, 11], [1, 2, 8, 9]])
+    frames = batch.read(torch.tensor([0, 1]), chosen)
+    assert asked == [[1]]
+    numbers = [int((2 * n + 1) / 24 * 30) for n in range(12)]
+    for clip, picks in zip(frames, chosen, strict=True):
+        assert numbered.numbers(clip.numpy()) == [numbers[pick] for pick in picks]
+    assert numbered.numbers(batch.read(torch.tensor([0]), chosen[:1])[0].numpy()) == [numbers[n] for n in chosen[0]]
+    assert len(asked) == 1
