@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from adafocus import build, config
+from adafocus.composing import compose
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import ArrayClips, VideoClips
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
@@ -277,7 +278,8 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     """What a file says about its network as overrides: for ours what was typed for its run, for others see `recipe`."""
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
-        return recipe(path, typed, dataset=True)
+        known = detect(tensors(content)) not in (None, "adafocus")
+        return recipe(path, typed, dataset=True) if known else []  # else what is typed decides, and loading says what fits
     keys = {split_override(override)[0] for override in typed}
     typed_then = content.get("overrides")
     return outlasting(typed_then, keys) if isinstance(typed_then, list) else []
@@ -314,10 +316,8 @@ def find(
     path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
 ) -> Predictor:
     """`load`, with a configuration that is composed from what was typed and what the file tells."""
-    from adafocus import cli
-
     typed = [*recipe(path, typed), *typed]
     composed = None
     if typed:  # data and weights of the recipe are not needed
-        composed = cli.compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
+        composed = compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
     return load(path, composed, classes=classes, device=device)

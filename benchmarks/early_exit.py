@@ -15,8 +15,9 @@ import sys
 
 import torch
 
-from adafocus import build, cli
+from adafocus import build
 from adafocus.batch import Batch
+from adafocus.composing import compose
 from adafocus.engine import exits
 from adafocus.engine.cost import count
 from adafocus.models.exits import taken
@@ -82,7 +83,7 @@ def configuration(options: argparse.Namespace):  # noqa: ANN201
     elif options.method.endswith("tsm"):
         typed.append("backbone=tiny_tsm")
     method = options.method.removesuffix("_tsm")
-    return cli.compose([*typed, f"method={method}", f"segments.glance={options.segments}"])
+    return compose([*typed, f"method={method}", f"segments.glance={options.segments}"])
 
 
 def batch_of(clips: torch.Tensor, first: int, device: torch.device) -> Batch:

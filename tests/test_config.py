@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-from adafocus import build, cli, config
+from adafocus import build, composing, config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
@@ -19,7 +19,7 @@ def composed(*typed: str) -> config.Config:
     from adafocus import naming
 
     arguments = naming.quote_numbers(typed)
-    cli._register(arguments)
+    composing.register(arguments)
     with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
         return config.from_node(compose("config", arguments))
 

@@ -11,14 +11,14 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from adafocus import build, cli, config
+from adafocus import build, composing, config
 from adafocus.data.dataset import EVALUATION, collate
 from adafocus.errors import UserError
 
 
 def composed(*typed: str) -> config.Config:
-    cli._register(list(typed))
-    with initialize_config_dir(version_base="1.3", config_dir=str(cli.conf_folder())):
+    composing.register(list(typed))
+    with initialize_config_dir(version_base="1.3", config_dir=str(composing.conf_folder())):
         return config.from_node(compose("config", list(typed)))
 
 

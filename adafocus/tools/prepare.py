@@ -83,10 +83,10 @@ def _dataset(argv: Sequence[str]) -> int:
     if options.no_frames and not options.videos:
         raise UserError("--no-frames lists video files: say where they are with --videos FOLDER")
 
-    from adafocus import cli
+    from adafocus.composing import compose
     from adafocus.data.official import read_official
 
-    config = cli.compose([f"dataset={options.dataset}", "method=recogniser", "mode=cost"]).dataset
+    config = compose([f"dataset={options.dataset}", "method=recogniser", "mode=cost"]).dataset
     official = read_official(options.dataset, options.annotations, split=options.split)
     if config.classes is not None and len(official.classes) != config.classes:
         raise UserError(

@@ -67,9 +67,9 @@ class Row:
 
 def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
     """Rows of the experiments that have a published score."""
-    from adafocus import cli
+    from adafocus.composing import conf_folder
 
-    for name in sorted(path.stem for path in (cli.conf_folder() / "experiment").glob("*.yaml")):
+    for name in sorted(path.stem for path in (conf_folder() / "experiment").glob("*.yaml")):
         if names is None or name in set(names):
             settings = compose(name)
             if settings.published.score is not None:
@@ -78,10 +78,10 @@ def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
 
 def compose(name: str, *typed: str) -> Any:
     """The configuration of an experiment, without its data and weights."""
-    from adafocus import cli
+    from adafocus.composing import compose as compose_overrides
 
     fixed = ("dataset.root=DATA", "mode=evaluate", "checkpoint=FILE", "backbone.weights=none")
-    return cli.compose([f"experiment={name}", *fixed, *typed])
+    return compose_overrides([f"experiment={name}", *fixed, *typed])
 
 
 def _rows(name: str, settings: Any) -> Iterator[Row]:
