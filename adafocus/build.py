@@ -9,7 +9,7 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, protocol_line, views
+from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, looked_frames, protocol_line, views
 from adafocus.data.transforms import Normalise
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
@@ -34,6 +34,7 @@ __all__ = [
     "clip_frames",
     "data",
     "focus_frames",
+    "looked_frames",
     "model",
     "protocol_line",
     "rate_line",

@@ -262,6 +262,12 @@ def first_frames(config: Config) -> tuple[int, ...]:
     return ((coarse_to_fine(segments) if config.method.order == "coarse_to_fine" else [0])[0],)
 
 
+def looked_frames(config: Config) -> int:
+    """Frames of a video that any network sees in evaluation."""
+    own = config.segments.glance
+    return own + (focus_frames(config) if candidates(config) else second_frames(config))
+
+
 def clip_frames(config: Config) -> int:
     """All frames of a training clip."""
     own = 0 if first_frames(config) else config.segments.glance

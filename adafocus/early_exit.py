@@ -162,7 +162,8 @@ class EarlyExit:
 
     def _training_certainty(self) -> dict[str, Tensor]:
         """(N, E) of each criterion, on training clips with their augmentation, as in the released programs."""
-        found: dict[str, list[Tensor]] = {criterion: [] for criterion in self.options.criteria}
+        nothing = torch.empty(0, len(self.numbers))  # a process may have no share of a few videos
+        found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
         for batch in self._loader(self.data.train, self._sweep()):
             logits = self.stage.exits(batch.to(self.world.device))[:, self.numbers].float()
             for criterion, parts in found.items():

@@ -70,19 +70,22 @@ def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
         own = [row for row in rows if row["name"] == name]
         single = own[0]["budget"] is None
         style = {"marker": "*", "markersize": 11, "linestyle": ""} if single else {"linewidth": 1}
-        points = sorted((row["cost"], row["simulated"]) for row in own)
+        points = sorted((row["cost"] / 1e6, row["simulated"]) for row in own)
         left.plot(*zip(*points, strict=True), label=name if single else f"{name}, simulated", **style)
-        run = sorted((row["cost"], row["score"], 1000 * row["seconds"]) for row in own if row["score"] is not None)
+        run = sorted(
+            (row["cost"] / 1e6, row["score"], 1000 * row["seconds"]) for row in own if row["score"] is not None
+        )
         if run and not single:
             left.plot([r[0] for r in run], [r[1] for r in run], "o", markersize=4, label=f"{name}, run")
         if run:
             right.plot(
                 [r[2] for r in run], [r[1] for r in run], "*" if single else "o-", markersize=11 if single else 4
             )
-    left.set_xlabel("multiply-adds a video")
+    left.set_xlabel("million multiply-adds a video")
     right.set_xlabel("milliseconds a video, reading included")
     left.set_ylabel(f"{metric} (%)")
     left.legend(fontsize=8)
+    left.set_ylim(top=min(left.get_ylim()[1], 101.0))
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.savefig(path)

@@ -279,7 +279,9 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
         known = detect(tensors(content)) not in (None, "adafocus")
-        return recipe(path, typed, dataset=True) if known else []  # else what is typed decides, and loading says what fits
+        return (
+            recipe(path, typed, dataset=True) if known else []
+        )  # else what is typed decides, and loading says what fits
     keys = {split_override(override)[0] for override in typed}
     typed_then = content.get("overrides")
     return outlasting(typed_then, keys) if isinstance(typed_then, list) else []

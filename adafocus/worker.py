@@ -259,11 +259,14 @@ def report_cost(settings: Config, folder: Path) -> int:
     classes = settings.dataset.classes
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
-    cost = count(
-        _on_meta(settings, classes), build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings)
-    )
-    write_json(folder / "cost.json", cost.as_dict())
-    show_cost(cost.as_dict(), build.clip_frames(settings))
+    network = _on_meta(settings, classes)
+    cost = count(network, build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings))
+    looked = build.looked_frames(settings)
+    found = {**cost.as_dict(), "frames": looked, "parameters": sum(p.numel() for p in network.parameters())}
+    if hasattr(network, "exit_costs"):  # a video that leaves early
+        found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
+    write_json(folder / "cost.json", found)
+    show_cost(found, looked)
     return 0
 
 

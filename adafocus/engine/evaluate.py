@@ -82,7 +82,8 @@ def evaluate(
                 answers = {
                     name: replace(output, logits=output.logits[readable.valid]) for name, output in answers.items()
                 }
-                valid[valid.clone()] = readable.valid
+                if readable is not batch:
+                    valid[valid.clone()] = readable.valid
         shares.append(
             {
                 "index": batch.index,

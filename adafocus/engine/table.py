@@ -51,7 +51,11 @@ def show_cost(cost: dict[str, Any], segments: int, console: Console | None = Non
     rows = {**cost["parts"], "total (what our forward does)": cost["total"], "as the seeds count": cost["published"]}
     for name, count in rows.items():
         table.add_row(name, f"{count:,}", f"{count / segments:,.0f}")
-    (console or Console()).print(table)
+    console = console or Console()
+    console.print(table)
+    if "exits" in cost:
+        text = ", ".join(multiply_adds(exit_cost) for exit_cost in cost["exits"])
+        console.print(f"of a video that leaves early: {text}", highlight=False)
 
 
 def show_exits(

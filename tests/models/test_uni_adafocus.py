@@ -393,3 +393,39 @@ def test_candidates_that_are_decoded_anyway_are_kept(tmp_path: Path) -> None:
         assert numbered.numbers(clip.numpy()) == [numbers[pick] for pick in picks]
     assert numbered.numbers(batch.read(torch.tensor([0]), chosen[:1])[0].numpy()) == [numbers[n] for n in chosen[0]]
     assert len(asked) == 1
+
+
+def test_a_video_that_breaks_in_the_second_phase_counts_as_wrong() -> None:
+    from adafocus.data.loader import EvaluationOrder, Loader
+    from adafocus.data.video import VideoError
+    from adafocus.engine.distributed import World
+    from adafocus.engine.evaluate import evaluate
+
+    settings = small("dataset.val_videos=6")
+    data = build.data(settings)
+    stage = build.stage(settings, build.model(settings, 10))
+    whole = data.test.choose
+
+    def choose(index: int, positions: np.ndarray) -> torch.Tensor:
+        if index in (1, 4):
+            raise VideoError(f"glyphs {index}: gone")
+        return whole(index, positions)
+
+    data.test.choose = choose
+    world = World(0, 1, torch.device("cpu"))
+    loader = Loader(data.test, EvaluationOrder(6, 4))
+    report = evaluate(stage, loader, 6, world, variants=stage.variants, examples=2)
+    assert [bad.index for bad in report.bad] == [1, 4] and "gone" in report.bad[0].reason
+    for logits in report.logits.values():
+        assert [bool(row.any()) for row in logits] == [True, False, True, True, False, True]
+
+
+def test_cost_of_what_is_looked_at(tmp_path: Path) -> None:
+    from adafocus.worker import report_cost
+
+    settings = composed("experiment=uni_adafocus_sthv1_p96_8and12", "mode=cost")
+    report_cost(settings, tmp_path)
+    found = json.loads((tmp_path / "cost.json").read_text())
+    assert found["frames"] == 20 and len(found["exits"]) == 2 and found["parameters"] == 28_622_054
+    assert found["published"] == pytest.approx(11.829982208e9 - 222_720)  # spec section 9, without aux_fc
+    assert found["exits"][1] == found["total"] + found["parts"]["auxiliary glance"]
