@@ -19,7 +19,7 @@ from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
 from adafocus.engine import exits, metrics
 from adafocus.engine.cost import Cost, count
 from adafocus.engine.distributed import World
-from adafocus.engine.files import write_json
+from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
 from adafocus.engine.table import show_exits
 from adafocus.models.exits import taken
@@ -91,6 +91,8 @@ class EarlyExit:
         # Convolutions of a few images spend much of their time on bringing weights of another layout into this one.
         channels_last(stage.model)
         self.options = settings.early_exit
+        self._loaders: dict[int, Loader] = {}
+        self._whole: ClipSource | None = None
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = taken(model.exits, self.chunk, glance_first=model.glance_first)
@@ -131,10 +133,7 @@ class EarlyExit:
             return min(work(batch).networks for _ in range(3))
 
         first = [
-            next(iter(self._loader(clips, EvaluationOrder(len(clips), self.settings.evaluate.batch)))).to(
-                self.world.device
-            )
-            for clips in (self._whole_data(), self.data.test)
+            next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
         whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
         model, chunk = self.stage.model, 1
@@ -152,9 +151,10 @@ class EarlyExit:
 
     def _whole_data(self) -> ClipSource:
         """Evaluation clips as the whole network takes them."""
-        if self.settings.method.name == "uni_adafocus":
-            return self.data.test
-        return build.data(replace(self.settings, mode="evaluate")).test
+        if self._whole is None:
+            uni = self.settings.method.name == "uni_adafocus"
+            self._whole = self.data.test if uni else build.data(replace(self.settings, mode="evaluate")).test
+        return self._whole
 
     def _sweep(self) -> TrainingSweep:
         size, batch = len(self.data.train), self.settings.evaluate.batch
@@ -171,6 +171,16 @@ class EarlyExit:
         shares = self.world.gather({name: torch.cat(parts) for name, parts in found.items()})
         return {name: torch.cat([share[name] for share in shares]) for name in found}
 
+    def _evaluation(self, clips: ClipSource) -> Loader:
+        """The loader of an evaluation split; its processes live on, and their start is in nobody's seconds."""
+        if id(clips) not in self._loaders:
+            order = EvaluationOrder(
+                len(clips), self.settings.evaluate.batch, rank=self.world.rank, world=self.world.size
+            )
+            self._loaders[id(clips)] = self._loader(clips, order)
+            next(iter(self._loaders[id(clips)]), None)
+        return self._loaders[id(clips)]
+
     def _loader(self, clips: ClipSource, order: TrainingSweep | EvaluationOrder) -> Loader:
         loader = self.settings.loader
         pin = self.world.device.type == "cuda"
@@ -182,12 +192,11 @@ class EarlyExit:
 
         return self._timed(clips, left)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left], size: int | None = None) -> _Found:
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> _Found:
         """Every evaluation video once: what `work` says of it, and seconds a video."""
-        size = size or self.settings.evaluate.batch
-        order = EvaluationOrder(len(clips), size, rank=self.world.rank, world=self.world.size)
+        batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
-        for batch in self._loader(clips, order):
+        for batch in batches:
             rows = batch.valid.nonzero()[:, 0]
             readable = replace(
                 batch,
@@ -267,7 +276,7 @@ def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: flo
 
 
 def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str) -> None:
-    """early_exit.json, .csv and .png, and the table on the screen."""
+    """early_exit.json, .csv and .png, the summary that `adafocus compare` reads, and the table on the screen."""
     rows = list(rows)
     table = [asdict(row) for row in rows]
     metric = settings.dataset.metric
@@ -280,4 +289,24 @@ def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str) ->
             lists = {key: " ".join(f"{value:.6g}" for value in row[key] or ()) for key in ("shares", "thresholds")}
             writer.writerow({**{key: "" if row[key] is None else row[key] for key in columns}, **lists})
     exit_curves(table, metric, folder / "early_exit.png")
+    run = [row for row in rows if row.score is not None]
+    answers = [
+        {"name": row.name if row.budget is None else f"{row.name} {row.budget:g}", "score": row.score, "cost": row.cost}
+        for row in run
+    ]
+    summary = {
+        "format": 1,
+        "state": "finished",
+        "name": folder.name,
+        "choices": read_json(folder / "choices.json"),
+        "overrides": read_json(folder / "overrides.json"),
+        "seed": settings.seed,
+        "protocol": protocol,
+        "metric": metric,
+        "score": run[0].score,
+        "rows": answers,
+        "cost": {"total": run[0].cost},
+        "seconds": {"train": 0.0, "per_video": run[0].seconds},
+    }
+    write_json(folder / "summary.json", summary)
     show_exits(folder, table, metric, protocol)

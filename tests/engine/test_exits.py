@@ -13,7 +13,7 @@ import runs
 import torch
 from test_config import composed
 
-from adafocus import build
+from adafocus import build, cli
 from adafocus.batch import Batch
 from adafocus.engine import exits
 from adafocus.engine.cost import count
@@ -238,3 +238,6 @@ def test_the_command(tmp_path: Path) -> None:
     table = list(csv.DictReader((folder / "early_exit.csv").open()))
     assert len(table) == len(rows) and table[0]["name"] == "full model"
     assert (folder / "early_exit.png").stat().st_size > 10000 and "0 videos differ" in text
+    summary = runs.summary(folder)
+    assert summary["score"] == rows[0]["score"] and len(summary["rows"]) == 7
+    assert cli.main(["compare", str(folder), str(tmp_path / "outputs/a"), "--mix-protocols"]) == 0

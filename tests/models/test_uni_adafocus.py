@@ -429,3 +429,27 @@ def test_cost_of_what_is_looked_at(tmp_path: Path) -> None:
     assert found["frames"] == 20 and len(found["exits"]) == 2 and found["parameters"] == 28_622_054
     assert found["published"] == pytest.approx(11.829982208e9 - 222_720)  # spec section 9, without aux_fc
     assert found["exits"][1] == found["total"] + found["parts"]["auxiliary glance"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_steps_with_draws_in_place_of_the_exact_logits(form: str) -> None:
+    settings = small(form, "policy.temperature=2", "schedule.kl_weight=0.5")
+    data = build.data(settings)
+    batch = one_batch(torch.stack([data.train[0, i].frames for i in range(4)]), np.array([1, 2, 3, 4]))
+    exact, drawn = {}, {}
+    for draws, found in ((0, exact), (8000, drawn)):
+        torch.manual_seed(0)
+        settings.policy.draws = draws
+        stage = build.stage(settings, build.model(settings, 10))
+        stage.train()
+        torch.manual_seed(1)  # dropout
+        found |= stage.step(batch).metrics
+    assert float(drawn["loss_temporal"]) == pytest.approx(float(exact["loss_temporal"]), abs=2e-2)
+    assert {name: float(v) for name, v in drawn.items() if name != "loss_temporal"} == {
+        name: float(v) for name, v in exact.items() if name != "loss_temporal"
+    }
+    assert float(exact["loss_kl"]) > 0
+    model = stage.model.eval()
+    maps = model.look(stage.normalise(stage.first_frames(batch)))
+    weights, flat = model.frame_policy(maps.features)
+    assert flat.std() < weights.std()  # the temperature evens the weights that choose
