@@ -32,6 +32,9 @@ published), Uni-AdaFocus-X3D (another family).
 """
 
 
+_COUNTED: dict[str, tuple[float, float, int]] = {}
+
+
 @dataclass
 class Row:
     """One row of a README.
@@ -134,7 +137,15 @@ def _without_flip(settings: Any) -> Any:
 
 
 def _count(settings: Any, classes: int) -> tuple[float, float, int]:
-    """Counted and needed multiply-adds of a clip in units of 1e9, and parameters."""
+    """Counted and needed multiply-adds of a clip in units of 1e9, and parameters. Equal networks are counted once."""
+    same = (settings.method, settings.backbone, settings.segments, settings.patch, settings.protocol.segments)
+    key = repr((same, settings.dataset.frame_size, settings.dataset.modality, classes))
+    if key not in _COUNTED:
+        _COUNTED[key] = _count_anew(settings, classes)
+    return _COUNTED[key]
+
+
+def _count_anew(settings: Any, classes: int) -> tuple[float, float, int]:
     import torch
 
     from adafocus import build
