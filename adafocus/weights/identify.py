@@ -72,11 +72,9 @@ def identify(source: str, state: State) -> Identity | None:
         found.said["dataset"] = names[0]
     elif names:
         found.open = {"dataset": names, **found.open}
-    else:
-        found.said |= {"dataset": "folder", "dataset.classes": str(found.classes)}
-    if found.said["method"] != "recogniser":
-        found.said |= {"dataset.frame_size": "224"} if found.said.get("dataset") == "folder" else {}
-    # Data sets bring a backbone of their own: what the file has is said after it.
+    else:  # somebody's own classes, at the size of the released programs
+        found.said |= {"dataset": "folder", "dataset.classes": str(found.classes), "dataset.frame_size": "224"}
+        found.said |= {"dataset.fit": "crop", "dataset.decode_short_side": "256"}
     return found
 
 
