@@ -93,6 +93,7 @@ class EarlyExit:
         self.options = settings.early_exit
         self._loaders: dict[int, Loader] = {}
         self._whole: ClipSource | None = None
+        self.unreadable: dict[str, str] = {}  # evaluation videos that count as wrong, and why
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = taken(model.exits, self.chunk, glance_first=model.glance_first)
@@ -123,6 +124,7 @@ class EarlyExit:
                 rows.append(row)
         if self.options.baseline:
             rows.insert(1, self._baseline())
+        self.unreadable = {path: why for part in self.world.gather(self.unreadable) for path, why in part.items()}
         return rows
 
     def _affordable_chunk(self) -> int:
@@ -212,6 +214,7 @@ class EarlyExit:
                 share["valid"][rows] = readable.valid
                 networks, videos = networks + left.networks, videos + len(rows)
             shares.append(share)
+            self.unreadable |= {bad.path: bad.reason for bad in batch.bad}
         seconds = time.perf_counter() - started
         return _join([s for part in self.world.gather(shares) for s in part], len(clips), seconds, networks, videos)
 
@@ -275,8 +278,10 @@ def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: flo
     return _Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
 
 
-def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str) -> None:
+def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, unreadable: dict[str, str]) -> None:
     """early_exit.json, .csv and .png, the summary that `adafocus compare` reads, and the table on the screen."""
+    for reason in unreadable.values():
+        log.warning("unreadable video, counted as wrong: %s", reason)
     rows = list(rows)
     table = [asdict(row) for row in rows]
     metric = settings.dataset.metric
@@ -306,6 +311,7 @@ def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str) ->
         "score": run[0].score,
         "rows": answers,
         "cost": {"total": run[0].cost},
+        "unreadable": {"evaluate": unreadable},
         "seconds": {"train": 0.0, "per_video": run[0].seconds},
     }
     write_json(folder / "summary.json", summary)

@@ -127,9 +127,10 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     else:
         _load_checkpoint(settings, network, data.classes)
     if settings.mode == "early_exit":
-        rows = EarlyExit(last, data, build.stage(last, network), cost, world).rows()
+        early = EarlyExit(last, data, build.stage(last, network), cost, world)
+        rows = early.rows()
         if world.first:
-            write_exits(folder, rows, last, data.protocol)
+            write_exits(folder, rows, last, data.protocol, early.unreadable)
             write_status(folder, "finished")
         return
     stage = test.stage = build.stage(last, network)

@@ -4,7 +4,8 @@
     policy   maps, seen -> places[, chosen]
     focus    frames, places, seen -> logits
 
-`places` is what `Output.where` is (ONNX has an operator of that name). A recogniser has only the last one, frames -> logits. Frames are normalised, (B, T, 3, S, S), in temporal order.
+`places` is what `Output.where` is (ONNX has an operator of that name). A recogniser has only the last one, frames -> logits.
+Frames are normalised, (B, T, 3, S, S), in temporal order.
 """
 
 from __future__ import annotations

@@ -241,3 +241,21 @@ def test_the_command(tmp_path: Path) -> None:
     summary = runs.summary(folder)
     assert summary["score"] == rows[0]["score"] and len(summary["rows"]) == 7
     assert cli.main(["compare", str(folder), str(tmp_path / "outputs/a"), "--mix-protocols"]) == 0
+
+
+@pytest.mark.slow
+def test_videos_that_cannot_be_read_are_named_and_count_as_wrong(tmp_path: Path) -> None:
+    import numbered
+
+    for split, clips in (("train", 3), ("val", 2)):
+        for label in "ab":
+            (tmp_path / f"videos/{split}/{label}").mkdir(parents=True)
+            for number in range(clips):
+                numbered.write(tmp_path / f"videos/{split}/{label}/{number}.mp4", 12)
+    (tmp_path / "videos/val/a/page.mp4").write_text("<html>")
+    typed = ["dataset=folder", "dataset.root=videos", "dataset.frame_size=32", "patch.size=16", "segments.glance=2"]
+    small = ["schedule.epochs=1", "schedule.batch=4", "loader.workers=0", "device=cpu", "output.tensorboard=false"]
+    runs.run(tmp_path, *typed, *small, "name=a")
+    runs.run(tmp_path, "mode=early_exit", "checkpoint=outputs/a", "name=b", "early_exit.runs=2", "loader.workers=0")
+    found = runs.summary(tmp_path / "outputs/b")
+    assert list(found["unreadable"]["evaluate"]) == ["val/a/page.mp4"] and found["score"] <= 80.0
