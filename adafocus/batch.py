@@ -23,7 +23,7 @@ class Batch:
     """Clips on their way to a stage.
 
     Attributes:
-        frames: (B, T, H, W, C) uint8, in temporal order, normalised on the device; C is 3 (RGB), or 10 for optical flow. In
+        frames: (B, T, H, W, C) uint8, in temporal order, normalized on the device; C is 3 (RGB), or 10 for optical flow. In
             evaluation (B, V, T, H, W, C) where the protocol looks at V views of a video.
         labels: (B, L) int64 class ids, padded with -1; column 0 is the training target.
         index: (B,) int64, the place of each clip in its list.

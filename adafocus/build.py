@@ -10,14 +10,14 @@ from torch import nn
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, looked_frames, protocol_line, views
-from adafocus.data.transforms import Normalise
+from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
 from adafocus.errors import UserError, as_user_error
 from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 from adafocus.models.uni_adafocus import UniAdaFocus
 from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
 from adafocus.schema import BackboneConfig, Config
@@ -53,13 +53,13 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
     if weights:
         imagenet_weights(focus, backbone.focus, backbone.weights)
     method = config.method
-    if method.name == "recogniser":
+    if method.name == "recognizer":
         if config.dataset.modality == "flow":
             if backbone.coordinates:
                 raise UserError("backbone.coordinates goes with pictures, not with dataset.modality=flow")
             with_flow_input(focus, channels(config))
         insert(focus, config.segments.glance, _temporal(backbone))
-        return Recogniser(
+        return Recognizer(
             focus,
             num_classes=num_classes,
             segments=config.segments.glance,
@@ -68,7 +68,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         )
     if method.name not in ("adafocus_v1", "adafocus_v2", "uni_adafocus"):
         raise UserError(
-            f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2, uni_adafocus or recogniser"
+            f"method.name={method.name!r} is unknown; choose adafocus_v1, adafocus_v2, uni_adafocus or recognizer"
         )
     tiny["strides"] = backbone.glance_strides or None
     glance = _backbone(backbone.glance, backbone.glance_channels, **tiny)
@@ -209,22 +209,22 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
-    normalise = Normalise(config.dataset.mean, config.dataset.std)
-    if config.method.name == "recogniser":
+    normalize = Normalize(config.dataset.mean, config.dataset.std)
+    if config.method.name == "recognizer":
         schedule = config.schedule
         return WholeFrames(
             network,
-            normalise,
-            groups=schedule.groups,
-            head_rate=schedule.head_rate,
+            normalize,
+            groups=schedule.param_groups,
+            head_rate=schedule.head_lr_mult,
             flow=config.dataset.modality == "flow",
             norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
         )
     if config.method.name == "adafocus_v1":
-        return _reinforced(config, network, normalise)
+        return _reinforced(config, network, normalize)
     shared = {
         "seed": config.seed,
-        "rates": config.schedule.rates,
+        "rates": config.schedule.lr_mults,
         "where": config.method.where,
         "controls": config.evaluate.controls,
         "frozen_norm": batch_norms(network) if config.schedule.freeze_norm else [],
@@ -232,30 +232,30 @@ def stage(config: Config, network: nn.Module) -> Stage:
     if config.method.name == "uni_adafocus":
         return ChoosingStage(
             network,
-            normalise,
+            normalize,
             when=config.method.when,
             size_weight=config.schedule.size_weight,
             kl_weight=config.schedule.kl_weight,
             draws=config.policy.draws,
             **shared,
         )
-    return JointStage(network, normalise, **shared)
+    return JointStage(network, normalize, **shared)
 
 
-def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Stage:
+def _reinforced(config: Config, network: nn.Module, normalize: Normalize) -> Stage:
     """A stage of AdaFocus V1. Evaluation of a run of all stages is that of the last."""
     name = "3" if config.stage.name == "all" else config.stage.name
     # Dropout differs between stages, the network is one.
     (network.dropout if hasattr(network, "dropout") else network.classifier.dropout).p = config.schedule.dropout
     if isinstance(network.glance_head, nn.Sequential):
         network.glance_head[0].p = config.schedule.head_dropout
-    shared = {"seed": config.seed, "rates": config.schedule.rates, "controls": config.evaluate.controls}
+    shared = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
     if name != "2":
-        return SupervisedStage(network, normalise, name=name, **shared)
+        return SupervisedStage(network, normalize, name=name, **shared)
     policy = config.policy
     return PolicyStage(
         network,
-        normalise,
+        normalize,
         reward=policy.reward,
         gamma=policy.gamma,
         clip=policy.clip,
@@ -270,19 +270,21 @@ def _reinforced(config: Config, network: nn.Module, normalise: Normalise) -> Sta
 def settings(config: Config, train_size: int) -> Settings:
     """The loop's numbers for a training set of `train_size` clips."""
     schedule = config.schedule
-    if train_size < schedule.batch:
-        raise UserError(f"schedule.batch={schedule.batch} is larger than the training set of {train_size} videos")
-    steps = train_size // schedule.batch
-    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
+    if train_size < schedule.batch_size:
+        raise UserError(
+            f"schedule.batch_size={schedule.batch_size} is larger than the training set of {train_size} videos"
+        )
+    steps = train_size // schedule.batch_size
+    rate = scaled_rate(schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.lr_scaling)
     rates = learning_rates(
         rate=rate,
         epochs=schedule.epochs,
         steps_per_epoch=steps,
-        shape=schedule.shape,
-        per_epoch=schedule.per_epoch,
-        horizon=schedule.horizon,
+        shape=schedule.lr_schedule,
+        per_epoch=schedule.step_per_epoch,
+        horizon=schedule.cosine_epochs,
         milestones=schedule.milestones,
-        decay=schedule.decay,
+        decay=schedule.lr_gamma,
         warmup_epochs=schedule.warmup_epochs,
     )
     return Settings(
@@ -290,11 +292,11 @@ def settings(config: Config, train_size: int) -> Settings:
         steps_per_epoch=steps,
         rates=rates,
         seed=config.seed,
-        parts=schedule.accumulate,
-        optimiser=schedule.optimiser,
+        parts=schedule.accumulation_steps,
+        optimizer=schedule.optimizer,
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
-        clip=schedule.clip,
+        clip=schedule.clip_grad_norm,
         precision=config.precision,
         metric=config.dataset.metric,
         evaluate_every=schedule.evaluate_every,
@@ -308,9 +310,9 @@ def settings(config: Config, train_size: int) -> Settings:
 def rate_line(config: Config) -> str:
     """What became of the recipe's rate, in one line for the log."""
     schedule = config.schedule
-    rate = scaled_rate(schedule.rate, schedule.batch, schedule.base_batch, schedule.scaling)
-    share = schedule.batch // config.devices // schedule.accumulate
+    rate = scaled_rate(schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.lr_scaling)
+    share = schedule.batch_size // config.devices // schedule.accumulation_steps
     return (
-        f"batch {schedule.batch} = {config.devices} device(s) x {share} clips x {schedule.accumulate} accumulation; "
-        f"rate {schedule.rate:g} at {schedule.base_batch} -> {rate:g} at {schedule.batch} ({schedule.scaling})"
+        f"batch {schedule.batch_size} = {config.devices} device(s) x {share} clips x {schedule.accumulation_steps} accumulation; "
+        f"rate {schedule.lr:g} at {schedule.base_batch_size} -> {rate:g} at {schedule.batch_size} ({schedule.lr_scaling})"
     )

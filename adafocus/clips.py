@@ -235,7 +235,7 @@ def focus_frames(config: Config) -> int:
     segments, plain = config.segments, config.backbone.shift == "none"
     if config.method.name == "uni_adafocus":
         return segments.chosen(plain)[0]
-    if config.method.name == "recogniser" or plain:
+    if config.method.name == "recognizer" or plain:
         return 0
     return segments.focus or segments.glance * 3 // 2  # int(1.5 T) in the released programs
 

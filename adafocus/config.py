@@ -129,22 +129,22 @@ def _check_words(config: Config) -> None:
     _one_of("protocol.average", config.protocol.average, ("logits", "probabilities"))
     _one_of("dataset.fit", config.dataset.fit, ("crop", "stretch"))
     _one_of("dataset.task", config.dataset.task, ("where", "when", "motion"))
-    _one_of("method.where", config.method.where, ("learned", "random", "centre"))
+    _one_of("method.where", config.method.where, ("learned", "random", "center"))
     _one_of("method.when", config.method.when, ("learned", "spread"))
     _one_of("method.order", config.method.order, ("coarse_to_fine", "temporal"))
     _one_of("backbone.glance_resize", config.backbone.glance_resize, ("aligned", "area"))
     _one_of("backbone.shift", config.backbone.shift, ("none", "bidirectional", "online"))
     _one_of("backbone.shift_place", config.backbone.shift_place, ("blockres", "block", "branch"))
-    _one_of("schedule.groups", config.schedule.groups, ("single", "tsm", "mmaction2"))
+    _one_of("schedule.param_groups", config.schedule.param_groups, ("single", "tsm", "mmaction2"))
     allowed = (*V1_STAGES, "all") if config.method.name == "adafocus_v1" else ("joint",)
     if config.stage.name not in allowed:
         raise UserError(
             f"stage={config.stage.name} does not exist for method={config.method.name}; choose one of {', '.join(allowed)}"
         )
     _one_of("policy.reward", config.policy.reward, ("random", "padding", "prev", "conf"))
-    _one_of("schedule.optimiser", config.schedule.optimiser, ("sgd", "adamw"))
-    _one_of("schedule.shape", config.schedule.shape, ("cosine", "step", "constant"))
-    _one_of("schedule.scaling", config.schedule.scaling, ("linear", "none"))
+    _one_of("schedule.optimizer", config.schedule.optimizer, ("sgd", "adamw"))
+    _one_of("schedule.lr_schedule", config.schedule.lr_schedule, ("cosine", "step", "constant"))
+    _one_of("schedule.lr_scaling", config.schedule.lr_scaling, ("linear", "none"))
     _one_of("schedule.select", config.schedule.select, ("last", "best"))
     if config.dataset.source == "files" and not config.dataset.root and config.mode != "cost":
         raise UserError(f"dataset={config.dataset.name} needs its files: set dataset.root=FOLDER")
@@ -187,13 +187,13 @@ def _check_numbers(config: Config) -> None:
             "policy.temperature": config.policy.temperature,
             "backbone.spatial_hidden": config.backbone.spatial_hidden,
             "backbone.temporal_hidden": config.backbone.temporal_hidden,
-            "schedule.rate": schedule.rate,
+            "schedule.lr": schedule.lr,
             "schedule.epochs": schedule.epochs,
-            "schedule.batch": schedule.batch,
-            "schedule.base_batch": schedule.base_batch,
-            "schedule.accumulate": schedule.accumulate,
-            "schedule.clip": schedule.clip,
-            "evaluate.batch": config.evaluate.batch,
+            "schedule.batch_size": schedule.batch_size,
+            "schedule.base_batch_size": schedule.base_batch_size,
+            "schedule.accumulation_steps": schedule.accumulation_steps,
+            "schedule.clip_grad_norm": schedule.clip_grad_norm,
+            "evaluate.batch_size": config.evaluate.batch_size,
             "early_exit.runs": config.early_exit.runs,
             "early_exit.train_videos": config.early_exit.train_videos,
             **{f"early_exit.budgets: {q:g}": q for q in config.early_exit.budgets},
@@ -241,7 +241,7 @@ def _check_numbers(config: Config) -> None:
 
 def _check_clips(config: Config) -> None:
     dataset, segments = config.dataset, config.segments
-    if config.patch.size > dataset.frame_size and config.method.name != "recogniser":
+    if config.patch.size > dataset.frame_size and config.method.name != "recognizer":
         raise UserError(
             f"patch.size={config.patch.size} is larger than the frame of {dataset.frame_size} pixels; "
             f"choose a smaller patch or raise dataset.frame_size"
@@ -253,7 +253,7 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    plain, ours = config.backbone.shift == "none", config.method.name != "recogniser"
+    plain, ours = config.backbone.shift == "none", config.method.name != "recognizer"
     if ours and config.method.name != "uni_adafocus" and plain and segments.focus not in (None, segments.glance):
         raise UserError(
             f"method={config.method.name} on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
@@ -271,14 +271,14 @@ def _check_clips(config: Config) -> None:
     backbone = config.backbone
     if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
         raise UserError(
-            f"method={config.method.name} knows the temporal shift only: choose another backbone, or method=recogniser for this one"
+            f"method={config.method.name} knows the temporal shift only: choose another backbone, or method=recognizer for this one"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
-    if dataset.modality == "flow" and (dataset.frame_template is None or config.method.name != "recogniser"):
-        raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recogniser")
+    if dataset.modality == "flow" and (dataset.frame_template is None or config.method.name != "recognizer"):
+        raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
     temporal = backbone.shift != "none" or backbone.adaptive or backbone.non_local or backbone.temporal_pool
-    if config.protocol.segments not in (None, segments.glance) and (temporal or config.method.name != "recogniser"):
+    if config.protocol.segments not in (None, segments.glance) and (temporal or config.method.name != "recognizer"):
         raise UserError(
             f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN can: a network "
             f"that joins frames works on the number it was built for (segments={segments.glance})"
@@ -314,24 +314,24 @@ def _check_choices(config: Config) -> None:
 
 def _check_schedule(config: Config) -> None:
     schedule = config.schedule
-    for key in ("rate", "epochs", "batch", "base_batch"):
+    for key in ("lr", "epochs", "batch_size", "base_batch_size"):
         if (value := getattr(schedule, key)) is None:
             raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
         _positive({f"schedule.{key}": value})
-    if schedule.accumulate > 1 and config.policy.epochs * config.policy.minibatches > 1:
+    if schedule.accumulation_steps > 1 and config.policy.epochs * config.policy.minibatches > 1:
         raise UserError(
-            "policy.epochs and policy.minibatches take several steps a batch: schedule.accumulate must be 1"
+            "policy.epochs and policy.minibatches take several steps a batch: schedule.accumulation_steps must be 1"
         )
-    share = config.devices * schedule.accumulate
-    if schedule.batch % share:
+    share = config.devices * schedule.accumulation_steps
+    if schedule.batch_size % share:
         raise UserError(
-            f"schedule.batch={schedule.batch} cannot be shared by devices={config.devices} in "
-            f"schedule.accumulate={schedule.accumulate} parts; make it a multiple of {share}"
+            f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
+            f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
         )
     uni = config.method.name == "uni_adafocus"
     known = {"glance", "focus", "classifier", *(("temporal", "spatial") if uni else ("policy",))}
-    if unknown := sorted(set(schedule.rates) - known):
-        raise UserError(f"schedule.rates: unknown parts {unknown}; known are {sorted(known)}")
+    if unknown := sorted(set(schedule.lr_mults) - known):
+        raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(known)}")
     needed = known if config.backbone.shift == "none" else known - {"classifier"}
-    if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.rates))):
-        raise UserError(f"schedule.rates: method={config.method.name} needs a multiple for each of {missing}")
+    if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.lr_mults))):
+        raise UserError(f"schedule.lr_mults: method={config.method.name} needs a multiple for each of {missing}")

@@ -159,7 +159,7 @@ class EarlyExit:
         return self._whole
 
     def _sweep(self) -> TrainingSweep:
-        size, batch = len(self.data.train), self.settings.evaluate.batch
+        size, batch = len(self.data.train), self.settings.evaluate.batch_size
         return TrainingSweep(size, batch, limit=self.options.train_videos, rank=self.world.rank, world=self.world.size)
 
     def _training_certainty(self) -> dict[str, Tensor]:
@@ -177,7 +177,7 @@ class EarlyExit:
         """The loader of an evaluation split; its processes live on, and their start is in nobody's seconds."""
         if id(clips) not in self._loaders:
             order = EvaluationOrder(
-                len(clips), self.settings.evaluate.batch, rank=self.world.rank, world=self.world.size
+                len(clips), self.settings.evaluate.batch_size, rank=self.world.rank, world=self.world.size
             )
             self._loaders[id(clips)] = self._loader(clips, order)
             next(iter(self._loaders[id(clips)]), None)
@@ -252,7 +252,7 @@ class EarlyExit:
             row.deviation = float((found.values - expected)[same].abs().max() / expected[same].abs().max())
 
     def _baseline(self) -> Row:
-        """A recogniser on whole frames."""
+        """A recognizer on whole frames."""
         other = predict.load(self.options.baseline, device=self.world.device.type)
         data = build.data(other.settings)
         frames = build.clip_frames(other.settings)

@@ -71,12 +71,12 @@ def crop_rectangles(
     """Rectangles of free size and aspect, resampled to squares; differentiable in place and size.
 
     A rectangle (y, x, h, w) in [0, 1] is smallest + h (largest - smallest) pixels high, its width alike, and its corner
-    lies at (y, x) times what is left of the frame. Bilinear, half-pixel centres, zero outside the frame: an enlarged
-    rectangle at the border mixes in half a pixel of zeros, the mean colour. There is no low-pass filter: a large rectangle
+    lies at (y, x) times what is left of the frame. Bilinear, half-pixel centers, zero outside the frame: an enlarged
+    rectangle at the border mixes in half a pixel of zeros, the mean color. There is no low-pass filter: a large rectangle
     is point-sampled, which is part of the published models. In float32 under autocast.
 
     Args:
-        frames: (N, C, H, W), floating point and normalised; square. Feature maps as well.
+        frames: (N, C, H, W), floating point and normalized; square. Feature maps as well.
         where: (N, 4).
         size: side of the result.
         smallest, largest: sides in pixels of the frame (96 and 224 in all published models); largest None: the whole frame.

@@ -19,14 +19,14 @@ from adafocus.data.dataset import ArrayClips, VideoClips
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
-from adafocus.data.transforms import Normalise
+from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
 from adafocus.draws import generator
 from adafocus.engine.cost import count
 from adafocus.engine.distributed import pick_device
 from adafocus.engine.evaluate import answer, only
 from adafocus.errors import UserError
-from adafocus.models.online import OnlineRecogniser, Smoothing
+from adafocus.models.online import OnlineRecognizer, Smoothing
 from adafocus.models.outputs import Output
 from adafocus.naming import outlasting, split_override
 from adafocus.schema import Config
@@ -118,7 +118,7 @@ class Predictor:
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
-        self.normalise = Normalise(settings.dataset.mean, settings.dataset.std)
+        self.normalize = Normalize(settings.dataset.mean, settings.dataset.std)
 
     def view(self) -> View:
         """How the protocol looks at a video."""
@@ -159,7 +159,7 @@ class Predictor:
 
     def _of(self, clips: VideoClips, names: list[str]) -> list[Prediction]:
         found = []
-        name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch
+        name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch_size
         started = time.perf_counter()
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
@@ -235,17 +235,17 @@ class Predictor:
             bgr: feed blue, green, red, as the released demo does; whether its weights want that is not known.
         """
         try:
-            online = OnlineRecogniser(self.model).eval()
+            online = OnlineRecognizer(self.model).eval()
         except ValueError as error:
             raise UserError(str(error)) from error
-        view = build.views(self.settings, self.classes)[1]  # one centre crop, whatever the protocol tests with
+        view = build.views(self.settings, self.classes)[1]  # one center crop, whatever the protocol tests with
         smooth = Smoothing(**(JESTER_SMOOTHING if tuple(self.classes) == JESTER else {}))
         caches = online.start(1, view.size)
         for seconds, frame in stream_frames(source, every):
             started = time.perf_counter()
             image = torch.from_numpy(np.ascontiguousarray(frame[..., ::-1] if bgr else frame))
             clip = view.evaluation(image[None])[0, None].to(self.device)
-            output = online(self.normalise(clip)[:, 0], caches)
+            output = online(self.normalize(clip)[:, 0], caches)
             caches = output.caches
             label = self.classes[smooth(output.logits[0])]
             yield Moment(seconds, label, time.perf_counter() - started, frame)

@@ -42,7 +42,7 @@ class DatasetConfig:
     frame_size: int = 224
     glance_reduction: int = 1  # a view reduced by this still shows where to look; small backbones glance at that
     fit: str = "crop"  # crop | stretch: how a frame becomes a square
-    short_side: int | None = None  # evaluation: resize to this before the centre crop; None: frame_size * 256 // 224
+    short_side: int | None = None  # evaluation: resize to this before the center crop; None: frame_size * 256 // 224
     short_videos: str = "repeat_last"  # repeat_last | first_frame | spread
     crop_scales: list[float] = field(default_factory=lambda: [1.0, 0.875, 0.75, 0.66])
     separate_crops: bool = False  # glance and focus frames of a training video are cropped apart, as released on TSM
@@ -80,7 +80,7 @@ class BackboneConfig:
     spatial_hidden: int = 128  # of the policy that chooses rectangles (Uni)
     temporal_hidden: int = 64  # and of the one that chooses frames
     classifier_width: int = 4096  # and of the classifier
-    # temporal modules in the focus network of method=recogniser
+    # temporal modules in the focus network of method=recognizer
     shift: str = "none"  # none | bidirectional (TSM) | online (from the past only, for streams)
     shift_div: int = 8  # one in so many channels moves in each direction
     shift_place: str = "blockres"  # blockres | block | branch: see adafocus/backbones/temporal.py
@@ -110,11 +110,11 @@ class SegmentsConfig:
 
 @dataclass
 class MethodConfig:
-    name: str = MISSING  # adafocus_v1 | adafocus_v2 | uni_adafocus | recogniser
-    where: str = "learned"  # learned | random | centre: who chooses the patch, in training and evaluation
+    name: str = MISSING  # adafocus_v1 | adafocus_v2 | uni_adafocus | recognizer
+    where: str = "learned"  # learned | random | center: who chooses the patch, in training and evaluation
     when: str = "learned"  # learned | spread: who chooses the frames (Uni)
     order: str = "coarse_to_fine"  # coarse_to_fine | temporal
-    remove_background: bool = False  # recogniser, Uni on TSM: frames minus their mean over the clip
+    remove_background: bool = False  # recognizer, Uni on TSM: frames minus their mean over the clip
 
 
 @dataclass
@@ -144,7 +144,7 @@ class StageConfig:
 
 @dataclass
 class ScheduleConfig:
-    """The recipe. Rates are for batches of base_batch clips.
+    """The recipe. Learning rates are for batches of base_batch_size clips.
 
     `stages` holds what differs between the stages of a method that has several: a value there counts where the key beside
     it still has its default, so what is typed (schedule.epochs=3) wins.
@@ -152,34 +152,34 @@ class ScheduleConfig:
 
     stages: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    optimiser: str = "sgd"  # sgd | adamw
-    rate: float | None = None
-    rates: dict[str, float] = field(default_factory=dict)  # multiples for parts of the network
+    optimizer: str = "sgd"  # sgd | adamw
+    lr: float | None = None
+    lr_mults: dict[str, float] = field(default_factory=dict)  # multiples for parts of the network
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    shape: str = "cosine"  # cosine | step | constant
-    per_epoch: bool = True  # the rate changes between epochs only
-    horizon: int | None = None  # epochs to the cosine's zero
+    lr_schedule: str = "cosine"  # cosine | step | constant
+    step_per_epoch: bool = True  # the rate changes between epochs only
+    cosine_epochs: int | None = None  # epochs to the cosine's zero
     milestones: list[int] = field(default_factory=list)
-    decay: float = 0.1
+    lr_gamma: float = 0.1
     warmup_epochs: float = 0.0
     epochs: int | None = None
-    batch: int | None = None  # clips of an optimiser step, over all devices and accumulation steps
-    base_batch: int | None = None
-    scaling: str = "linear"  # linear | none
-    accumulate: int = 1
-    clip: float | None = None
+    batch_size: int | None = None  # clips of an optimizer step, over all devices and accumulation steps
+    base_batch_size: int | None = None
+    lr_scaling: str = "linear"  # linear | none
+    accumulation_steps: int = 1
+    clip_grad_norm: float | None = None
     precision: str = "fp32"  # of the recipe, on GPUs; see Config.precision
     size_weight: float = 1.0  # how much small rectangles cost (Uni)
     kl_weight: float = 0.0  # and uneven weights of frames
     dropout: float = 0.0  # of the classifier
-    head_dropout: float = 0.0  # of the auxiliary heads; of the recogniser's only head
+    head_dropout: float = 0.0  # of the auxiliary heads; of the recognizer's only head
     freeze_norm: bool = False  # BatchNorm keeps its statistics
-    partial_norm: bool = False  # recogniser: every BatchNorm2d but the first is frozen, statistics and scales
-    groups: str = (
-        "single"  # recogniser: single | tsm | mmaction2: multiples of rate and decay, adafocus/stages/groups.py
+    partial_norm: bool = False  # recognizer: every BatchNorm2d but the first is frozen, statistics and scales
+    param_groups: str = (
+        "single"  # recognizer: single | tsm | mmaction2: multiples of rate and decay, adafocus/stages/groups.py
     )
-    head_rate: float = 5.0  # and how much faster the classifier learns
+    head_lr_mult: float = 5.0  # and how much faster the classifier learns
     starts_from: str | None = None  # this recipe fine-tunes: what init.from must name, in words
     evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...
     evaluate_last: int = 1  # and after each of the last so many
@@ -209,8 +209,8 @@ class ProtocolConfig:
 
 @dataclass
 class EvaluateConfig:
-    batch: int = 32
-    controls: bool = True  # answer also for random and centred patches and for the glance alone
+    batch_size: int = 32
+    controls: bool = True  # answer also for random and centered patches and for the glance alone
     examples: int = 6  # clips in the picture
 
 
@@ -223,7 +223,7 @@ class EarlyExitConfig:
     runs: int = 40  # at most so many budgets of the first criterion are run for real, evenly spread; all are simulated
     chunk: int = 1  # steps between two exits; 0: as few as this device can afford (for small batches)
     train_videos: int | None = None  # thresholds come from so many training videos, evenly spread; None: all
-    baseline: str | None = None  # a run of method=recogniser on the same data, to stand beside
+    baseline: str | None = None  # a run of method=recognizer on the same data, to stand beside
 
 
 @dataclass

@@ -165,7 +165,7 @@ class _Judge:
 
     def __init__(self, settings: Config, world: World, clips: ClipSource, views: int) -> None:
         self.world, self.size = world, len(clips)
-        self.average, self.chunk = settings.protocol.average, settings.evaluate.batch
+        self.average, self.chunk = settings.protocol.average, settings.evaluate.batch_size
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = Loader(
             clips,
@@ -204,7 +204,7 @@ def _train(
     log.info("%s", build.rate_line(settings))
     order = TrainOrder(
         len(data.train),
-        settings.schedule.batch,
+        settings.schedule.batch_size,
         parts=loop.parts,
         rank=world.rank,
         world=world.size,

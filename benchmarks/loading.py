@@ -3,7 +3,7 @@
 python benchmarks/loading.py FOLDER_OF_MP4 [--frames 8 16 24 48] [--workers 1 2]
 
 Frames are extracted once to a temporary folder at short side 256. "pillow and float" is the seeds' way: each frame opened,
-cropped and resized by Pillow, the clip made float and normalised in the loader.
+cropped and resized by Pillow, the clip made float and normalized in the loader.
 """
 
 from __future__ import annotations

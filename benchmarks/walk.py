@@ -102,7 +102,7 @@ def main() -> None:
 
     def plain() -> tuple[Tensor, Tensor]:
         model.zero_grad()
-        shown = stage.normalise(batch.frames)
+        shown = stage.normalize(batch.frames)
         actions, reward, maps = a_step_at_a_time(
             model, shown, label[:, 0], stage.draws("policy", batch), stage.draws("random patch", batch)
         )

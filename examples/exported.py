@@ -20,7 +20,7 @@ def join(folder: Path, frames: dict[str, Tensor]) -> dict[str, Tensor]:
 
     Args:
         folder: with export.json.
-        frames: normalised sets of frames (B, T, 3, S, S) by name; sets that are `of` another are taken from it.
+        frames: normalized sets of frames (B, T, 3, S, S) by name; sets that are `of` another are taken from it.
 
     Returns:
         every value by its name; `logits` (B, K) is the answer.

@@ -19,7 +19,7 @@ def main() -> None:
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "score", "multiply-adds", "error"])
-        for prediction in predictor(videos):  # in batches of evaluate.batch; one that cannot be read has an error
+        for prediction in predictor(videos):  # in batches of evaluate.batch_size; one that cannot be read has an error
             label, score = (prediction.labels[0], prediction.scores[0]) if prediction.labels else ("", "")
             writer.writerow([prediction.video, label, score, prediction.cost, prediction.error or ""])
 

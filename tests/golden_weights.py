@@ -48,7 +48,7 @@ def array(name: str, shape: Sequence[int]) -> Tensor:
 
 
 def frames(name: str, shape: Sequence[int]) -> Tensor:
-    """Normalised frames: four waves a plane and a little noise."""
+    """Normalized frames: four waves a plane and a little noise."""
     *lead, height, width = shape
     rng = _rng("image:" + name)
     y, x = (np.linspace(0.0, 1.0, side, dtype=np.float32) for side in (height, width))

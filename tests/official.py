@@ -49,7 +49,7 @@ def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[
 
 
 def official_key(key: str, case: str) -> str:
-    """A name of our recogniser as TSM and TAM call it, by a way of its own."""
+    """A name of our recognizer as TSM and TAM call it, by a way of its own."""
     if key.startswith("head."):
         return f"module.new_fc.{key[5:]}"
     name = key.removeprefix("backbone.")

@@ -69,7 +69,7 @@ def test_seeds_are_averaged_and_only_what_differs_is_a_column(tmp_path: Path) ->
 def test_leaves_that_repeat_a_choice_are_left_out_and_others_kept(tmp_path: Path) -> None:
     for number, (patch, rate) in enumerate(((96, 1), (128, 1), (96, 2), (128, 2))):
         make(tmp_path / str(number), patch=patch, schedule={"rate": rate, "double": 2 * rate})
-    assert sorted(compare(find_runs([tmp_path])).columns) == ["patch", "schedule.rate"]
+    assert sorted(compare(find_runs([tmp_path])).columns) == ["patch", "schedule.lr"]
 
 
 def test_unfinished_and_damaged_runs_are_listed_not_averaged(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_every_recipe_composes_and_builds(pair: str) -> None:
 @pytest.mark.parametrize("group", ["backbone", "patch", "segments"])
 def test_every_option_composes(group: str) -> None:
     for path in (CONF / group).glob("*.yaml"):
-        settings = composed("dataset=actnet", "method=recogniser", "dataset.root=/data", f"{group}={path.stem}")
+        settings = composed("dataset=actnet", "method=recognizer", "dataset.root=/data", f"{group}={path.stem}")
         assert getattr(settings, group) is not None
 
 
@@ -49,13 +49,23 @@ def test_every_option_composes(group: str) -> None:
     [("actnet", 0.002, 32, 200), ("fcvid", 0.002, 32, 239), ("minik", 0.003, 48, 200)],
 )
 def test_recipes_of_adafocus_v2(dataset: str, rate: float, batch: int, classes: int) -> None:
-    """Spec: the table of optimisation of the untrimmed-video system."""
+    """Spec: the table of optimization of the untrimmed-video system."""
     settings = composed(f"dataset={dataset}", "dataset.root=/data", "patch=96")
     schedule = settings.schedule
-    assert (schedule.rate, schedule.batch, schedule.base_batch) == (rate, batch, batch)
-    assert schedule.rates == {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
-    assert (schedule.optimiser, schedule.momentum, schedule.weight_decay, schedule.clip) == ("sgd", 0.9, 1e-4, None)
-    assert (schedule.shape, schedule.per_epoch, schedule.epochs, schedule.horizon) == ("cosine", True, 51, 50)
+    assert (schedule.lr, schedule.batch_size, schedule.base_batch_size) == (rate, batch, batch)
+    assert schedule.lr_mults == {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay, schedule.clip_grad_norm) == (
+        "sgd",
+        0.9,
+        1e-4,
+        None,
+    )
+    assert (schedule.lr_schedule, schedule.step_per_epoch, schedule.epochs, schedule.cosine_epochs) == (
+        "cosine",
+        True,
+        51,
+        50,
+    )
     assert (schedule.dropout, schedule.head_dropout, schedule.warmup_epochs) == (0.2, 0.2, 0.0)
     assert (settings.segments.glance, settings.patch.size, settings.dataset.frame_size) == (16, 96, 224)
     assert (settings.backbone.policy_hidden, settings.backbone.classifier_width) == (2048, 4096)
@@ -91,7 +101,7 @@ def test_what_makes_a_run_the_same_run() -> None:
 
 def test_rate_follows_the_batch_and_says_so() -> None:
     settings = composed(
-        "dataset=actnet", "dataset.root=/data", "schedule.batch=8", "devices=2", "schedule.accumulate=2"
+        "dataset=actnet", "dataset.root=/data", "schedule.batch_size=8", "devices=2", "schedule.accumulation_steps=2"
     )
     assert build.settings(settings, 80).rates[0] == pytest.approx(0.0005)
     line = build.rate_line(settings)
@@ -134,16 +144,26 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
     assert config.to_dict(replace(short, published=settings.published)) == config.to_dict(settings)
     rate, batch, decay, dropout, head, size, clip, precision, rates, flip = UNI[dataset]
     schedule = settings.schedule
-    assert (schedule.rate, schedule.batch, schedule.base_batch, schedule.weight_decay) == (rate, batch, batch, decay)
+    assert (schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.weight_decay) == (
+        rate,
+        batch,
+        batch,
+        decay,
+    )
     assert (schedule.dropout, schedule.head_dropout, schedule.size_weight, schedule.kl_weight) == (
         dropout,
         head,
         size,
         0,
     )
-    assert (schedule.clip, schedule.precision, schedule.rates) == (clip, precision, rates)
-    assert (schedule.optimiser, schedule.momentum, schedule.shape, schedule.per_epoch) == ("sgd", 0.9, "cosine", True)
-    assert (schedule.epochs, schedule.horizon, schedule.warmup_epochs, schedule.select) == (50, 50, 0, "best")
+    assert (schedule.clip_grad_norm, schedule.precision, schedule.lr_mults) == (clip, precision, rates)
+    assert (schedule.optimizer, schedule.momentum, schedule.lr_schedule, schedule.step_per_epoch) == (
+        "sgd",
+        0.9,
+        "cosine",
+        True,
+    )
+    assert (schedule.epochs, schedule.cosine_epochs, schedule.warmup_epochs, schedule.select) == (50, 50, 0, "best")
     assert settings.dataset.flip == flip and settings.policy.temperature == 1.0
     assert (settings.backbone.spatial_hidden, settings.backbone.temporal_hidden) == (128, 64)
     glance, focus = map(int, segments.split("+"))
@@ -171,7 +191,7 @@ def test_an_experiment_gives_way_to_what_is_typed() -> None:
 @pytest.mark.parametrize("name", ["steps", "overfit"])
 def test_debug_recipes_compose(name: str) -> None:
     assert composed(f"debug={name}").dataset.limit
-    assert composed(f"debug={name}", "dataset=folder", "dataset.root=/data").schedule.batch == 8
+    assert composed(f"debug={name}", "dataset=folder", "dataset.root=/data").schedule.batch_size == 8
 
 
 @pytest.mark.parametrize("dataset", ["sthv1", "sthv2", "jester"])
@@ -179,10 +199,15 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
     """Spec adafocus_v2 section 5, system S; `dataset=sthv2 patch=128` is all that has to be typed."""
     settings = composed(f"dataset={dataset}", "dataset.root=/data", "patch=128")
     schedule = settings.schedule
-    assert (schedule.rate, schedule.batch, schedule.base_batch, schedule.clip) == (0.01, 32, 32, 20.0)
-    assert schedule.rates == {"policy": 0.01, "glance": 0.5, "focus": 1.0}
-    assert (schedule.optimiser, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
-    assert (schedule.shape, schedule.per_epoch, schedule.epochs, schedule.horizon) == ("cosine", True, 50, 50)
+    assert (schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.clip_grad_norm) == (0.01, 32, 32, 20.0)
+    assert schedule.lr_mults == {"policy": 0.01, "glance": 0.5, "focus": 1.0}
+    assert (schedule.optimizer, schedule.momentum, schedule.weight_decay) == ("sgd", 0.9, 5e-4)
+    assert (schedule.lr_schedule, schedule.step_per_epoch, schedule.epochs, schedule.cosine_epochs) == (
+        "cosine",
+        True,
+        50,
+        50,
+    )
     assert (schedule.head_dropout, schedule.evaluate_every, schedule.select) == (0.5, 1, "best")
     assert (settings.segments.glance, build.focus_frames(settings), settings.patch.size) == (8, 12, 128)
     assert (settings.dataset.flip, settings.dataset.short_videos, settings.protocol.name) == (
@@ -211,8 +236,18 @@ def test_stages_of_adafocus_v1(dataset: str, stage: str, expected: tuple) -> Non
         composed(f"dataset={dataset}", "method=adafocus_v1", f"stage={stage}", "dataset.root=/data"), stage
     )
     s = settings.schedule
-    found = (s.optimiser, s.rate, s.rates, s.shape, s.epochs, s.horizon, s.batch, s.weight_decay, s.dropout)
-    assert found == expected and s.base_batch == s.batch
+    found = (
+        s.optimizer,
+        s.lr,
+        s.lr_mults,
+        s.lr_schedule,
+        s.epochs,
+        s.cosine_epochs,
+        s.batch_size,
+        s.weight_decay,
+        s.dropout,
+    )
+    assert found == expected and s.base_batch_size == s.batch_size
     assert (settings.policy.grid, settings.policy.gamma, settings.policy.deviation) == (7, 0.7, 0.25)
     assert (settings.policy.reward, settings.policy.clip, settings.policy.epochs) == ("random", 0.2, 1)
 
@@ -230,7 +265,10 @@ def test_what_is_typed_wins_over_a_stages_recipe() -> None:
         (("method=adafocus_v1", "stage=joint"), "stage=joint does not exist"),
         (("stage=2",), "stage=2 does not exist for method=adafocus_v2"),
         (("method=adafocus_v1", "policy.reward=greed"), "policy.reward"),
-        (("method=adafocus_v1", "stage=2", "policy.epochs=2", "schedule.accumulate=2"), "accumulate must be 1"),
+        (
+            ("method=adafocus_v1", "stage=2", "policy.epochs=2", "schedule.accumulation_steps=2"),
+            "accumulation_steps must be 1",
+        ),
         (("method=adafocus_v1", "+schedule.stages.2.rat=5"), "rat"),
     ],
 )

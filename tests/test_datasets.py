@@ -20,7 +20,7 @@ from adafocus.data.official import clean_class, read_official
 from adafocus.data.video import VideoError
 from adafocus.errors import UserError
 
-SMALL = ("method=recogniser", "backbone=tiny", "backbone.focus_channels=[8,8]", "dataset.frame_size=32", "segments=4")
+SMALL = ("method=recognizer", "backbone=tiny", "backbone.focus_channels=[8,8]", "dataset.frame_size=32", "segments=4")
 
 
 def video(path: Path, count: int = 12) -> Path:
@@ -168,7 +168,7 @@ def test_from_annotations_to_a_training_step(dataset: str, tmp_path: Path, capsy
         f"dataset={dataset}",
         f"dataset.root={root}",
         "dataset.allow_partial=true",
-        "schedule.batch=2",
+        "schedule.batch_size=2",
         "init.from=none",
         *SMALL,
     )
@@ -228,7 +228,7 @@ def test_lists_of_video_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     printed = capsys.readouterr().out
     assert "3 files, 0 bad" in printed
     overrides = next(line for line in printed.splitlines() if line.startswith("train with")).split()[4:-1]
-    data = build.data(composed(*overrides, "method=recogniser", *SMALL))
+    data = build.data(composed(*overrides, "method=recognizer", *SMALL))
     assert numbered.numbers(data.train[0, 0].frames.numpy()[:0]) == []
     assert data.train.records[0].path == "train/part_0/abc_d_000007_000017.mp4" and data.train[0, 0].frames is not None
 

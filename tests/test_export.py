@@ -29,7 +29,7 @@ FORMS = {
         "backbone=tiny_tsm",
         "method.remove_background=true",
     ),
-    "recogniser": ("method=recogniser", "backbone=tiny_tsm"),
+    "recognizer": ("method=recognizer", "backbone=tiny_tsm"),
 }
 
 
@@ -62,7 +62,7 @@ def test_joined_programs_answer_alike(tmp_path: Path, form: str) -> None:
     batch = next(iter(Loader(data.test, EvaluationOrder(6, 6))))
     main = predictor.stage.variants[0]
     expected = predictor.stage.evaluate(batch, (main,))[main]
-    whole = predictor.normalise(torch.stack([data.test[0, i].frames for i in range(6)]))
+    whole = predictor.normalize(torch.stack([data.test[0, i].frames for i in range(6)]))
     sets, first = {}, 0
     for name, entry in described["frames"].items():
         if "of" not in entry and name != "candidates":
@@ -92,7 +92,7 @@ def test_the_example_needs_nothing_of_ours() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["adafocus_v2", "uni_adafocus", "uni_adafocus_tsm", "recogniser"])
+@pytest.mark.parametrize("form", ["adafocus_v2", "uni_adafocus", "uni_adafocus_tsm", "recognizer"])
 def test_onnx_programs_answer_alike(tmp_path: Path, form: str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

@@ -11,12 +11,12 @@ import torch
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.errors import UserError
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 from adafocus.weights import load_start, start_from
 
 
-def network(temporal: Temporal, classes: int) -> Recogniser:
-    return Recogniser(insert(BACKBONES["resnet18"](), 4, temporal), num_classes=classes, segments=4)
+def network(temporal: Temporal, classes: int) -> Recognizer:
+    return Recognizer(insert(BACKBONES["resnet18"](), 4, temporal), num_classes=classes, segments=4)
 
 
 def test_another_head_is_dropped_and_temporal_modules_come_and_go() -> None:
@@ -31,7 +31,7 @@ def test_another_head_is_dropped_and_temporal_modules_come_and_go() -> None:
     assert (tam.backbone.layer1[0].conv2.net.weight == 2).all() and (tam.head.bias == 2).all()
     assert "64 missing" not in str(
         report
-    ) and "missing and left as initialised (backbone.layer1.0.conv2.tam.G.0.weight" in str(report)
+    ) and "missing and left as initialized (backbone.layer1.0.conv2.tam.G.0.weight" in str(report)
 
 
 def test_an_official_file_starts_another_data_set(tmp_path: Path) -> None:
@@ -48,7 +48,7 @@ def test_an_official_file_starts_another_data_set(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
-    other = Recogniser(BACKBONES["tiny_focus"](), num_classes=3, segments=2).state_dict()
+    other = Recognizer(BACKBONES["tiny_focus"](), num_classes=3, segments=2).state_dict()
     with pytest.raises(UserError, match="another network.*dropped"):
         start_from(network(Temporal(), 3), other, "file")
 
@@ -56,11 +56,11 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_run_starts_from_a_run_and_is_resumed_without_it(tmp_path: Path) -> None:
     small = runs.arguments(
-        method="recogniser", backbone="tiny_tsm", segments="4", dataset__task="motion", schedule__epochs="2"
+        method="recognizer", backbone="tiny_tsm", segments="4", dataset__task="motion", schedule__epochs="2"
     )
     runs.run(tmp_path, *small, "name=first", "dataset.classes=4")
     first = torch.load(tmp_path / "outputs/first/last.pt", weights_only=True)["model"]
-    typed = [*small, "name=second", "dataset.classes=6", "init.from=outputs/first", "schedule.rate=1e-9"]
+    typed = [*small, "name=second", "dataset.classes=6", "init.from=outputs/first", "schedule.lr=1e-9"]
     output = runs.run(tmp_path, *typed)
     assert "start from outputs/first/last.pt" in output and "2 missing" in output and "2 dropped" in output
     second = torch.load(tmp_path / "outputs/second/last.pt", weights_only=True)["model"]
@@ -88,12 +88,12 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
         "dataset.fit=crop",
         "dataset.frame_size=32",
         "dataset.decode_short_side=null",
-        "method=recogniser",
+        "method=recognizer",
         "backbone=tiny_tsm",
         "segments=4",
         "schedule.epochs=2",
-        "schedule.batch=4",
-        "schedule.base_batch=4",
+        "schedule.batch_size=4",
+        "schedule.base_batch_size=4",
         "schedule.evaluate_every=1",
         "loader.workers=0",
         "output.tensorboard=false",
@@ -111,7 +111,7 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
 
 
 @pytest.mark.parametrize("form", ["plain", "tsm"])
-def test_single_networks_start_from_files_of_recognisers(form: str, tmp_path: Path) -> None:
+def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Path) -> None:
     """AdaFocus V1's stage 1 from two files: TSM's pre-training, or stage 0 of its own."""
     from test_config import composed
 
@@ -126,14 +126,14 @@ def test_single_networks_start_from_files_of_recognisers(form: str, tmp_path: Pa
         temporal = Temporal("bidirectional", div=4) if form == "tsm" else Temporal()
         channels = settings.backbone.glance_channels if part == "glance" else settings.backbone.focus_channels
         backbone = insert(BACKBONES["tiny_focus"](channels), segments, temporal)
-        recogniser = Recogniser(backbone, num_classes=10, segments=segments)
-        torch.save({"model": recogniser.state_dict()}, tmp_path / f"{part}.pt")
-        files[part] = recogniser
+        recognizer = Recognizer(backbone, num_classes=10, segments=segments)
+        torch.save({"model": recognizer.state_dict()}, tmp_path / f"{part}.pt")
+        files[part] = recognizer
         report = load_start(tmp_path / f"{part}.pt", network, part)
         assert report.missing == [] and report.loaded >= len(backbone.state_dict())
-    for part, recogniser in files.items():
+    for part, recognizer in files.items():
         own = getattr(network, part).state_dict()
-        assert all(torch.equal(own[key], value) for key, value in recogniser.backbone.state_dict().items())
+        assert all(torch.equal(own[key], value) for key, value in recognizer.backbone.state_dict().items())
     head = network.glance_head if form == "tsm" else network.glance_head[1]
     assert torch.equal(head.weight, files["glance"].head.weight)
     local = network.classifier if form == "tsm" else network.focus_head

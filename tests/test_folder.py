@@ -73,7 +73,11 @@ def test_a_mirrored_clip_takes_the_other_label(root: Path) -> None:
 
 def small(root: Path, **changes: str) -> list[str]:
     typed = runs.arguments(
-        dataset__root=str(root), schedule__epochs="2", schedule__batch="4", schedule__base_batch="4", **changes
+        dataset__root=str(root),
+        schedule__epochs="2",
+        schedule__batch_size="4",
+        schedule__base_batch_size="4",
+        **changes,
     )
     return [
         "dataset=folder",

@@ -219,7 +219,7 @@ def test_evaluation_of_a_file_alone(
 
 
 def test_states_of_golden_weights_have_the_layouts_that_are_told_apart() -> None:
-    """Without the shared cases: a recogniser's and both Uni layouts."""
+    """Without the shared cases: a recognizer's and both Uni layouts."""
     settings = composed("experiment=tsm_sthv1_8f", "dataset.root=.", "backbone.weights=none")
     with torch.device("meta"):
         model = build.model(settings, 174, weights=False)
@@ -227,7 +227,7 @@ def test_states_of_golden_weights_have_the_layouts_that_are_told_apart() -> None
     state = tensors({"state_dict": state})
     identity = identify(detect(state), state)
     assert identity.said["backbone"] == "r50_tsm" and identity.open["dataset"] == ("sthv1", "sthv2")
-    assert identity.overrides(("dataset", "segments")) == ["method=recogniser", "backbone=r50_tsm"]
+    assert identity.overrides(("dataset", "segments")) == ["method=recognizer", "backbone=r50_tsm"]
     assert identity.overrides(("experiment",)) == []
     assert (
         golden_weights.weight("a.weight", (2, 2)).shape == (2, 2)

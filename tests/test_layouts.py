@@ -70,7 +70,7 @@ def test_a_missing_frame_counts_as_wrong_and_is_named(tmp_path: Path) -> None:
     assert item.frames is None and "img_00004.jpg" in item.bad[0].reason
 
 
-@pytest.mark.parametrize("pairs", [True, False], ids=["two grey files", "R and G of one"])
+@pytest.mark.parametrize("pairs", [True, False], ids=["two gray files", "R and G of one"])
 def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
     """Five consecutive fields of x and y a segment, in the channels."""
     folder = tmp_path / "HMDB51/images/a"
@@ -95,7 +95,7 @@ def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
     data = build.data(
         composed(
             "dataset=hmdb51",
-            "method=recogniser",
+            "method=recognizer",
             "init.from=file",
             f"dataset.root={tmp_path}",
             "dataset.frame_size=32",
@@ -122,7 +122,7 @@ def test_lists_without_a_class_file_have_numbered_classes(tmp_path: Path) -> Non
     lists(tmp_path / "HMDB51/splits", ("hmdb51_rgb_train_split_1.txt", "hmdb51_rgb_val_split_1.txt"), ["a 9 50"])
     typed = (
         "dataset=hmdb51",
-        "method=recogniser",
+        "method=recognizer",
         "init.from=file",
         f"dataset.root={tmp_path}",
         "dataset.allow_partial=true",

@@ -44,9 +44,9 @@ def test_long_names_are_cut_but_differ() -> None:
 
 
 def test_only_swept_keys_tell_jobs_apart() -> None:
-    assert shared_keys(["patch='96','128'", "seed=1", "schedule.rates={a:1,b:2}", "x=range(1,4)"]) == [
+    assert shared_keys(["patch='96','128'", "seed=1", "schedule.lr_mults={a:1,b:2}", "x=range(1,4)"]) == [
         "seed",
-        "schedule.rates",
+        "schedule.lr_mults",
     ]
 
 

@@ -28,7 +28,7 @@ def saved(folder: Path, *typed: str) -> Path:
     settings = composed(
         "dataset=folder",
         f"dataset.root={folder}",
-        "method=recogniser",
+        "method=recognizer",
         "segments=4",
         "dataset.frame_size=32",
         "dataset.decode_short_side=null",
@@ -105,7 +105,7 @@ def test_a_stream_says_what_the_clip_form_says(tmp_path: Path, clip: Path) -> No
     predictor = predict.load(path, device="cpu")
     labels = [moment.label for moment in predictor.stream(clip, every=1)]
     frames = torch.stack([torch.from_numpy(frame.copy()) for _, frame in stream_frames(clip)])
-    view = predictor.normalise(predictor.view().evaluation(frames))
+    view = predictor.normalize(predictor.view().evaluation(frames))
     from adafocus.models.online import Smoothing
 
     for shift in (m for m in predictor.model.modules() if hasattr(m, "past")):
@@ -225,14 +225,14 @@ def test_boxes_lie_on_what_was_cut(tmp_path: Path) -> None:
     predictor.model.focus.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     found = predictor(frames)
     patches = seen[0][predictor.model.order.argsort()]
-    normalised = predictor.normalise(torch.from_numpy(frames)[None])[0]
+    normalized = predictor.normalize(torch.from_numpy(frames)[None])[0]
     for patch, frame, (top, left, height, width) in zip(patches, found.frames, found.boxes, strict=True):
         assert height == pytest.approx(settings.patch.size) and width == pytest.approx(settings.patch.size)
         y, x = np.arange(16) + top, np.arange(16) + left
         rows, columns = np.meshgrid(y, x, indexing="ij")
         grid = np.stack([2 * (columns + 0.5) / (side + 12) - 1, 2 * (rows + 0.5) / side - 1], -1)
         expected = torch.nn.functional.grid_sample(
-            normalised[frame][None], torch.from_numpy(grid).float()[None], align_corners=False
+            normalized[frame][None], torch.from_numpy(grid).float()[None], align_corners=False
         )[0]
         torch.testing.assert_close(patch, expected, atol=2e-3, rtol=1e-3)
 

@@ -168,12 +168,27 @@ def test_effective_hyper_parameters(name: str) -> None:
     settings = recipe(name)
     dataset, segments, rate, decay, milestones, epochs, batch, dropout, partial, flip, frames, protocol = TABLE[name]
     schedule = settings.schedule
-    assert (settings.dataset.name, settings.segments.glance, settings.method.name) == (dataset, segments, "recogniser")
-    assert (schedule.optimiser, schedule.momentum, schedule.clip, schedule.shape) == ("sgd", 0.9, 20.0, "step")
-    assert (schedule.rate, schedule.weight_decay, schedule.milestones) == (rate, decay, milestones)
-    assert (schedule.epochs, schedule.batch, schedule.base_batch, schedule.warmup_epochs) == (epochs, batch, batch, 0.0)
+    assert (settings.dataset.name, settings.segments.glance, settings.method.name) == (dataset, segments, "recognizer")
+    assert (schedule.optimizer, schedule.momentum, schedule.clip_grad_norm, schedule.lr_schedule) == (
+        "sgd",
+        0.9,
+        20.0,
+        "step",
+    )
+    assert (schedule.lr, schedule.weight_decay, schedule.milestones) == (rate, decay, milestones)
+    assert (schedule.epochs, schedule.batch_size, schedule.base_batch_size, schedule.warmup_epochs) == (
+        epochs,
+        batch,
+        batch,
+        0.0,
+    )
     assert (schedule.head_dropout, schedule.partial_norm, schedule.freeze_norm) == (dropout, partial, False)
-    assert (schedule.groups, schedule.head_rate, schedule.decay, schedule.per_epoch) == ("tsm", 5.0, 0.1, True)
+    assert (schedule.param_groups, schedule.head_lr_mult, schedule.lr_gamma, schedule.step_per_epoch) == (
+        "tsm",
+        5.0,
+        0.1,
+        True,
+    )
     assert (schedule.evaluate_every, schedule.select) == (1, "best")
     assert settings.dataset.flip == flip and settings.dataset.short_videos == "first_frame"
     assert (settings.protocol.train or "uniform", settings.protocol.name) == (frames, protocol)
@@ -219,11 +234,11 @@ def test_fine_tuning_recipes_ask_for_their_start() -> None:
 @pytest.mark.parametrize("path", sorted((CONF / "protocol").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_protocol_composes_under_its_name(path) -> None:
     settings = composed(
-        "dataset=sthv2", "method=recogniser", "backbone=r50_tsn", "dataset.root=/data", f"protocol={path.stem}"
+        "dataset=sthv2", "method=recognizer", "backbone=r50_tsn", "dataset.root=/data", f"protocol={path.stem}"
     )
     assert settings.protocol.name == path.stem
 
 
 def test_a_network_that_joins_frames_keeps_its_number_of_frames() -> None:
     with pytest.raises(UserError, match="only TSN"):
-        composed("dataset=sthv2", "method=recogniser", "dataset.root=/data", "protocol=mmaction2_tsn_25frames")
+        composed("dataset=sthv2", "method=recognizer", "dataset.root=/data", "protocol=mmaction2_tsn_25frames")

@@ -152,7 +152,7 @@ def compare(
     Args:
         runs: what `find_runs` found.
         mix_protocols: allow scores that were measured differently in one table; the protocol becomes a column.
-        variants: a row for every answer of a run (learned, random, centred patch ...).
+        variants: a row for every answer of a run (learned, random, centered patch ...).
         sort: cost, score or train_seconds.
 
     Raises:

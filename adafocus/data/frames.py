@@ -27,7 +27,7 @@ class FrameFolder(Video):
             `{axis}` (x or y), and `{video}` where it repeats the folder's name.
         num_frames: frames of the video, as its list says; None counts the files that match.
         first: number of the first frame.
-        flow: frames are optical flow, (H, W, 2): from two grey files, or from R and G of one where the template names no
+        flow: frames are optical flow, (H, W, 2): from two gray files, or from R and G of one where the template names no
             axis.
 
     Raises:
@@ -103,15 +103,15 @@ class FrameFolder(Video):
 
     def _open(self, index: int, height: int, width: int, out: np.ndarray | None) -> np.ndarray:
         if self.flow and "{axis}" in self.template:
-            return np.concatenate([decode_picture(self._file(index, a), height, width, grey=True) for a in AXES], -1)
+            return np.concatenate([decode_picture(self._file(index, a), height, width, gray=True) for a in AXES], -1)
         picture = decode_picture(self._file(index), height, width, out=None if self.flow else out)
         return picture[..., : self.channels]
 
 
 def decode_picture(
-    path: str | Path, height: int = 0, width: int = 0, *, grey: bool = False, out: np.ndarray | None = None
+    path: str | Path, height: int = 0, width: int = 0, *, gray: bool = False, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, or (H, W, 1) if `grey`.
+    """A picture file as (H, W, 3) uint8 RGB, or (H, W, 1) if `gray`.
 
     Args:
         height, width: a JPEG may come at 1/2, 1/4 ... of its size, but not below this; 0: at full size.
@@ -127,13 +127,13 @@ def decode_picture(
             try:
                 if out is not None and simplejpeg.decode_jpeg_header(data)[:2] != out.shape[:2]:
                     out = None
-                space = "GRAY" if grey else "RGB"
+                space = "GRAY" if gray else "RGB"
                 return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width, buffer=out)
             except ValueError:  # a kind of JPEG that it does not know, or damage: Pillow has the last word
                 pass
         with Image.open(path) as image:
-            pixels = np.asarray(image.convert("L" if grey else "RGB"))
-        return pixels[..., None] if grey else pixels
+            pixels = np.asarray(image.convert("L" if gray else "RGB"))
+        return pixels[..., None] if gray else pixels
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
 

@@ -1,6 +1,6 @@
 """The default task: videos drawn at run time, in which only a small patch tells the class.
 
-A cluttered frame holds one warm-coloured glyph and a few cold-coloured ones of other classes. Every 2x2 block of a
+A cluttered frame holds one warm-colored glyph and a few cold-colored ones of other classes. Every 2x2 block of a
 glyph's cells has exactly two cells of ink, so a view reduced to a quarter shows the same warm spot for every class: it
 tells where the glyph is, not which it is. A video is a pure function of (seed, split, index).
 
@@ -74,7 +74,7 @@ class GlyphVideos:
         visible: frames that show the glyph in `when` (default a quarter, at least one).
         seed: of the run.
         others: cold glyphs of other classes in every frame.
-        tints: class k has the colours number k % tints, which a reduced view still shows. With 1 it knows nothing of the class;
+        tints: class k has the colors number k % tints, which a reduced view still shows. With 1 it knows nothing of the class;
             with more it knows to which of so many groups the class belongs, as a cheap network would.
     """
 
@@ -114,7 +114,7 @@ class GlyphVideos:
         self.tints = tints
         cells = glyph_patterns(classes)
         self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
-        # Interpolates a coarse grid of colours to a frame: background = rows @ grid @ rows.T, a channel at a time.
+        # Interpolates a coarse grid of colors to a frame: background = rows @ grid @ rows.T, a channel at a time.
         place = np.linspace(0, 5, frame_size)
         self._spread = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(6))).astype(np.float32)
 
@@ -145,7 +145,7 @@ class GlyphVideos:
         return Drawn(frames, label, where.astype(np.float32), shown)
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
-        """Smooth colours with grain; grey enough that no part is as warm or as cold as a glyph."""
+        """Smooth colors with grain; gray enough that no part is as warm or as cold as a glyph."""
         grid = 110 + 40 * rng.random((1, 6, 6), dtype=np.float32) + 20 * rng.random((3, 6, 6), dtype=np.float32)
         smooth = (self._spread @ grid @ self._spread.T).transpose(1, 2, 0)
         grain = rng.integers(-20, 21, size=(self.frames, self.frame_size, self.frame_size, 1), dtype=np.int16)
@@ -172,10 +172,10 @@ class GlyphVideos:
         return (np.floor(way).astype(np.int64) % places) * REDUCTION
 
     def _put(
-        self, frames: np.ndarray, where: np.ndarray, ink: np.ndarray, colours: np.ndarray, shown: np.ndarray
+        self, frames: np.ndarray, where: np.ndarray, ink: np.ndarray, colors: np.ndarray, shown: np.ndarray
     ) -> None:
-        """Draws a glyph of (paper, ink) colours into the frames that show it."""
-        picture = (colours[0] + ink[..., None] * (colours[1] - colours[0])).astype(np.uint8)
+        """Draws a glyph of (paper, ink) colors into the frames that show it."""
+        picture = (colors[0] + ink[..., None] * (colors[1] - colors[0])).astype(np.uint8)
         side = self.glyph_size
         for frame in np.flatnonzero(shown):
             top, left = where[frame]
@@ -188,12 +188,12 @@ def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
 
 
 def _warm(rng: np.random.Generator, tint: int, tints: int) -> np.ndarray:
-    """(2, 3) float32: colours of paper and ink; several tints go from magenta over red to green, away from the cold ones."""
-    colours = np.array([[120, 10, 10], [250, 200, 60]], np.float32)
+    """(2, 3) float32: colors of paper and ink; several tints go from magenta over red to green, away from the cold ones."""
+    colors = np.array([[120, 10, 10], [250, 200, 60]], np.float32)
     if tints > 1:
         hue = (200 * tint / (tints - 1) - 80) / 360
-        colours = 255 * np.array([hsv_to_rgb(hue % 1, 0.9, 0.45), hsv_to_rgb(hue % 1, 0.6, 0.95)], np.float32)
-    return colours + rng.uniform(-10, 5, (2, 3)).astype(np.float32)
+        colors = 255 * np.array([hsv_to_rgb(hue % 1, 0.9, 0.45), hsv_to_rgb(hue % 1, 0.6, 0.95)], np.float32)
+    return colors + rng.uniform(-10, 5, (2, 3)).astype(np.float32)
 
 
 def _cold(rng: np.random.Generator) -> np.ndarray:

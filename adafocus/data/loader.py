@@ -19,14 +19,14 @@ Key = tuple[int, int]
 class TrainOrder:
     """Batches of (epoch, index) for one process: a batch sampler that can start anywhere.
 
-    All processes walk the same permutation of the data. One optimiser step takes the next `batch` clips of it; process
+    All processes walk the same permutation of the data. One optimizer step takes the next `batch` clips of it; process
     r of w takes the r-th of w equal parts, and the parts of its accumulation steps one after the other. So the clips of
     a step do not depend on how many processes and accumulation steps share it. The last incomplete step is dropped.
 
     Args:
         size: clips in the data set.
-        batch: clips of one optimiser step, over all processes and accumulation steps.
-        parts: accumulation steps of one optimiser step.
+        batch: clips of one optimizer step, over all processes and accumulation steps.
+        parts: accumulation steps of one optimizer step.
         rank, world: this process and their number.
         seed: of the run.
     """

@@ -24,7 +24,7 @@ def segment_frames(
     rng: np.random.Generator | None = None,
     length: int = 1,
 ) -> np.ndarray:
-    """One frame of each of T equal segments: random inside the segment for training, its centre for evaluation.
+    """One frame of each of T equal segments: random inside the segment for training, its center for evaluation.
 
     With m = n - L + 1 places to start at: training takes d = m // T places a segment, index i d + U{0..d-1}; the last
     m - dT places are never drawn. Evaluation: floor(tick / 2 + tick i) with tick = m / T in double precision, where m > T.
@@ -60,7 +60,7 @@ def segment_frames(
     if rng is not None and num_frames > segments:  # only snippets come here
         return np.sort(rng.integers(0, places, size=segments))
     if rng is None and (places > segments or short == "spread"):
-        return _centres(places, segments)
+        return _centers(places, segments)
     if short == "first_frame":
         return np.zeros(segments, np.int64)
     if short == "spread":
@@ -76,7 +76,7 @@ def _fractional(num_frames: int, segments: int, inside: float | np.ndarray, leng
     return np.floor((np.arange(segments) + inside) / segments * places).astype(np.int64)
 
 
-def _centres(places: int, segments: int) -> np.ndarray:
+def _centers(places: int, segments: int) -> np.ndarray:
     tick = places / segments
     return np.floor(tick / 2.0 + tick * np.arange(segments)).astype(np.int64)
 
@@ -121,9 +121,9 @@ def evaluation_frames(
     """(clips, T) indices of all clips that a video is judged by.
 
     Args:
-        rule: "middle": centres of the segments, short videos by `short` (one clip). "fractional": floor((i + 1/2) / T m)
-            (Uni-AdaFocus; `short` is not read). "uniform-1": centres for every
-            length. "uniform-N": N clips that start at N evenly spread places of the first segment (TAM). "twice": centres,
+        rule: "middle": centers of the segments, short videos by `short` (one clip). "fractional": floor((i + 1/2) / T m)
+            (Uni-AdaFocus; `short` is not read). "uniform-1": centers for every
+            length. "uniform-N": N clips that start at N evenly spread places of the first segment (TAM). "twice": centers,
             and starts of the segments (TSM). "dense-1": the window in the middle. "dense-N": N evenly spread windows.
             "dense-random": one window at a place drawn by `rng` (TSM's validation).
         window: see `training_frames`.
@@ -141,10 +141,10 @@ def evaluation_frames(
     if rule == "fractional":
         return _fractional(num_frames, segments, 0.5, length)[None]
     if rule == "uniform-1":
-        return _centres(places, segments)[None]
+        return _centers(places, segments)[None]
     if rule == "twice":
         starts = np.floor(places / segments * steps).astype(np.int64)
-        return np.stack((_centres(places, segments), starts))
+        return np.stack((_centers(places, segments), starts))
     if match and clips and match.group(1) == "uniform":
         tick = places / segments
         starts = np.floor(np.linspace(0, tick - 1, clips))

@@ -1,4 +1,4 @@
-"""Pixels of a clip: crop, resize and flip on uint8 in the worker, normalisation on the device.
+"""Pixels of a clip: crop, resize and flip on uint8 in the worker, normalization on the device.
 
 One draw serves all frames of a clip. Frames are (T, H, W, 3) uint8, RGB.
 """
@@ -118,7 +118,7 @@ def mirror(frames: Tensor) -> Tensor:
 def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool = False) -> list[tuple[int, int]]:
     """(top, left) of the square test crops of `size` in a frame whose short side has its test size.
 
-    1: the centre, halves rounded to even. 3: left, right, centre. 5: the corners and the centre. 10: the same five (each is
+    1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the same five (each is
     shown once more in a mirror, which is not a place). Steps are whole quarters of the free range, so the right and lower
     crops may end up to 3 pixels before the border, and the three crops of a portrait frame coincide where they fill its
     width: both as in the released code.
@@ -137,11 +137,11 @@ def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool =
         along = (0, 2 * step, step)
         return [(0, place) for place in along] if width >= height else [(place, 0) for place in along]
     down, right = (height - size) // 4, (width - size) // 4
-    centre = (2 * down, 2 * right)
+    center = (2 * down, 2 * right)
     if crops == 3:
-        return [(2 * down, 0), (2 * down, 4 * right), centre]
+        return [(2 * down, 0), (2 * down, 4 * right), center]
     if crops in (5, 10):
-        return [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), centre]
+        return [(0, 0), (0, 4 * right), (4 * down, 0), (4 * down, 4 * right), center]
     raise ValueError(f"{crops} crops are unknown; choose 1, 3, 5 or 10")
 
 
@@ -155,7 +155,7 @@ def evaluation_views(frames: Tensor, size: int, short_side: int, crops: int = 1,
     return torch.stack(views)
 
 
-class Normalise:
+class Normalize:
     """uint8 clips to what networks read: (B, T, H, W, C) to float (B, T, C, H, W), (x / 255 - mean) / std per channel.
 
     Args:

@@ -117,7 +117,7 @@ class View:
         count = f"{clips} clip{'s' if clips > 1 else ''}"
         if self.stretch:
             return f"{rule}, {count}, whole frame stretched to {self.size}{decoded}"
-        crops = "centre" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
+        crops = "center" if self.crops == 1 else f"{self.crops} {'flush ' if self.flush else ''}crops,"
         return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
 
     def to_video(self, boxes: Tensor, height: int, width: int) -> Tensor:

@@ -43,7 +43,7 @@ def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
 def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tensor:
     """(Q, E) float32: of clips that should leave at each exit, in proportion to q ** (first + exit) for budgets q.
 
-    Normalised twice, as in the released programs, because thresholds count whole clips of these very numbers.
+    Normalized twice, as in the released programs, because thresholds count whole clips of these very numbers.
     """
     q = torch.tensor(budgets, dtype=torch.float32)[:, None]
     weights = torch.exp(torch.arange(first, first + exits, dtype=torch.float32) * q.log())
@@ -102,7 +102,7 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
     """Runs a batch until every clip has left; nothing is computed or read for those that have.
 
     Args:
-        stage: with `model.walk`, `first_frames`, `other_frames` and `normalise`.
+        stage: with `model.walk`, `first_frames`, `other_frames` and `normalize`.
         batch: on the device.
         limits: (E',) thresholds of the exits that the walk passes.
         numbers: which of the network's exits these are (see `models.exits.taken`).
@@ -112,11 +112,11 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
     batch = clock.batch
 
     def read(rows: Tensor, candidates: Tensor) -> Tensor:
-        return stage.normalise(stage.other_frames(batch, rows, candidates))
+        return stage.normalize(stage.other_frames(batch, rows, candidates))
 
     stage.model.eval()
     limits = limits.to(batch.frames.device)
-    walk = stage.model.walk(stage.normalise(stage.first_frames(batch)), read, chunk)
+    walk = stage.model.walk(stage.normalize(stage.first_frames(batch)), read, chunk)
     logits = next(walk)
     rows = torch.arange(len(batch), device=logits.device)
     answers = torch.empty(len(batch), logits.shape[1], device=logits.device)

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, write: Any) -> None:
-    """Calls `write(file)` on a temporary neighbour and moves it to `path`: a reader or a kill never meets a half-written file."""
+    """Calls `write(file)` on a temporary neighbor and moves it to `path`: a reader or a kill never meets a half-written file."""
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         write(file)

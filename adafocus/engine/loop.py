@@ -29,8 +29,8 @@ class Settings:
 
     Attributes:
         epochs, steps_per_epoch: length; `rates` has one learning rate for each of their steps.
-        parts: accumulation steps of an optimiser step.
-        optimiser: sgd or adamw.
+        parts: accumulation steps of an optimizer step.
+        optimizer: sgd or adamw.
         clip: limit of the gradient's L2 norm; None for no limit.
         precision: fp32, bf16 or fp16.
         metric: which score of the evaluation decides what is best.
@@ -45,7 +45,7 @@ class Settings:
     rates: np.ndarray
     seed: int
     parts: int = 1
-    optimiser: str = "sgd"
+    optimizer: str = "sgd"
     momentum: float = 0.9
     weight_decay: float = 1e-4
     clip: float | None = None
@@ -60,7 +60,7 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where training stands: all that a resumed run needs beside weights and optimiser."""
+    """Where training stands: all that a resumed run needs beside weights and optimizer."""
 
     step: int = 0
     evaluated: int = -1  # the last epoch that was evaluated
@@ -71,8 +71,8 @@ class Progress:
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def make_optimiser(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
-    """Freezes what the stage does not name and makes one optimiser group for each of its groups."""
+def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
+    """Freezes what the stage does not name and makes one optimizer group for each of its groups."""
     groups = stage.param_groups()
     learning = {id(parameter) for group in groups for parameter in group.parameters}
     for parameter in stage.model.parameters():
@@ -85,15 +85,15 @@ def make_optimiser(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
         for group in groups
         if group.parameters
     ]
-    if settings.optimiser == "adamw":
+    if settings.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=0.0)
-    if settings.optimiser == "sgd":
+    if settings.optimizer == "sgd":
         return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
-    raise ValueError(f"schedule.optimiser={settings.optimiser!r} is unknown; choose sgd or adamw")
+    raise ValueError(f"schedule.optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
 
 
 class Trainer:
-    """Trains one stage: rate from the array, step of the stage, optimiser, journal, evaluation, checkpoint.
+    """Trains one stage: rate from the array, step of the stage, optimizer, journal, evaluation, checkpoint.
 
     Args:
         stage: what learns. Its model is on `world.device`.
@@ -123,7 +123,7 @@ class Trainer:
         self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
         self.extra, self.protocol = extra or {}, protocol
         self.progress = Progress()
-        self.optimiser = make_optimiser(stage, settings)
+        self.optimizer = make_optimizer(stage, settings)
         stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
         self.steps = settings.epochs * settings.steps_per_epoch
         self.dtype = PRECISIONS[settings.precision]
@@ -154,9 +154,7 @@ class Trainer:
                 loss = self._flush(epoch)
                 speed = clips * self.world.size / (time.monotonic() - started)
                 rate = self.settings.rates[step - 1]
-                text = (
-                    f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, rate {rate:.2e}, {speed:.1f} clips/s"
-                )
+                text = f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
                 self.journal.tick(step, self.steps, text)
                 if time.monotonic() - self._saved > self.settings.save_seconds:
                     self._save()
@@ -165,9 +163,9 @@ class Trainer:
         self._save()
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """One optimiser step; returns the clips that this process contributed."""
+        """One optimizer step; returns the clips that this process contributed."""
         settings, step = self.settings, self.progress.step
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = float(settings.rates[step]) * group["rate"]
         # Dropout is a function of (seed, step, rank): nothing about it has to be saved.
         torch.manual_seed(int(generator(settings.seed, "dropout", step, self.world.rank).integers(2**62)))
@@ -192,11 +190,11 @@ class Trainer:
 
     def _update(self) -> None:
         if self.settings.clip is not None:
-            self.scaler.unscale_(self.optimiser)
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.stage.model.parameters(), self.settings.clip)
-        self.scaler.step(self.optimiser)
+        self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
 
     def _share_gradient(self, last: bool) -> Any:
         """Processes exchange gradients in the last accumulation step only."""
@@ -215,10 +213,10 @@ class Trainer:
         step = self.progress.step
         if not np.isfinite(values["loss"]):
             raise UserError(
-                f"the loss is not finite at step {step} (epoch {epoch + 1}); lower schedule.rate, set schedule.clip, "
+                f"the loss is not finite at step {step} (epoch {epoch + 1}); lower schedule.lr, set schedule.clip_grad_norm, "
                 f"or train with precision=fp32. The last checkpoint is whole"
             )
-        self.journal.record("train", step, {"epoch": epoch, "rate": float(self.settings.rates[step - 1]), **values})
+        self.journal.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
         return values["loss"]
 
     def _note_bad(self, batch: Batch) -> None:
@@ -254,7 +252,7 @@ class Trainer:
     def _state(self) -> dict[str, Any]:
         return {
             "model": self.stage.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stage": self.stage.state_dict(),
             "progress": asdict(self.progress),
@@ -273,7 +271,7 @@ class Trainer:
             self.journal.rewind(0, 0)
             return
         self.stage.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.stage.load_state_dict(state["stage"])
         self.progress = Progress(**state["progress"])

@@ -1,4 +1,4 @@
-"""The learning rate as an array with one entry per optimiser step: nothing to restore, nothing to drift."""
+"""The learning rate as an array with one entry per optimizer step: nothing to restore, nothing to drift."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def learning_rates(
         warmup_epochs: the rate rises linearly from 0 over so many epochs (times the shape).
     """
     if shape not in SHAPES:
-        raise ValueError(f"schedule.shape={shape!r} is unknown; choose one of {', '.join(SHAPES)}")
+        raise ValueError(f"schedule.lr_schedule={shape!r} is unknown; choose one of {', '.join(SHAPES)}")
     exact = np.arange(epochs * steps_per_epoch) / steps_per_epoch
     epoch = np.floor(exact + 1e-9) if per_epoch else exact
     if shape == "cosine":
@@ -50,5 +50,5 @@ def learning_rates(
 def scaled_rate(rate: float, batch: int, base_batch: int, scaling: str = "linear") -> float:
     """The recipe's rate, given for batches of `base_batch`, for batches of `batch` (arXiv 1706.02677)."""
     if scaling not in SCALINGS:
-        raise ValueError(f"schedule.scaling={scaling!r} is unknown; choose one of {', '.join(SCALINGS)}")
+        raise ValueError(f"schedule.lr_scaling={scaling!r} is unknown; choose one of {', '.join(SCALINGS)}")
     return rate * batch / base_batch if scaling == "linear" else rate

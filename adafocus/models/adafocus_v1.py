@@ -84,7 +84,7 @@ class _Verbs(SquarePatches, nn.Module):
     ) -> Output | Decision:
         """
         Args:
-            frames: (B, T, 3, S, S), normalised, in temporal order; on TSM the glance frames, then the focus frames.
+            frames: (B, T, 3, S, S), normalized, in temporal order; on TSM the glance frames, then the focus frames.
             where: (B, places, 2) fractions of the free range, as (y, x); None asks the policy for its best.
             alone: "glance" or "focus": that network on whole frames.
             maps: of `see`: what the policy makes of them is all that is wanted. (A call, so that processes share gradients.)
@@ -109,7 +109,7 @@ class AdaFocusV1(_Verbs):
         glance, focus: backbones.
         num_classes, segments: K, T.
         patch_size, frame_size: in pixels.
-        glance_size: side of the frames that the glance sees (nearest neighbours); None: frame_size.
+        glance_size: side of the frames that the glance sees (nearest neighbors); None: frame_size.
         cells, policy_hidden, policy_convolution: of the policy.
         classifier_hidden, dropout: of the classifier.
         head_dropout: of the glance network's own head, which only its first training uses.

@@ -117,7 +117,7 @@ class AdaFocusV2(SquarePatches, nn.Module):
     ) -> Output:
         """
         Args:
-            frames: (B, T, 3, S, S), normalised, in temporal order.
+            frames: (B, T, 3, S, S), normalized, in temporal order.
             where: (B, T, 2) corners to look at, in processing order; None asks the policy.
             diversity: (B, T, 2) corners of a second pass through focus network and classifier. It follows the first, with
                 batch statistics of its own, as in the released code.

@@ -69,7 +69,7 @@ class AdaFocusV2TSM(SquarePatches, nn.Module):
     ) -> Output:
         """
         Args:
-            frames: (B, T_glance + T_focus, 3, S, S), normalised: the glance frames in temporal order, then the focus frames.
+            frames: (B, T_glance + T_focus, 3, S, S), normalized: the glance frames in temporal order, then the focus frames.
             where: (B, 1, 2) the corner to look at; None asks the policy.
             diversity: (B, 1, 2) the corner of another pass through the focus network. It comes before the policy's, in the
                 order of the released code, which decides what BatchNorm's running statistics see last.

@@ -209,10 +209,10 @@ class Choosing(nn.Module):
         """A clip that holds all candidates, as training needs it.
 
         Args:
-            frames: (B, T, 3, S, S) normalised frames; with `prepare` anything of (B, T, ...).
+            frames: (B, T, 3, S, S) normalized frames; with `prepare` anything of (B, T, ...).
             given: see `Given`.
             auxiliary: whether the logits that only training needs are wanted.
-            prepare: makes chosen frames (B, n, ...) into normalised ones (B, n, 3, S, S), so that the others need not be.
+            prepare: makes chosen frames (B, n, ...) into normalized ones (B, n, 3, S, S), so that the others need not be.
         """
         given, prepare = given or Given(), prepare or _as_is
         glance = self.look(prepare(_take(frames, self.glance_frames(given.offsets))), auxiliary)

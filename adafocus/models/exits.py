@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator
 
 from torch import Tensor
 
-#: (rows (B'), candidates (B', n)) -> normalised frames (B', n, 3, S, S); rows count in the batch that the walk began with.
+#: (rows (B'), candidates (B', n)) -> normalized frames (B', n, 3, S, S); rows count in the batch that the walk began with.
 Reader = Callable[[Tensor, Tensor], Tensor]
 Walk = Generator[Tensor, Tensor, None]
 

@@ -45,7 +45,7 @@ class PooledStepClassifier(nn.Module):
         self.weight = nn.Parameter(torch.empty(segments, num_classes, width + beside))
         self.bias = nn.Parameter(torch.empty(segments, num_classes))
         self.dropout = dropout
-        bound = 1 / math.sqrt(width + beside)  # nn.Linear's own initialisation, for each step
+        bound = 1 / math.sqrt(width + beside)  # nn.Linear's own initialization, for each step
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 
 Caches = tuple[Tensor, ...]
 
@@ -28,8 +28,8 @@ class StreamOutput:
     caches: Caches
 
 
-class OnlineRecogniser(nn.Module):
-    """A recogniser with `shift=online`, frame by frame. It keeps no state: caches come in and go out.
+class OnlineRecognizer(nn.Module):
+    """A recognizer with `shift=online`, frame by frame. It keeps no state: caches come in and go out.
 
     Each shifted layer has one cache: the first channels of its input at the frame before, (B, C // div, h, w). A stream
     starts from zeros. Scores of a frame equal those that the clip form gives that frame.
@@ -41,7 +41,7 @@ class OnlineRecogniser(nn.Module):
         ValueError: a temporal module of it looks into the future.
     """
 
-    def __init__(self, model: Recogniser) -> None:
+    def __init__(self, model: Recognizer) -> None:
         super().__init__()
         self.model = model
         self.shifts = [module for module in model.modules() if isinstance(module, Shifted)]
@@ -63,7 +63,7 @@ class OnlineRecogniser(nn.Module):
         )
 
     def forward(self, frames: Tensor, caches: Caches) -> StreamOutput:
-        """(B, 3, S, S), normalised, one frame of each stream."""
+        """(B, 3, S, S), normalized, one frame of each stream."""
         if len(caches) != len(self.shifts):
             raise ValueError(f"{len(caches)} caches for {len(self.shifts)} shifted layers; begin with start()")
         try:

@@ -4,8 +4,8 @@
     policy   maps, seen -> places[, chosen]
     focus    frames, places, seen -> logits
 
-`places` is what `Output.where` is (ONNX has an operator of that name). A recogniser has only the last one, frames -> logits.
-Frames are normalised, (B, T, 3, S, S), in temporal order.
+`places` is what `Output.where` is (ONNX has an operator of that name). A recognizer has only the last one, frames -> logits.
+Frames are normalized, (B, T, 3, S, S), in temporal order.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.choosing import Choosing, Glance
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 
 
 @dataclass
@@ -59,7 +59,7 @@ def programs(model: nn.Module) -> list[Program]:
     Raises:
         ValueError: a network without.
     """
-    if isinstance(model, Recogniser):
+    if isinstance(model, Recognizer):
         frames = {"frames": model.segments}
         return [Program("focus", _Call(model, lambda m, x: m(x).logits), ("frames",), ("logits",), frames)]
     if isinstance(model, Choosing):

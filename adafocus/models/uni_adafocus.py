@@ -15,7 +15,7 @@ from adafocus.precision import full_precision, widen
 
 
 def glance_positions(candidates: int, segments: int) -> list[int]:
-    """Which candidates the glance network sees in evaluation: the centre of each segment of N / G.
+    """Which candidates the glance network sees in evaluation: the center of each segment of N / G.
 
     The released code takes every (N // G)-th from 1 on, which is the same for N / G of 2 and 3, and too few frames for 1.
     """
@@ -81,7 +81,7 @@ class UniAdaFocus(Choosing):
         return self.candidates
 
     def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
-        """(1 or B, G) indices among the candidates: one of each segment, in evaluation its centre."""
+        """(1 or B, G) indices among the candidates: one of each segment, in evaluation its center."""
         device = self.spatial_head.weight.device
         if offsets is None:
             return torch.tensor([glance_positions(self.candidates, self.glance_segments)], device=device)

@@ -47,7 +47,7 @@ class ScaledPolicy(nn.Module):
 def over_time(where: Tensor, frames: int) -> Tensor:
     """Rectangles of G glance frames, (B, G, 4), to those of all N candidates, (B, N, 4), linearly in time.
 
-    A glance frame is taken to be in the centre of its segment, where training may have drawn it anywhere in it, as in the
+    A glance frame is taken to be in the center of its segment, where training may have drawn it anywhere in it, as in the
     released code.
     """
     return functional.interpolate(where.transpose(1, 2), frames, mode="linear").transpose(1, 2)

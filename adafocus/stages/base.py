@@ -24,7 +24,7 @@ class ParamGroup:
 
 @dataclass
 class StepResult:
-    """One training step: the scalar to minimise and scalars worth logging (all on the device, detached but the loss)."""
+    """One training step: the scalar to minimize and scalars worth logging (all on the device, detached but the loss)."""
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
@@ -36,7 +36,7 @@ class Stage(ABC):
     Attributes:
         model: the network.
         net: what a step calls: `model`, or its distributed wrapper, which the loop puts here.
-        rounds: optimiser steps on one batch; `step` is called so many times with it.
+        rounds: optimizer steps on one batch; `step` is called so many times with it.
         variants: names of the answers that `evaluate` can give; the first is the method's own, the others are controls
             (for instance the same networks looking at a random patch).
     """
@@ -46,17 +46,17 @@ class Stage(ABC):
     variants: tuple[str, ...] = ("full",)
 
     def __init__(
-        self, model: nn.Module, normalise: Callable[[Tensor], Tensor], *, frozen_norm: Iterable[nn.Module] = ()
+        self, model: nn.Module, normalize: Callable[[Tensor], Tensor], *, frozen_norm: Iterable[nn.Module] = ()
     ) -> None:
         """
         Args:
             model: the network.
-            normalise: uint8 clips (B, T, H, W, 3) to what the network reads (B, T, 3, H, W).
-            frozen_norm: normalisation layers that stay in evaluation mode while training (frozen BatchNorm).
+            normalize: uint8 clips (B, T, H, W, 3) to what the network reads (B, T, 3, H, W).
+            frozen_norm: normalization layers that stay in evaluation mode while training (frozen BatchNorm).
         """
         self.model = model
         self.net: nn.Module = model
-        self.normalise = normalise
+        self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
 
     @abstractmethod

@@ -36,11 +36,11 @@ class ChoosingStage(Stage):
 
     Args:
         model: the network.
-        normalise: see `Stage`.
+        normalize: see `Stage`.
         seed: of the run; every draw is a function of (seed, epoch, index).
         rates: multiples of the rate for temporal (the frame policy), spatial, glance (with its heads), focus (with its head)
             and, in the long-video form, classifier.
-        where, when: "learned", or a control: "random" or "centre" patches, "spread" frames, in the policy's place.
+        where, when: "learned", or a control: "random" or "center" patches, "spread" frames, in the policy's place.
         size_weight, kl_weight: see above.
         draws: 0 for the closed form, else how many draws estimate the temporal logits (128 in the released code).
         controls: whether evaluation can also answer for the controls and for the glance alone.
@@ -52,7 +52,7 @@ class ChoosingStage(Stage):
     def __init__(
         self,
         model: Choosing,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
         rates: dict[str, float],
@@ -64,7 +64,7 @@ class ChoosingStage(Stage):
         controls: bool = True,
         frozen_norm: Iterable[nn.Module] = (),
     ) -> None:
-        super().__init__(model, normalise, frozen_norm=frozen_norm)
+        super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE or when not in WHEN:
             raise ValueError(f"method.where must be one of {', '.join(WHERE)} and method.when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
@@ -97,7 +97,7 @@ class ChoosingStage(Stage):
         if not model.single_place:
             length = model.candidates // model.glance_segments
             given.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
-        output = self.net(batch.frames, given=given, prepare=self.normalise)
+        output = self.net(batch.frames, given=given, prepare=self.normalize)
         label = batch.labels[:, 0]
         losses = self.losses(output, label, batch)
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
@@ -159,7 +159,7 @@ class ChoosingStage(Stage):
     def _answers(self, batch: Batch, variants: tuple[str, ...], auxiliary: bool) -> dict[str, Output]:
         model = self.model
         model.eval()
-        glance: Glance = model.look(self.normalise(self.first_frames(batch)), auxiliary)
+        glance: Glance = model.look(self.normalize(self.first_frames(batch)), auxiliary)
         rows = torch.arange(len(batch), device=batch.frames.device)
         answers: dict[str, Output] = {}
         for name in variants:
@@ -168,7 +168,7 @@ class ChoosingStage(Stage):
             when, where = (word.split()[0] for word in name.split(", "))
             plan = model.plan(glance, self._given(when, where, batch))
             looked = self.other_frames(batch, rows, plan.frames)
-            patches = model.patches(self.normalise(looked), plan.where)
+            patches = model.patches(self.normalize(looked), plan.where)
             answers[name] = output = model.answer(glance, model.focus_features(patches), auxiliary and not answers)
             output.where, output.frames, output.weights, output.looked = plan.where, plan.frames, plan.weights, looked
         if "glance alone" in variants:

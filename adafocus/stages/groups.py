@@ -18,13 +18,13 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 def partial_norms(model: nn.Module) -> list[nn.Module]:
     """The layers that partial BN freezes, statistics and scales: every BatchNorm2d but the first.
 
-    The released code leaves the other BatchNorms (of non-local blocks and of TAM) in training mode and out of the optimiser:
+    The released code leaves the other BatchNorms (of non-local blocks and of TAM) in training mode and out of the optimizer:
     a non-local block, whose scale starts at 0, then never learns. Here they learn.
     """
     return [layer for layer in batch_norms(model) if isinstance(layer, nn.BatchNorm2d)][1:]
 
 
-def recogniser_groups(
+def recognizer_groups(
     model: nn.Module,
     rule: str = "single",
     *,
@@ -35,7 +35,7 @@ def recogniser_groups(
     """Groups of every parameter that learns.
 
     Args:
-        model: a recogniser.
+        model: a recognizer.
         rule: "single": one group. "tsm": biases twice the rate and without decay, norms without decay, the weights of all
             linear layers (the classifier, and the matrices of TAM's branch G, as in the released code) at `head_rate` and
             the classifier's bias at twice that. "mmaction2": the same, with the classifier only at `head_rate`.
@@ -50,7 +50,7 @@ def recogniser_groups(
     if rule == "single":
         return [ParamGroup("network", [p for p in model.parameters() if id(p) not in still])]
     if rule not in GROUPS:
-        raise ValueError(f"schedule.groups={rule!r} is unknown; choose one of {', '.join(GROUPS)}")
+        raise ValueError(f"schedule.param_groups={rule!r} is unknown; choose one of {', '.join(GROUPS)}")
     first = 5.0 if flow else 1.0
     groups = {
         "first_conv_weight": ParamGroup("first_conv_weight", [], first),
@@ -74,7 +74,7 @@ def recogniser_groups(
         elif isinstance(layer, nn.Linear):
             kind = "head" if rule == "tsm" or layer is getattr(model, "head", None) else "normal"
         else:
-            raise ValueError(f"schedule.groups={rule}: {name} ({type(layer).__name__}) belongs to no group")
+            raise ValueError(f"schedule.param_groups={rule}: {name} ({type(layer).__name__}) belongs to no group")
         for leaf, parameter in own.items():
             groups[f"{kind}_{leaf}"].parameters.append(parameter)
     return list(groups.values())

@@ -15,7 +15,7 @@ from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
 
-WHERE = ("learned", "random", "centre")
+WHERE = ("learned", "random", "center")
 
 
 class JointStage(Stage):
@@ -28,11 +28,11 @@ class JointStage(Stage):
 
     Args:
         model: the network.
-        normalise: see `Stage`.
+        normalize: see `Stage`.
         seed: of the run; the random patches are a function of (seed, epoch, index).
         rates: multiples of the rate for policy, glance (with its head), focus (with its head) and classifier.
-        where: "learned", or a control that trains with "random" or "centre" patches in the policy's place.
-        controls: whether evaluation can also answer for random and centred patches and for the glance alone.
+        where: "learned", or a control that trains with "random" or "center" patches in the policy's place.
+        controls: whether evaluation can also answer for random and centered patches and for the glance alone.
         frozen_norm: see `Stage`.
     """
 
@@ -41,7 +41,7 @@ class JointStage(Stage):
     def __init__(
         self,
         model: AdaFocusV2 | AdaFocusV2TSM,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
         rates: dict[str, float],
@@ -49,7 +49,7 @@ class JointStage(Stage):
         controls: bool = True,
         frozen_norm: Iterable[nn.Module] = (),
     ) -> None:
-        super().__init__(model, normalise, frozen_norm=frozen_norm)
+        super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE:
             raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
@@ -70,7 +70,7 @@ class JointStage(Stage):
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
-        frames = self.normalise(batch.frames)
+        frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
         output = self.net(frames, where=self._where(self.where, batch), diversity=self._where("random", batch))
         losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
@@ -84,7 +84,7 @@ class JointStage(Stage):
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
         self.model.eval()
-        frames = self.normalise(batch.frames)
+        frames = self.normalize(batch.frames)
         wanted = "glance alone" in variants
         answers: dict[str, Output] = {}
         for name in variants:
@@ -117,14 +117,14 @@ class JointStage(Stage):
         if choice == "learned":
             return None
         places = self.model.places
-        if choice == "centre":
+        if choice == "center":
             return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
         draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
         return draws.to(batch.frames.device, non_blocking=True)
 
     def costs(self, parts: dict[str, int]) -> dict[str, int]:
         looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        known = {"learned patch": looking + parts["policy"], "random patch": looking, "centre patch": looking}
+        known = {"learned patch": looking + parts["policy"], "random patch": looking, "center patch": looking}
         known["glance alone"] = parts["glance"] + parts["auxiliary glance"]
         return {name: known[name] for name in self.variants}
 

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation as AdaFocus V1 uses it: returns, and the loss of one update.
+"""Proximal policy optimization as AdaFocus V1 uses it: returns, and the loss of one update.
 
 Source: arXiv 1707.06347; AdaFocus V1 (arXiv 2105.03245) section 3.3; spec adafocus_v1 section 6.2.
 """
@@ -31,7 +31,7 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
 
 
 def returns(reward: Tensor, gamma: float) -> Tensor:
-    """(B, S) discounted rewards of the steps from each on, normalised over the whole batch."""
+    """(B, S) discounted rewards of the steps from each on, normalized over the whole batch."""
     total = torch.empty_like(reward)
     later = torch.zeros_like(reward[:, 0])
     for step in reversed(range(reward.shape[1])):
@@ -42,7 +42,7 @@ def returns(reward: Tensor, gamma: float) -> Tensor:
 
 @dataclass
 class PPOLoss:
-    """`elements` (B, S), whose mean is minimised, and figures worth logging."""
+    """`elements` (B, S), whose mean is minimized, and figures worth logging."""
 
     elements: Tensor
     advantage: Tensor
@@ -65,7 +65,7 @@ def ppo_loss(
     Args:
         log_probability, old: (B, S) of the actions taken, now and when they were drawn.
         values, entropy: (B, S) of the policy now.
-        gain: (B, S) normalised returns.
+        gain: (B, S) normalized returns.
         clip: how far the ratio of probabilities may go from 1.
         value_weight, entropy_weight: of the other two terms. The critic's term is a mean, added to every element, as released.
     """

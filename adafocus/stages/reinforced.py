@@ -37,24 +37,24 @@ class ReinforcedStage(Stage):
 
     Args:
         model: the network of either form.
-        normalise: see `Stage`.
+        normalize: see `Stage`.
         name: one of STAGES.
         seed: of the run; every random patch and every draw of the policy is a function of (seed, epoch, index).
         rates: multiples of the rate for glance, focus, classifier, policy.
-        controls: whether evaluation also answers for random and centred patches.
+        controls: whether evaluation also answers for random and centered patches.
     """
 
     def __init__(
         self,
         model: AdaFocusV1 | AdaFocusV1TSM,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         name: str,
         seed: int,
         rates: dict[str, float] | None = None,
         controls: bool = True,
     ) -> None:
-        super().__init__(model, normalise)
+        super().__init__(model, normalize)
         self.name, self.seed, self.rates = name, seed, rates or {}
         learns = dict(_LEARNS[name])
         if name == "focus" and not hasattr(model, "focus_head"):  # on TSM the classifier is the network's head
@@ -63,7 +63,7 @@ class ReinforcedStage(Stage):
         if name in ("glance", "focus"):
             self.variants = ("glance alone",) if name == "glance" else ("whole frames",)
         else:
-            others = ("random patch", "centre patch")
+            others = ("random patch", "center patch")
             shown = others if name == "1" else ("learned patch", *others)
             self.variants = shown if controls else shown[:1]
 
@@ -91,7 +91,7 @@ class ReinforcedStage(Stage):
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
         self.model.eval()
-        frames = self.normalise(batch.frames)
+        frames = self.normalize(batch.frames)
         if self.name in ("glance", "focus"):
             return {self.variants[0]: self.model(frames, alone=self.name)}
         glanced = self.model.see(frames)
@@ -106,8 +106,8 @@ class ReinforcedStage(Stage):
         return answers
 
     def elsewhere(self, choice: str, batch: Batch) -> Tensor:
-        """(B, places, 2) random or centred places."""
-        if choice == "centre":
+        """(B, places, 2) random or centered places."""
+        if choice == "center":
             return torch.full((len(batch), self.model.places, 2), 0.5, device=batch.frames.device)
         return self.draws("random patch", batch)
 
@@ -130,7 +130,7 @@ class SupervisedStage(ReinforcedStage):
     """Stages glance, focus, 1 and 3: cross entropy, of every step where there are steps."""
 
     def step(self, batch: Batch) -> StepResult:
-        frames, label = self.normalise(batch.frames), batch.labels[:, 0]
+        frames, label = self.normalize(batch.frames), batch.labels[:, 0]
         if self.name in ("glance", "focus"):
             logits = self.net(frames, alone=self.name).logits
             steps = logits[:, None]
@@ -171,7 +171,7 @@ class PolicyStage(ReinforcedStage):
     def __init__(
         self,
         model: AdaFocusV1 | AdaFocusV1TSM,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
         rates: dict[str, float] | None = None,
@@ -184,7 +184,7 @@ class PolicyStage(ReinforcedStage):
         epochs: int = 1,
         minibatches: int = 1,
     ) -> None:
-        super().__init__(model, normalise, name="2", seed=seed, rates=rates, controls=controls)
+        super().__init__(model, normalize, name="2", seed=seed, rates=rates, controls=controls)
         self.reward, self.gamma = reward, gamma
         self.weights = {"clip": clip, "value_weight": value_weight, "entropy_weight": entropy_weight}
         self.minibatches = minibatches
@@ -196,7 +196,7 @@ class PolicyStage(ReinforcedStage):
         """One update; the first of a batch walks through it."""
         policy, decision = self.model.policy, None
         if self._round == 0:
-            frames = self.normalise(batch.frames)
+            frames = self.normalize(batch.frames)
             with torch.no_grad():
                 glanced = self.model.see(frames)
             with torch.set_grad_enabled(self.rounds == 1):

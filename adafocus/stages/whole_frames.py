@@ -1,4 +1,4 @@
-"""A recogniser on whole frames: cross entropy on the clip's logits."""
+"""A recognizer on whole frames: cross entropy on the clip's logits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional
 from adafocus.batch import Batch
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult, batch_norms
-from adafocus.stages.groups import partial_norms, recogniser_groups
+from adafocus.stages.groups import partial_norms, recognizer_groups
 
 NORMS = ("all", "partial", "frozen")
 
@@ -20,9 +20,9 @@ class WholeFrames(Stage):
     """TSN and its descendants. Source: arXiv 1608.00859; spec tsm sections 4 and 5.
 
     Args:
-        model: a recogniser.
-        normalise: see `Stage`.
-        groups, head_rate, flow: see `groups.recogniser_groups`.
+        model: a recognizer.
+        normalize: see `Stage`.
+        groups, head_rate, flow: see `groups.recognizer_groups`.
         norms: which BatchNorm layers learn: "all", "partial" (`groups.partial_norms`), or "frozen": none, in statistics.
     """
 
@@ -32,7 +32,7 @@ class WholeFrames(Stage):
     def __init__(
         self,
         model: nn.Module,
-        normalise: Callable[[Tensor], Tensor],
+        normalize: Callable[[Tensor], Tensor],
         *,
         groups: str = "single",
         head_rate: float = 5.0,
@@ -42,16 +42,16 @@ class WholeFrames(Stage):
         if norms not in NORMS:
             raise ValueError(f"norms={norms!r} is unknown; choose one of {', '.join(NORMS)}")
         frozen = {"all": [], "partial": partial_norms(model), "frozen": batch_norms(model)}[norms]
-        super().__init__(model, normalise, frozen_norm=frozen)
+        super().__init__(model, normalize, frozen_norm=frozen)
         still = frozen if norms == "partial" else []
-        self.groups = recogniser_groups(model, groups, head_rate=head_rate, flow=flow, frozen=still)
+        self.groups = recognizer_groups(model, groups, head_rate=head_rate, flow=flow, frozen=still)
 
     def param_groups(self) -> list[ParamGroup]:
         return self.groups
 
     def step(self, batch: Batch) -> StepResult:
         label = batch.labels[:, 0]
-        logits = self.net(self.normalise(batch.frames)).logits
+        logits = self.net(self.normalize(batch.frames)).logits
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         right = (logits.argmax(1) == label).float().mean()
         return StepResult(functional.cross_entropy(logits, label), {"top1": right})
@@ -59,4 +59,4 @@ class WholeFrames(Stage):
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
         self.model.eval()
-        return {self.variants[0]: self.model(self.normalise(batch.frames))}
+        return {self.variants[0]: self.model(self.normalize(batch.frames))}

@@ -86,7 +86,7 @@ def _dataset(argv: Sequence[str]) -> int:
     from adafocus.composing import compose
     from adafocus.data.official import read_official
 
-    config = compose([f"dataset={options.dataset}", "method=recogniser", "mode=cost"]).dataset
+    config = compose([f"dataset={options.dataset}", "method=recognizer", "mode=cost"]).dataset
     official = read_official(options.dataset, options.annotations, split=options.split)
     if config.classes is not None and len(official.classes) != config.classes:
         raise UserError(

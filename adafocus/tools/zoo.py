@@ -110,7 +110,7 @@ def _rows(name: str, settings: Any) -> Iterator[Row]:
             experiment=name,
             file=printed.file,
             dataset=settings.dataset.name,
-            patch=None if method == "recogniser" else settings.patch.size,
+            patch=None if method == "recognizer" else settings.patch.size,
             frames=str(changed.protocol.segments) if typed and changed.protocol.segments else frames,
             views=build.views(_without_flip(changed), [])[0].views,
             metric={"map": "mAP", "top1": "top-1"}[settings.dataset.metric],
@@ -154,7 +154,7 @@ def _count_anew(settings: Any, classes: int) -> tuple[float, float, int]:
     with torch.device("meta"):
         network = build.model(settings, classes, weights=False)
     frames = build.clip_frames(settings)
-    if settings.protocol.segments and settings.method.name == "recogniser":
+    if settings.protocol.segments and settings.method.name == "recognizer":
         frames = settings.protocol.segments
     cost = count(network, frames, settings.dataset.frame_size, build.channels(settings))
     return cost.published / 1e9, cost.total / 1e9, sum(p.numel() for p in network.parameters())

@@ -53,7 +53,7 @@ class StartReport:
             return f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})" if keys else ""
 
         return (
-            f"{self.loaded} tensors loaded, {len(self.missing)} missing and left as initialised{some(self.missing)}, "
+            f"{self.loaded} tensors loaded, {len(self.missing)} missing and left as initialized{some(self.missing)}, "
             f"{len(self.dropped)} dropped{some(self.dropped)}"
         )
 
@@ -82,7 +82,7 @@ def start_from(model: nn.Module, state: State, source: str) -> StartReport:
 
 
 def start_part(model: nn.Module, part: str, state: State, source: str) -> StartReport:
-    """Takes one network of several from a file: of a recogniser (its backbone and head), or the part of the same name.
+    """Takes one network of several from a file: of a recognizer (its backbone and head), or the part of the same name.
 
     Args:
         part: "glance" or "focus", with its head.

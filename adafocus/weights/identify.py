@@ -159,7 +159,7 @@ def _head(state: State) -> int:
 
 
 def _tsm(state: State) -> Identity:
-    said = {"method": "recogniser"}
+    said = {"method": "recognizer"}
     frames: tuple[str, ...] = ("8", "16")
     flow = next(
         (v.shape[1:2] == (10,) for k, v in state.items() if re.search(r"(^|\.)conv1\.(conv\.)?weight$", k)), False
@@ -186,7 +186,7 @@ def _tsm(state: State) -> Identity:
 
 
 def _tsm_online(state: State) -> Identity:
-    said = {"method": "recogniser", "backbone": "mbv2_tsm_online", "segments": "8"}
+    said = {"method": "recognizer", "backbone": "mbv2_tsm_online", "segments": "8"}
     return Identity(said, {}, _rows(state, "classifier.weight"))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import (
-    Normalise,
+    Normalize,
     crop_places,
     evaluation_views,
     mirror,
@@ -25,7 +25,7 @@ from adafocus.data.transforms import (
 from adafocus.data.view import View
 from adafocus.engine.metrics import average_views, ensemble, scores, video_scores
 
-NORMALISE = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+NORMALIZE = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("segments", [3, 5, 8, 16])
@@ -102,11 +102,11 @@ def picture(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def inputs(views: Tensor) -> np.ndarray:
     """(views, T, h, w, 3) to the released order (views * T * 3, h, w)."""
-    return NORMALISE(views).flatten(0, 2).numpy()
+    return NORMALIZE(views).flatten(0, 2).numpy()
 
 
 def close(ours: np.ndarray, golden: np.ndarray, what: str) -> None:
-    # One grey level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
+    # One gray level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
     assert ours.shape == golden.shape and np.abs(ours - golden).max() < 0.02, what
 
 

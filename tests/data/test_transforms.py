@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from adafocus.data.transforms import Normalise, evaluation_views, multi_scale_box, resize, short_side_size, train_view
+from adafocus.data.transforms import Normalize, evaluation_views, multi_scale_box, resize, short_side_size, train_view
 
 
 def clip(frames: int = 3, height: int = 60, width: int = 80) -> torch.Tensor:
@@ -19,7 +19,7 @@ def test_resize_is_pillows_bilinear_within_one_level() -> None:
     assert np.abs(ours[1].numpy().astype(int) - pillow).max() <= 1
 
 
-def test_evaluation_views_is_resize_and_centre_crop() -> None:
+def test_evaluation_views_is_resize_and_center_crop() -> None:
     view = evaluation_views(clip(), 24, 30)[0]
     assert torch.equal(view, resize(clip(), 30, 40)[:, 3:27, 8:32])
 
@@ -29,7 +29,7 @@ def test_the_long_side_is_truncated() -> None:
     assert short_side_size(640, 360, 256) == (455, 256)
 
 
-def test_boxes_stay_inside_and_have_neighbouring_scales() -> None:
+def test_boxes_stay_inside_and_have_neighboring_scales() -> None:
     seen = set()
     for seed in range(300):
         box = multi_scale_box(240, 320, 224, np.random.default_rng(seed))
@@ -53,10 +53,10 @@ def test_training_view_mirrors_and_is_contiguous() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 8, 6, 3), (2, 1, 5, 5, 3)])
-def test_normalise_is_the_formula_in_channels_last(shape: tuple[int, ...]) -> None:
+def test_normalize_is_the_formula_in_channels_last(shape: tuple[int, ...]) -> None:
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     frames = torch.randint(0, 256, shape, dtype=torch.uint8)
     expected = ((frames.float() / 255 - torch.tensor(mean)) / torch.tensor(std)).permute(0, 1, 4, 2, 3)
-    result = Normalise(mean, std)(frames)
+    result = Normalize(mean, std)(frames)
     torch.testing.assert_close(result, expected)
     assert result.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)

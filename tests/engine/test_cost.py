@@ -6,7 +6,7 @@ import torch
 from adafocus.backbones import BACKBONES
 from adafocus.engine.cost import count
 from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 
 #: Multiply-adds a frame, by glance and patch (AdaFocus V2 with 200 classes and 16 frames; published rounded: 17.6 ... 46.1 G a video).
 PUBLISHED = {
@@ -48,14 +48,14 @@ def test_the_true_cost_has_no_auxiliary_heads_and_the_crop() -> None:
 
 def test_whole_frames_are_the_backbone_and_its_head() -> None:
     with torch.device("meta"):
-        model = Recogniser(BACKBONES["resnet50"](), num_classes=400, segments=8)
+        model = Recognizer(BACKBONES["resnet50"](), num_classes=400, segments=8)
     cost = count(model, 8, 224)
     assert cost.parts == {"focus": 8 * 4_087_136_256, "head": 8 * 2048 * 400}
 
 
 def test_a_part_that_nobody_names_is_noticed() -> None:
     with torch.device("meta"):
-        model = Recogniser(BACKBONES["resnet18"](), num_classes=4, segments=2)
+        model = Recognizer(BACKBONES["resnet18"](), num_classes=4, segments=2)
     model.parts = {"head": ("head",)}
     with pytest.raises(RuntimeError, match="parts names"):
         count(model, 2, 64)

@@ -33,12 +33,12 @@ def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
 def test_keys_that_are_newer_than_a_run_do_not_make_it_another(tmp_path: Path) -> None:
     values = {
         "dataset": {"name": "glyphs", "source": "glyphs", "flip": 0.0, "frame_size": 96},
-        "method": {"name": "recogniser"},
+        "method": {"name": "recognizer"},
         "backbone": {"glance": "tiny_glance", "focus": "tiny_focus"},
         "patch": {"size": 28},
         "segments": {"glance": 4},
         "stage": {"name": "joint"},
-        "schedule": {"rate": 0.1, "epochs": 1, "batch": 8, "base_batch": 8},
+        "schedule": {"lr": 0.1, "epochs": 1, "batch_size": 8, "base_batch_size": 8},
     }
     full = config.identity(config.to_dict(config.from_dict(values)))
     assert config.stored_identity(values) == full

@@ -13,7 +13,7 @@ import runs
 @pytest.mark.slow
 def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Path) -> None:
     # Frozen BatchNorm: its statistics are the only thing that depends on how a batch is shared.
-    typed = runs.arguments(schedule__freeze_norm="true", schedule__batch="12", schedule__epochs="2")
+    typed = runs.arguments(schedule__freeze_norm="true", schedule__batch_size="12", schedule__epochs="2")
     for devices in (1, 2, 3):
         runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}")
     one = tmp_path / "outputs/d1"
@@ -33,7 +33,7 @@ def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Pa
 def test_accumulation_is_the_same_step(tmp_path: Path) -> None:
     typed = runs.arguments(schedule__freeze_norm="true", schedule__epochs="1")
     for parts in (1, 2):
-        runs.run(tmp_path, *typed, f"schedule.accumulate={parts}", f"name=a{parts}")
+        runs.run(tmp_path, *typed, f"schedule.accumulation_steps={parts}", f"name=a{parts}")
     one, two = (
         [line["loss"] for line in runs.lines(tmp_path / f"outputs/a{parts}") if "loss" in line] for parts in (1, 2)
     )
@@ -61,6 +61,6 @@ def test_torchrun_works_in_one_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_that_fails_takes_the_others_down_with_its_reason(tmp_path: Path) -> None:
-    output = runs.run(tmp_path, *runs.arguments(schedule__rate="1e30"), "devices=2", "name=x", expect=2)
+    output = runs.run(tmp_path, *runs.arguments(schedule__lr="1e30"), "devices=2", "name=x", expect=2)
     assert "the loss is not finite at step" in output
-    assert runs.run(tmp_path, *runs.arguments(schedule__rate="1e30"), "devices=2", "name=x", expect=2)
+    assert runs.run(tmp_path, *runs.arguments(schedule__lr="1e30"), "devices=2", "name=x", expect=2)

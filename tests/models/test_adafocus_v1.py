@@ -147,7 +147,7 @@ def test_one_update(shared: Path, form: str) -> None:
         (loss.elements, "loss_elements"),
     ):
         close(ours.T, golden[key], key)
-    optimiser = torch.optim.Adam(policy.parameters(), 3e-4)
+    optimizer = torch.optim.Adam(policy.parameters(), 3e-4)
     loss.elements.mean().backward()
     for key in (key for key in golden.files if key.startswith("gradnorm/")):
         own = (
@@ -157,7 +157,7 @@ def test_one_update(shared: Path, form: str) -> None:
             .replace("critic.0.", "critic.")
         )
         close(policy.get_parameter(own).grad.norm(), golden[key], key, 1e-3)
-    optimiser.step()
+    optimizer.step()
     key = "after/actor.0.weight"
     close(policy.actor.weight.flatten()[:64], golden[key], key, 1e-3)
 

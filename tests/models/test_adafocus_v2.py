@@ -13,7 +13,7 @@ from torch import nn
 from adafocus.backbones import BACKBONES
 from adafocus.models.adafocus_v2 import AdaFocusV2, coarse_to_fine
 from adafocus.models.heads import PooledStepClassifier
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 from adafocus.policies.affine import AffinePolicy
 from adafocus.weights import fit, from_adafocus_v2, tensors
 
@@ -177,9 +177,9 @@ def test_another_number_of_frames_is_refused() -> None:
         tiny()(torch.rand(1, 4, 3, 30, 30))
 
 
-def test_a_recogniser_averages_its_frames() -> None:
+def test_a_recognizer_averages_its_frames() -> None:
     torch.manual_seed(0)
-    model = Recogniser(BACKBONES["tiny_focus"](channels=(6, 10)), num_classes=4, segments=3, dropout=0.0).eval()
+    model = Recognizer(BACKBONES["tiny_focus"](channels=(6, 10)), num_classes=4, segments=3, dropout=0.0).eval()
     frames = torch.rand(2, 3, 3, 30, 30)
     each = torch.stack([model(frames[:, i : i + 1].expand(-1, 3, -1, -1, -1)).logits for i in range(3)], 1)
     torch.testing.assert_close(model(frames).logits, each.mean(1))

@@ -148,8 +148,8 @@ def test_predictions_send_no_gradient_into_the_networks() -> None:
 
 @pytest.mark.slow
 def test_a_run(tmp_path: Path) -> None:
-    small = runs.arguments(backbone="tiny_tsm", segments__glance="4", segments__focus="6", schedule__rate="0.001")
+    small = runs.arguments(backbone="tiny_tsm", segments__glance="4", segments__focus="6", schedule__lr="0.001")
     runs.run(tmp_path, *small, "name=a")
     summary = runs.summary(tmp_path / "outputs/a")
-    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "centre patch", "glance alone"]
+    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "center patch", "glance alone"]
     assert (tmp_path / "outputs/a/patches.png").is_file()

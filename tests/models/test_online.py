@@ -14,22 +14,22 @@ from official import official_key
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
-from adafocus.models.online import OnlineRecogniser, Smoothing, restart
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.online import OnlineRecognizer, Smoothing, restart
+from adafocus.models.recognizer import Recognizer
 from adafocus.weights import load_checkpoint
 
-KEPT = json.loads((Path(__file__).parent / "golden_recogniser.json").read_text())["tsm_online_mobilenetv2"]
+KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())["tsm_online_mobilenetv2"]
 
 
 def network(
     backbone: str = "tiny_focus", temporal: Temporal | None = None, classes: int = 5, segments: int = 6
-) -> Recogniser:
+) -> Recognizer:
     torch.manual_seed(0)
     net = insert(BACKBONES[backbone](), segments, Temporal("online", div=4) if temporal is None else temporal)
-    return Recogniser(net, num_classes=classes, segments=segments).eval()
+    return Recognizer(net, num_classes=classes, segments=segments).eval()
 
 
-def official(tmp_path: Path) -> Recogniser:
+def official(tmp_path: Path) -> Recognizer:
     """The released model through an official-looking file: a bare state without prefixes and without a trace of the shift."""
     model = network("mobilenet_v2", Temporal("online"), 27, 8)
     keys = {}
@@ -44,7 +44,7 @@ def official(tmp_path: Path) -> Recogniser:
 
 def test_the_released_model_frame_by_frame(tmp_path: Path) -> None:
     model = official(tmp_path)
-    online = OnlineRecogniser(model).eval()
+    online = OnlineRecognizer(model).eval()
     frames = golden_weights.frames("tsm:online", KEPT["shape"])
     caches = online.start(1, 224)
     assert [tuple(c.shape[1:]) for c in caches] == [
@@ -71,7 +71,7 @@ def test_the_released_model_frame_by_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("backbone", ["tiny_focus", "resnet18", "mobilenet_v2"])
 def test_streams_equal_clips(backbone: str) -> None:
     model = network(backbone).double()
-    online = OnlineRecogniser(model)
+    online = OnlineRecognizer(model)
     clips = torch.randn(3, 6, 3, 64, 64, dtype=torch.float64)
     caches = online.start(3, 64)
     with torch.no_grad():
@@ -84,7 +84,7 @@ def test_streams_equal_clips(backbone: str) -> None:
 
 
 def test_caches_can_be_saved_and_a_stream_can_start_anew(tmp_path: Path) -> None:
-    online = OnlineRecogniser(network().double())
+    online = OnlineRecognizer(network().double())
     clips = torch.randn(2, 4, 3, 32, 32, dtype=torch.float64)
     start = caches = online.start(2, 32)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_caches_can_be_saved_and_a_stream_can_start_anew(tmp_path: Path) -> None
 )
 def test_models_that_see_the_future_are_no_stream(temporal: Temporal) -> None:
     with pytest.raises(ValueError, match="frame by frame"):
-        OnlineRecogniser(network(temporal=temporal))
+        OnlineRecognizer(network(temporal=temporal))
 
 
 def test_smoothing_of_the_demo(shared: Path) -> None:

@@ -16,7 +16,7 @@ from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool, temporal_shift
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 
 
 def plain_shift(x: Tensor, segments: int, fold: int, online: bool) -> Tensor:
@@ -208,7 +208,7 @@ def test_what_has_no_place_is_refused(name: str, temporal: Temporal) -> None:
 )
 def test_frames_of_a_clip_see_each_other_and_clips_do_not(name: str, temporal: Temporal) -> None:
     torch.manual_seed(0)
-    model = Recogniser(insert(BACKBONES[name](), 4, temporal), num_classes=5, segments=4).eval().double()
+    model = Recognizer(insert(BACKBONES[name](), 4, temporal), num_classes=5, segments=4).eval().double()
     clips = torch.randn(2, 4, 3, 64, 64, dtype=torch.float64)
     with torch.no_grad():
         logits = model(clips).logits
@@ -218,7 +218,7 @@ def test_frames_of_a_clip_see_each_other_and_clips_do_not(name: str, temporal: T
 
 def test_without_temporal_modules_the_order_says_nothing() -> None:
     torch.manual_seed(0)
-    model = Recogniser(BACKBONES["tiny_focus"](), num_classes=5, segments=4).eval()
+    model = Recognizer(BACKBONES["tiny_focus"](), num_classes=5, segments=4).eval()
     clips = torch.randn(2, 4, 3, 32, 32)
     with torch.no_grad():
         assert torch.allclose(model(clips.flip(1)).logits, model(clips).logits, atol=1e-6)
@@ -226,7 +226,7 @@ def test_without_temporal_modules_the_order_says_nothing() -> None:
 
 def test_without_background_a_still_clip_says_nothing() -> None:
     torch.manual_seed(0)
-    model = Recogniser(BACKBONES["tiny_focus"](), num_classes=5, segments=4, remove_background=True).eval()
+    model = Recognizer(BACKBONES["tiny_focus"](), num_classes=5, segments=4, remove_background=True).eval()
     clips = torch.randn(2, 4, 3, 32, 32)
     shade = torch.randn(2, 1, 3, 32, 32)
     with torch.no_grad():

@@ -362,7 +362,7 @@ def test_a_run(tmp_path: Path, form: str) -> None:
         "chosen frames, learned patch",
         "spread frames, learned patch",
         "chosen frames, random patch",
-        "chosen frames, centre patch",
+        "chosen frames, center patch",
         "glance alone",
     ]
     assert (tmp_path / "outputs/a/patches.png").is_file()
@@ -450,6 +450,6 @@ def test_steps_with_draws_in_place_of_the_exact_logits(form: str) -> None:
     }
     assert float(exact["loss_kl"]) > 0
     model = stage.model.eval()
-    maps = model.look(stage.normalise(stage.first_frames(batch)))
+    maps = model.look(stage.normalize(stage.first_frames(batch)))
     weights, flat = model.frame_policy(maps.features)
     assert flat.std() < weights.std()  # the temperature evens the weights that choose

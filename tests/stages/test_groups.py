@@ -15,18 +15,18 @@ from torch import nn
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.batch import Batch
-from adafocus.engine.loop import Settings, make_optimiser
+from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.engine.schedule import learning_rates
-from adafocus.models.recogniser import Recogniser
-from adafocus.stages.groups import recogniser_groups
+from adafocus.models.recognizer import Recognizer
+from adafocus.stages.groups import recognizer_groups
 from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import fit, from_tsm, tensors
 
 OURS = {"norm": "BN scale/shift", "head_weight": "lr5_weight", "head_bias": "lr10_bias"}
 
 
-def network(backbone: str, temporal: Temporal, *, classes: int, segments: int) -> Recogniser:
-    return Recogniser(
+def network(backbone: str, temporal: Temporal, *, classes: int, segments: int) -> Recognizer:
+    return Recognizer(
         insert(BACKBONES[backbone](), segments, temporal), num_classes=classes, segments=segments, dropout=0.0
     )
 
@@ -94,7 +94,7 @@ def test_groups_of_tam(shared: Path) -> None:
 def test_mmaction2_speeds_up_the_classifier_only_and_flow_the_first_convolution() -> None:
     with torch.device("meta"):
         model = network("tiny_focus", Temporal(adaptive=True), classes=10, segments=4)
-    groups = {g.name: g for g in recogniser_groups(model, "mmaction2", flow=True)}
+    groups = {g.name: g for g in recognizer_groups(model, "mmaction2", flow=True)}
     assert [p.shape for p in groups["head_weight"].parameters] == [model.head.weight.shape]
     assert groups["first_conv_weight"].rate == 5.0 and groups["head_bias"].rate == 10.0
     counted = sum(len(g.parameters) for g in groups.values())
@@ -117,17 +117,17 @@ def test_rates_of_the_released_schedules(shared: Path) -> None:
 
 
 def step(
-    stage: WholeFrames, optimiser: torch.optim.Optimizer, frames: torch.Tensor, label: torch.Tensor, rate: float
+    stage: WholeFrames, optimizer: torch.optim.Optimizer, frames: torch.Tensor, label: torch.Tensor, rate: float
 ) -> tuple:
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = rate * group["rate"]
     stage.train()
     index = torch.arange(len(label))
     result = stage.step(Batch(frames, label[:, None], index, 0, torch.ones(len(label), dtype=torch.bool)))
     result.loss.backward()
     norm = nn.utils.clip_grad_norm_(stage.model.parameters(), 20.0)
-    optimiser.step()
-    optimiser.zero_grad()
+    optimizer.step()
+    optimizer.zero_grad()
     return result.loss.item(), norm.item()
 
 
@@ -145,12 +145,12 @@ def test_training_steps_of_tsm(shared: Path, setup: str, backbone: str, norms: s
     model = network(backbone, Temporal("bidirectional"), classes=11, segments=4)
     fit(model, from_tsm(tensors({"state_dict": golden_weights.state(case["keys_by_setup"][setup])})), setup)
     stage = WholeFrames(model.double(), lambda x: x, groups="tsm", norms=norms)
-    optimiser = make_optimiser(stage, settings(5e-4))
+    optimizer = make_optimizer(stage, settings(5e-4))
     for number in range(2):
         name = f"tsm:train:{setup}:{number}"
         frames = golden_weights.frames(name, (4, 12, 96, 96)).double().unflatten(1, (4, 3))
         label = (golden_weights.array(f"{name}:label", (4,)).abs() * 1000).long() % 11
-        found = step(stage, optimiser, frames, label, 0.01)
+        found = step(stage, optimizer, frames, label, 0.01)
         assert np.allclose(found, golden[f"{setup}_loss_norm"][number], rtol=1e-5)
         state = model.state_dict()
         prefix = f"{setup}_step{number}_"
@@ -167,13 +167,13 @@ def test_training_steps_of_tam(shared: Path) -> None:
     model = network("resnet50", Temporal(adaptive=True), classes=10, segments=8)
     fit(model, from_tsm(tensors({"state_dict": golden_weights.state(case["keys"])})), "tanet")
     stage = WholeFrames(model.double(), lambda x: x, groups="tsm")
-    optimiser = make_optimiser(stage, settings(1e-4))
+    optimizer = make_optimizer(stage, settings(1e-4))
     inputs = [name for name, spec in case["inputs"].items() if spec["kind"] == "image"]
     label = torch.from_numpy(golden["target"])
     for number in range(2):
         name = inputs[number % len(inputs)]
         frames = golden_weights.frames(name, case["inputs"][name]["shape"]).double().unflatten(1, (8, 3))
-        loss, norm = step(stage, optimiser, frames, label, 0.01)
+        loss, norm = step(stage, optimizer, frames, label, 0.01)
         assert np.isclose(loss, golden["loss"][number], rtol=1e-5) and np.isclose(
             norm, golden["grad_norm"][number], rtol=1e-5
         )
@@ -197,7 +197,7 @@ def test_partial_norm_keeps_statistics_and_scales(tmp_path: Path) -> None:
     model = network("tiny_focus", Temporal("bidirectional", div=4), classes=3, segments=2)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     stage = WholeFrames(model, lambda x: x, groups="tsm", norms="partial")
-    step(stage, make_optimiser(stage, settings(1e-4)), torch.randn(4, 2, 3, 16, 16), torch.tensor([0, 1, 2, 0]), 0.1)
+    step(stage, make_optimizer(stage, settings(1e-4)), torch.randn(4, 2, 3, 16, 16), torch.tensor([0, 1, 2, 0]), 0.1)
     same = {key for key, value in model.state_dict().items() if torch.equal(value, before[key])}
     norms = {key for key in before if re.match(r"backbone\.layers\.[147]\.", key)}
     assert {key for key in norms if not key.startswith("backbone.layers.1.")} <= same

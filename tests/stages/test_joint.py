@@ -5,8 +5,8 @@ import torch
 
 from adafocus.backbones import BACKBONES
 from adafocus.batch import Batch
-from adafocus.data.transforms import Normalise
-from adafocus.engine.loop import Settings, make_optimiser
+from adafocus.data.transforms import Normalize
+from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.stages.base import batch_norms
 from adafocus.stages.joint import JointStage
@@ -20,7 +20,7 @@ def stage(**changes) -> JointStage:
     model = AdaFocusV2(
         glance, focus, num_classes=3, segments=4, patch_size=12, frame_size=32, policy_hidden=8, classifier_width=16
     )
-    return JointStage(model, Normalise((0.5,) * 3, (0.25,) * 3), **{"seed": 1, "rates": RATES, **changes})
+    return JointStage(model, Normalize((0.5,) * 3, (0.25,) * 3), **{"seed": 1, "rates": RATES, **changes})
 
 
 def batch(indices: list[int], epoch: int = 0) -> Batch:
@@ -52,13 +52,13 @@ def test_groups_and_their_rates_are_the_recipes() -> None:
 
 def test_every_part_moves_in_one_step_and_every_gradient_is_there() -> None:
     learner = stage()
-    optimiser = make_optimiser(learner, settings(weight_decay=0.0))
+    optimizer = make_optimizer(learner, settings(weight_decay=0.0))
     before = {name: value.clone() for name, value in learner.model.named_parameters()}
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = 0.1
     learner.train()
     learner.step(batch([0, 1, 2, 3])).loss.backward()
-    optimiser.step()
+    optimizer.step()
     for name, value in learner.model.named_parameters():
         assert value.grad is not None and not torch.equal(value, before[name]), name
 
@@ -72,10 +72,10 @@ def test_the_loss_is_half_the_sum_of_its_six_parts() -> None:
     torch.testing.assert_close(result.loss, sum(parts) / 2)
 
 
-@pytest.mark.parametrize("where", ["random", "centre"])
+@pytest.mark.parametrize("where", ["random", "center"])
 def test_a_control_trains_no_policy(where: str) -> None:
     learner = stage(where=where)
-    make_optimiser(learner, settings())
+    make_optimizer(learner, settings())
     assert not any(parameter.requires_grad for parameter in learner.model.policy.parameters())
     learner.train()
     learner.step(batch([0, 1])).loss.backward()
@@ -92,8 +92,8 @@ def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
 def test_controls_answer_from_one_look_at_the_data() -> None:
     learner = stage()
     answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.variants)
-    assert list(answers) == ["learned patch", "random patch", "centre patch", "glance alone"]
-    assert torch.equal(answers["centre patch"].where, torch.full((3, 4, 2), 0.5))
+    assert list(answers) == ["learned patch", "random patch", "center patch", "glance alone"]
+    assert torch.equal(answers["center patch"].where, torch.full((3, 4, 2), 0.5))
     assert not learner.model.training
     alone = stage(controls=False)
     assert alone.variants == ("learned patch",)
@@ -111,5 +111,5 @@ def test_frozen_norms_keep_their_statistics() -> None:
 
 
 def test_unknown_ways_to_choose_are_refused() -> None:
-    with pytest.raises(ValueError, match="learned, random, centre"):
+    with pytest.raises(ValueError, match="learned, random, center"):
         stage(where="best")

@@ -15,7 +15,7 @@ from test_config import composed
 
 from adafocus import build, config
 from adafocus.batch import Batch
-from adafocus.engine.loop import Settings, make_optimiser
+from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.models.adafocus_v1 import Glanced
 
 TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
@@ -50,12 +50,12 @@ LEARNS = {
 def test_what_does_not_learn_stays_the_same_to_the_bit(name: str, typed: tuple[str, ...]) -> None:
     settings, network, stage = made(name, *typed)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    optimiser = make_optimiser(stage, Settings(1, 1, None, 0, optimiser="adamw"))
-    for group in optimiser.param_groups:
+    optimizer = make_optimizer(stage, Settings(1, 1, None, 0, optimizer="adamw"))
+    for group in optimizer.param_groups:
         group["lr"] = 0.01
     stage.train()
     stage.step(batch_of(settings)).loss.backward()
-    optimiser.step()
+    optimizer.step()
     changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     learns = LEARNS[name]
     if name == "focus":
@@ -72,13 +72,13 @@ def test_one_update_is_that_of_the_walk_step_by_step(reward: str, typed: tuple[s
         pytest.skip("a video is one step there")
     settings, network, stage = made("2", f"policy.reward={reward}", *typed)
     network.double().eval()
-    stage.normalise = lambda frames: frames.double().movedim(-1, -3) / 255
+    stage.normalize = lambda frames: frames.double().movedim(-1, -3) / 255
     batch = batch_of(settings)
     stage.train()
     if typed:  # batch statistics are of all rows: compare in evaluation mode
         network.policy.eval()
     result = stage.step(batch)
-    frames, label = stage.normalise(batch.frames), batch.labels[:, 0]
+    frames, label = stage.normalize(batch.frames), batch.labels[:, 0]
     draws, other = stage.draws("policy", batch), stage.draws("random patch", batch)
     policy, rewards = network.policy, []
     with torch.no_grad():
@@ -104,8 +104,8 @@ def test_one_update_is_that_of_the_walk_step_by_step(reward: str, typed: tuple[s
 
 def test_several_updates_on_one_batch() -> None:
     settings, network, stage = made("2", "policy.epochs=2", "policy.minibatches=3")
-    optimiser = make_optimiser(stage, Settings(1, 1, None, 0, optimiser="adamw"))
-    for group in optimiser.param_groups:
+    optimizer = make_optimizer(stage, Settings(1, 1, None, 0, optimizer="adamw"))
+    for group in optimizer.param_groups:
         group["lr"] = 0.05
     batch = batch_of(settings)
     stage.train()
@@ -114,8 +114,8 @@ def test_several_updates_on_one_batch() -> None:
     for _ in range(stage.rounds):
         results.append(stage.step(batch))
         results[-1].loss.backward()
-        optimiser.step()
-        optimiser.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
     assert len({float(result.metrics["reward"]) for result in results}) == 1  # one walk
     assert float(results[-1].metrics["clip_fraction"]) > 0  # the policy has moved away from it
     stage.step(batch)
@@ -140,10 +140,10 @@ def test_draws_are_those_of_the_video_not_of_the_batch() -> None:
     half = Batch(batch.frames[3:], batch.labels[3:], batch.index[3:], 0, batch.valid[3:])
     assert torch.equal(stage.draws("policy", batch)[3:], stage.draws("policy", half))
     assert not torch.equal(stage.draws("policy", batch), stage.draws("random patch", batch))
-    assert isinstance(network.see(stage.normalise(batch.frames)), Glanced)
+    assert isinstance(network.see(stage.normalize(batch.frames)), Glanced)
 
 
-SMALL = runs.arguments(method="adafocus_v1", schedule__epochs="2", schedule__rate="0.001")
+SMALL = runs.arguments(method="adafocus_v1", schedule__epochs="2", schedule__lr="0.001")
 
 
 @pytest.mark.slow
@@ -152,7 +152,7 @@ def test_all_stages_in_a_row_and_a_kill_in_one_of_them(tmp_path: Path) -> None:
     runs.run(tmp_path, *SMALL, "name=whole")
     summary = runs.summary(tmp_path / "outputs/whole")
     assert [gain["stage"] for gain in summary["stages"]] == ["glance", "focus", "1", "2", "3"]
-    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "centre patch"]
+    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "center patch"]
     lines = runs.lines(tmp_path / "outputs/whole/stages/2")
     assert {"reward", "entropy", "advantage", "clip_fraction"} <= set(
         next(line for line in lines if line["kind"] == "train")

@@ -8,7 +8,7 @@ from adafocus.models.outputs import Output
 from adafocus.precision import full_precision, widen
 
 
-class Recogniser(nn.Module):
+class Recognizer(nn.Module):
     """Temporal segment network with average consensus: TSN (arXiv 1608.00859), and with temporal modules in the backbone
     (`backbones.temporal`) TSM, NL-TSM and TANet.
 
@@ -39,7 +39,7 @@ class Recogniser(nn.Module):
     parts = {"focus": ("backbone",), "head": ("head",)}
 
     def forward(self, frames: Tensor) -> Output:
-        """(B, T, C, S, S), normalised, in temporal order; C = 3, or 10 for optical flow."""
+        """(B, T, C, S, S), normalized, in temporal order; C = 3, or 10 for optical flow."""
         if self.remove_background:
             frames = frames - frames.mean(1, keepdim=True)
         logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (frames.shape[0], -1))

@@ -1,6 +1,6 @@
 """TSN, TSM, NL-TSM and TANet against the released programs' figures, through official-looking checkpoint files.
 
-The figures in `golden_recogniser.json` are a part of the published cases; the whole cases are compared where they lie.
+The figures in `golden_recognizer.json` are a part of the published cases; the whole cases are compared where they lie.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.batch import Batch
 from adafocus.engine.cost import count
 from adafocus.engine.evaluate import answer
-from adafocus.models.recogniser import Recogniser
+from adafocus.models.recognizer import Recognizer
 from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 
-KEPT = json.loads((Path(__file__).parent / "golden_recogniser.json").read_text())
+KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())
 TSM = Temporal("bidirectional")
 TAM = Temporal(adaptive=True)
 #: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip (spec tsm section 9, spec tam section 9)
@@ -46,12 +46,12 @@ CASES = {
 }
 
 
-def network(case: str, classes: int) -> Recogniser:
+def network(case: str, classes: int) -> Recognizer:
     name, temporal, channels, _ = CASES[case]
     backbone = BACKBONES[name]()
     if channels != 3:
         with_flow_input(backbone, channels)
-    return Recogniser(insert(backbone, 8, temporal), num_classes=classes, segments=8)
+    return Recognizer(insert(backbone, 8, temporal), num_classes=classes, segments=8)
 
 
 def scaled(state: dict[str, Tensor], scale: dict[str, float]) -> dict[str, Tensor]:
