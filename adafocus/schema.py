@@ -31,7 +31,9 @@ class DatasetConfig:
     min_frames: int = 1  # list rows with fewer frames are dropped (the seeds: 3)
     limit: int | None = None  # use only so many videos of each split, evenly spread (for a quick look)
     hold_out: float = 0.2  # share of the training videos kept for validation where the data come without a split
-    group: str | None = None  # videos of one group stay on one side of a hold-out: a CSV column | parent | a regular expression
+    group: str | None = (
+        None  # videos of one group stay on one side of a hold-out: a CSV column | parent | a regular expression
+    )
     folds: int | None = None  # cross-validation with so many parts of the training videos ...
     fold: int | None = None  # ... of which this one, from 0, is kept for validation
     inspect: bool = True  # look at the packets of every video file before the first step; the finding is kept

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
+from adafocus.data.paths import below, printable, read_text
 from adafocus.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
@@ -85,7 +86,7 @@ def read_classes(path: Path) -> list[str]:
         raise UserError(
             f"class file {path} does not exist; set dataset.class_file (null: classes are only numbered) or dataset.root"
         )
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in read_text(path).splitlines()]
     while names and not names[-1]:  # a blank last line is not a class
         names.pop()
     if not names:
@@ -94,9 +95,17 @@ def read_classes(path: Path) -> list[str]:
 
 
 def read_list(
-    path: Path, num_classes: int | None, *, separator: str = " ", min_frames: int = 1, divisor: int = 1
+    path: Path,
+    num_classes: int | None,
+    *,
+    separator: str = " ",
+    min_frames: int = 1,
+    divisor: int = 1,
+    videos: Path | None = None,
 ) -> Split:
     """A list file as records; every row is checked, and the message names the line. `divisor`: files of one frame.
+
+    Paths stay below the folder of the videos; an absolute path is allowed where it lies in `videos`.
 
     Rows may hold paths with blanks: with a blank as separator the last two fields are count and label and only one
     label is possible; with a comma up to three labels follow the count.
@@ -104,11 +113,11 @@ def read_list(
     if not path.is_file():
         raise UserError(f"list {path} does not exist; set dataset.train_list and dataset.val_list (or dataset.root)")
     records, too_short, rows = [], 0, 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, names_of_files=True).splitlines(), start=1):
         if not line.strip():
             continue
         rows += 1
-        record = _parse_row(line.strip(), separator, f"{path}, line {number}")
+        record = _parse_row(line.strip(), separator, f"{path}, line {number}", videos)
         if divisor > 1 and record.num_frames is not None:
             record = replace(record, num_frames=record.num_frames // divisor)
         worst = max(record.labels)
@@ -124,7 +133,7 @@ def read_list(
     return Split(records, listed=rows, too_short=too_short)
 
 
-def _parse_row(line: str, separator: str, where: str) -> Record:
+def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Record:
     fields = line.rsplit(None, 2) if separator == " " else [part.strip() for part in line.split(separator)]
     try:
         count = int(fields[1])
@@ -132,10 +141,12 @@ def _parse_row(line: str, separator: str, where: str) -> Record:
     except (IndexError, ValueError):
         labels, count = (), 0
     if not labels or not fields[0]:
-        raise UserError(f"{where}: cannot read {line[:80]!r}; a row is `path{separator}num_frames{separator}label`")
+        raise UserError(
+            f"{where}: cannot read {printable(line[:80])!r}; a row is `path{separator}num_frames{separator}label`"
+        )
     if len(labels) > MAX_LABELS:
         raise UserError(f"{where}: {len(labels)} labels; at most {MAX_LABELS} are supported")
-    return Record(fields[0], labels, count if count > 0 else None)
+    return Record(below(fields[0], where, videos), labels, count if count > 0 else None)
 
 
 def class_folders(root: Path) -> list[str]:
