@@ -9,7 +9,17 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, looked_frames, protocol_line, views
+from adafocus.clips import (
+    Data,
+    candidates,
+    clip_frames,
+    data,
+    focus_frames,
+    looked_frames,
+    protocol_line,
+    trained_on,
+    views,
+)
 from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
@@ -41,6 +51,7 @@ __all__ = [
     "seeded_model",
     "settings",
     "stage",
+    "trained_on",
     "views",
 ]
 

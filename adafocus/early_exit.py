@@ -155,7 +155,8 @@ class EarlyExit:
         """Evaluation clips as the whole network takes them."""
         if self._whole is None:
             uni = self.settings.method.name == "uni_adafocus"
-            self._whole = self.data.test if uni else build.data(replace(self.settings, mode="evaluate")).test
+            whole = replace(self.settings, mode="evaluate")
+            self._whole = self.data.test if uni else build.data(whole, collected=self.data.collected).test
         return self._whole
 
     def _sweep(self) -> TrainingSweep:
@@ -254,7 +255,7 @@ class EarlyExit:
     def _baseline(self) -> Row:
         """A recognizer on whole frames."""
         other = predict.load(self.options.baseline, device=self.world.device.type)
-        data = build.data(other.settings)
+        data = build.data(other.settings, collected=self.data.collected)
         frames = build.clip_frames(other.settings)
         with torch.device("meta"):
             network = build.model(other.settings, len(other.classes), weights=False)

@@ -21,8 +21,11 @@ from torch import nn
 
 from adafocus import build, config, weights
 from adafocus.batch import Batch
+from adafocus.data.collect import Collected, write_division
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
+from adafocus.data.paths import printable
+from adafocus.data.remarks import class_table
 from adafocus.early_exit import EarlyExit
 from adafocus.early_exit import write as write_exits
 from adafocus.engine import checkpoint
@@ -31,7 +34,7 @@ from adafocus.engine.distributed import World, join
 from adafocus.engine.evaluate import Report, evaluate
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.folder import lock
-from adafocus.engine.journal import Journal, log, start_logging
+from adafocus.engine.journal import Journal, counting, log, start_logging
 from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.status import write_status
@@ -95,7 +98,13 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     started = time.monotonic()
     if settings.precision == "auto":
         settings = replace(settings, precision=settings.schedule.precision if world.device.type == "cuda" else "fp32")
-    data = build.data(settings)
+    file, content, trained = None, {}, None
+    if settings.mode != "train":
+        file = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
+        content = weights.load_file(file)
+        trained = build.trained_on(settings, content, file)
+    with counting("inspecting videos", active=world.first) as progress:
+        data = build.data(settings, trained=trained, progress=progress)
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
@@ -125,7 +134,7 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             progress = _train(part, settings, place, world, judge, data, read_json(folder / "overrides.json") or [])
             gains.append(_gain(name, part, judge.stage, progress))
     else:
-        _load_checkpoint(settings, network, data.classes)
+        _load_checkpoint(settings, network, data.classes, file, content)
     if settings.mode == "early_exit":
         early = EarlyExit(last, data, build.stage(last, network), cost, world)
         rows = early.rows()
@@ -288,10 +297,11 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
     return files[0]
 
 
-def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> None:
-    """Weights of a run folder or of a file, ours or an official one."""
-    path = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
-    report = weights.load_checkpoint(path, network)
+def _load_checkpoint(
+    settings: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
+) -> None:
+    """Weights of a file, ours or an official one."""
+    report = weights.load_checkpoint(path, network, content)
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
@@ -302,6 +312,7 @@ def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -
 
 
 def _say_data(data: build.Data, folder: Path, world: World) -> None:
+    """Logs what was found of the data, and writes data.json, and split.csv where a part was held out."""
     if not world.first:
         return
     for name, found in data.found.items():
@@ -316,7 +327,36 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
     log.info("%d classes; %s", len(data.classes), data.protocol)
     if data.validation != data.protocol:
         log.info("while training: %s", data.validation)
-    write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
+    values = {
+        "found": data.found,
+        "missing": data.missing,
+        "classes": data.classes,
+        "unreadable": data.unreadable,
+    }
+    if data.collected is not None:
+        values |= {"clips": _say_classes(data.collected, data.unreadable), "notes": data.collected.notes}
+        if data.collected.division:
+            write_division(folder / "split.csv", data.collected.division)
+            log.info("the hold-out is written to %s", folder / "split.csv")
+    write_json(folder / "data.json", values)
+
+
+def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
+    """Logs clips of each class, what is to be said of the data, and files that are broken; returns the clips."""
+    for line in class_table(collected.classes, collected.counts):
+        log.info("  %s", line)
+    for note in collected.notes:
+        log.warning("data: %s", note)
+    for split, files in unreadable.items():
+        use = "left out" if split == "train" else "counted as wrong"
+        for path, reason in list(files.items())[:10]:
+            log.warning("unreadable video in %s, %s: %s: %s", split, use, printable(path), reason)
+        if len(files) > 10:
+            log.warning("... and %d more unreadable videos in %s; data.json names them", len(files) - 10, split)
+    return {
+        name: {split: int(values[number]) for split, values in collected.counts.items()}
+        for number, name in enumerate(collected.classes)
+    }
 
 
 def _interrupt(*_: object) -> None:

@@ -1,39 +1,18 @@
 """Lists of videos: what is in them, and whether it is what was promised.
 
-A list row is `path num_frames label [label [label]]` with one separator (blank or comma); labels count from 0. Class
-folders need no list.
+A list row is `path num_frames label [label [label]]` with one separator (blank or comma); labels count from 0. Tables with
+a header are read in `tables.py`, class folders in `folders.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from zlib import crc32
 
-from adafocus.data.paths import below, printable, read_text
+from adafocus.data.paths import below, has_stray_bytes, printable, read_text
 from adafocus.errors import UserError
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-        ".gif",
-    ]
-)
 MAX_LABELS = 3
 
 
@@ -44,6 +23,7 @@ class Record:
     path: str
     labels: tuple[int, ...]
     num_frames: int | None = None
+    group: str | None = None  # whom or what it shares with other videos, where the list says so
 
 
 @dataclass
@@ -56,7 +36,7 @@ class Split:
         expected: how many the data set is known to have; None where nobody knows.
         too_short: rows dropped because they have fewer frames than the seeds' limit.
         missing: listed paths that are not on the disk.
-        bad: paths named by the list of bad files.
+        bad: paths of broken files, and why.
     """
 
     records: list[Record]
@@ -64,7 +44,11 @@ class Split:
     expected: int | None = None
     too_short: int = 0
     missing: list[str] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, paths: Collection[str]) -> None:
+        """Videos of these paths no longer take part."""
+        self.records = [record for record in self.records if record.path not in paths]
 
     def summary(self) -> dict[str, object]:
         """Counts and the range of labels, for the log and the run folder."""
@@ -91,6 +75,13 @@ def read_classes(path: Path) -> list[str]:
         names.pop()
     if not names:
         raise UserError(f"class file {path} is empty; it needs one class name a line")
+    places: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UserError(f"class file {path}, line {number}: no name; one class name a line, without blank lines")
+        if name in places:
+            raise UserError(f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}")
+        places[name] = number
     return names
 
 
@@ -149,46 +140,6 @@ def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Re
     return Record(below(fields[0], where, videos), labels, count if count > 0 else None)
 
 
-def class_folders(root: Path) -> list[str]:
-    """Names of the folders below `root` that hold at least one video, sorted: the classes of a folder data set."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and any(_videos(entry)))
-
-
-def _videos(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-
-
-def folder_split(root: Path, below: str, classes: Sequence[str]) -> Split:
-    """All videos of the class folders in `root/below`; record paths are relative to `root`."""
-    records = []
-    for label, name in enumerate(classes):
-        records += [Record(str(video.relative_to(root)), (label,)) for video in _videos(root / below / name)]
-    return Split(records, listed=len(records))
-
-
-def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
-    """(train, val) of class folders that come without a split: within each class, a share chosen by a hash of the path.
-
-    The choice depends on the path alone, so adding videos moves none of the old ones; a class of two or more videos
-    always has one on each side.
-    """
-    by_class: dict[tuple[int, ...], list[Record]] = {}
-    for record in split.records:
-        by_class.setdefault(record.labels, []).append(record)
-    train: list[Record] = []
-    val: list[Record] = []
-    for records in by_class.values():
-        ranked = sorted(records, key=lambda record: crc32(record.path.encode()))
-        count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
-        val += ranked[:count]
-        train += ranked[count:]
-    return Split(sorted(train, key=_path), len(train)), Split(sorted(val, key=_path), len(val))
-
-
-def _path(record: Record) -> str:
-    return record.path
-
-
 def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing: bool) -> Split:
     """Finds every record on the disk and fills `missing` and `bad`.
 
@@ -197,14 +148,29 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
         root: the folder that record paths are relative to.
         bad_list: paths (as in the list) that an earlier check found unreadable.
         keep_missing: evaluation keeps missing and bad videos (each counts as wrong); training drops them.
+
+    Raises:
+        UserError: a row in another encoding than the file names.
     """
-    split.missing = [record.path for record in split.records if not (root / record.path).exists()]
+    split.missing = [record.path for record in split.records if not _exists(root / record.path)]
+    if odd := next((path for path in split.missing if has_stray_bytes(path)), None):
+        raise UserError(f"{printable(odd)}: no file has this name, which is not UTF-8; save the list as UTF-8")
     absent = set(split.missing)
-    split.bad = [record.path for record in split.records if record.path in bad_list and record.path not in absent]
+    split.bad = {
+        record.path: "named by dataset.bad_list"
+        for record in split.records
+        if record.path in bad_list and record.path not in absent
+    }
     if not keep_missing:
-        drop = absent | set(split.bad)
-        split.records = [record for record in split.records if record.path not in drop]
+        split.leave_out(absent | set(split.bad))
     return split
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # an endless loop of links, a folder that may not be entered
+        return False
 
 
 def read_bad_list(path: Path | None) -> frozenset[str]:
@@ -213,7 +179,7 @@ def read_bad_list(path: Path | None) -> frozenset[str]:
         return frozenset()
     if not path.is_file():
         raise UserError(f"list of bad files {path} does not exist; write it with `adafocus prepare check`")
-    return frozenset(line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return frozenset(line.split("\t")[0] for line in read_text(path, names_of_files=True).splitlines() if line.strip())
 
 
 def resolve_flip_pairs(pairs: Sequence[Sequence[str]], classes: Sequence[str]) -> dict[int, int]:

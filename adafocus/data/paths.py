@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from pathlib import Path
 
 from adafocus.errors import UserError
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; what Linux allows, less some room for the folder above
+#: Control characters, line separators, changes of the writing direction, and bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def below(text: str, where: str, folder: Path | None = None) -> str:
@@ -59,11 +62,7 @@ def encode(text: str) -> bytes:
 
 def printable(text: str) -> str:
     """A name for messages and files of ours: what no terminal should receive, or is not UTF-8, is written as its code."""
-    if text.isprintable():
-        return text
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text
-    )
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def read_text(path: Path, *, names_of_files: bool = False) -> str:
