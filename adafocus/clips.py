@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adafocus.core.errors import UserError, as_user_error
 from adafocus.data import annotations
 from adafocus.data.collect import Collected, Demands, Division, Trained, collect
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
@@ -15,9 +16,8 @@ from adafocus.data.splits import Where
 from adafocus.data.tables import read_table
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
-from adafocus.errors import UserError, as_user_error
-from adafocus.models.adafocus_v2 import coarse_to_fine
-from adafocus.models.uni_adafocus import glance_positions
+from adafocus.methods.adafocus_v2.model import coarse_to_fine
+from adafocus.methods.uni_adafocus.model import glance_positions
 from adafocus.schema import Config
 
 

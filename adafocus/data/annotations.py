@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.paths import below, has_stray_bytes, printable, read_text
-from adafocus.errors import UserError
 
 MAX_LABELS = 3
 

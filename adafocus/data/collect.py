@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from adafocus.core.errors import UserError
 from adafocus.data import remarks
 from adafocus.data.annotations import Split, look_up
 from adafocus.data.hold_out import fold_out, groups_of, hold_out, straddling
 from adafocus.data.inspection import broken_files
 from adafocus.data.paths import encode, printable
 from adafocus.data.splits import LAYOUTS, Found, Where, find
-from adafocus.errors import UserError
 
 Progress = Callable[[int, int], None]
 

@@ -9,9 +9,9 @@ from zlib import crc32
 
 import numpy as np
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import encode, printable
-from adafocus.errors import UserError
 
 _PASSES = 20  # over all groups, at most, in search of a better balance
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import read_list
 from adafocus.data.paths import below, printable, read_text
-from adafocus.errors import UserError
 
 
 @dataclass(frozen=True)

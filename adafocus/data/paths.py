@@ -7,7 +7,7 @@ import posixpath
 import re
 from pathlib import Path
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; what Linux allows, less some room for the folder above
 #: Control characters, line separators, changes of the writing direction, and bytes that are not UTF-8.

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.frames import decode_folder
 from adafocus.data.paths import encode, printable
 from adafocus.data.processes import in_processes
 from adafocus.data.splits import LAYOUTS, Where, listed
 from adafocus.data.video import decode_all
-from adafocus.errors import UserError
 
 
 @dataclass

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split, read_classes, read_list
 from adafocus.data.folders import ClassFolders, class_folders, folder_split, folders_below
 from adafocus.data.paths import printable
 from adafocus.data.tables import SPLIT_NAMES, Table, classes_of, labels_are_names, read_table, split_of
-from adafocus.errors import UserError
 
 LAYOUTS = (
     "train.txt and val.txt with classes.txt, a table with the columns path and label, train/CLASS/*.mp4 and val/CLASS/*.mp4, or "

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import below, printable, read_text
-from adafocus.errors import UserError
 
 #: How the folders, lists and rows of a split may be called, in upper or lower case.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}

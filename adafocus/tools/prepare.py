@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.folders import is_video
 from adafocus.data.official import FORMATS, Entry, Official
 from adafocus.data.paths import printable
 from adafocus.engine.journal import counting
-from adafocus.errors import UserError
 from adafocus.schema import DatasetConfig
 
 _NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders once and writes bad.txt and check.json.

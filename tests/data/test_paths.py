@@ -8,10 +8,10 @@ import numbered
 import pytest
 
 from adafocus.cli import main
+from adafocus.core.errors import UserError
 from adafocus.data import annotations
 from adafocus.data.extract import STAGING, extract_all
 from adafocus.data.paths import below, printable, read_text
-from adafocus.errors import UserError
 
 
 @pytest.mark.parametrize("row", ["../x.mp4", "a/../../x.mp4", "/etc/passwd", "..", ".", "a\0b", "a" * 300, "a/" * 3000])
