@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import PurePosixPath
 from zlib import crc32
 
@@ -14,6 +14,7 @@ from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import encode, printable
 
 _PASSES = 20  # over all groups, at most, in search of a better balance
+_ORDERS, _TRIED = 20, 5000  # orders of the groups that are tried, and so many groups in all of them
 
 
 def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None) -> tuple[Split, Split]:
@@ -77,30 +78,44 @@ def _two_sides(split: Split, chosen: np.ndarray) -> tuple[Split, Split]:
 def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndarray) -> np.ndarray:
     """The part of each record: whole groups, shared so that of every class each part gets its target.
 
-    From the largest group on each goes where it serves the balance best; then single groups move as long as that helps.
-    A part that has nothing of a class that has a group for every part costs as much as the worst share.
+    From the largest group on each goes where it serves the balance best; then single groups move as long as that helps. Of
+    several orders of groups of one size the best outcome is taken. A part that has nothing of a class with a group for
+    every part costs as much as the worst share.
     """
-    names = sorted(set(groups), key=lambda name: (crc32(encode(name)), name))
+    names = sorted(set(groups))
     classes = sorted({record.labels for record in records})
     rows, columns = ({value: number for number, value in enumerate(values)} for values in (names, classes))
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, ([rows[group] for group in groups], [columns[record.labels] for record in records]), 1)
-    shares = counts / counts.sum(0)
+    counts = np.concatenate([counts, counts.sum(1, keepdims=True)], 1)  # the parts are of one size as well
+    shares, sizes = counts / counts.sum(0), counts[:, -1]
     enough = (counts > 0).sum(0) >= len(targets)
 
     def cost(part: np.ndarray) -> np.ndarray:
         """Of shares (..., parts, classes)."""
         return ((part - targets[:, None]) ** 2 + ((part <= 1e-9) & enough)).sum((-1, -2))
 
-    parts = np.full(len(names), -1)
-    held = np.zeros((len(targets), len(classes)))
-    places = np.arange(len(targets))
+    outcomes = []
+    for salt in range(max(1, min(_ORDERS, _TRIED // len(names)))):
+        hashes = [crc32(encode(f"{salt} {name}")) for name in names]
+        order = np.lexsort((hashes, -sizes))
+        outcomes.append(_placed(shares, order, len(targets), cost))
+    parts = min(outcomes, key=lambda outcome: outcome[0])[1]
+    return parts[[rows[group] for group in groups]]
+
+
+def _placed(
+    shares: np.ndarray, order: np.ndarray, count: int, cost: Callable[[np.ndarray], np.ndarray]
+) -> tuple[float, np.ndarray]:
+    """(cost, part of each group) of placing groups with these shares of the classes in this order into `count` parts."""
+    parts, places = np.full(len(shares), -1), np.arange(count)
+    held = np.zeros((count, shares.shape[1]))
     for turn in range(_PASSES):
         moved = False
-        for number in np.argsort(-counts.sum(1), kind="stable"):
+        for number in order:
             if parts[number] >= 0:
                 held[parts[number]] -= shares[number]
-            tried = np.repeat(held[None], len(targets), 0)
+            tried = np.repeat(held[None], count, 0)
             tried[places, places] += shares[number]
             costs = cost(tried)
             best = int(costs.argmin())
@@ -109,7 +124,7 @@ def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndar
             held[parts[number]] += shares[number]
         if turn and not moved:
             break
-    return parts[[rows[group] for group in groups]]
+    return round(float(cost(held)), 9), parts
 
 
 def groups_of(

@@ -66,5 +66,5 @@ def test_the_command_says_what_is_bad(root: Path, capsys) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="class folders"):
+    with pytest.raises(UserError, match="found no videos"):
         prepare.check_folder(tmp_path)
