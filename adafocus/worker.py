@@ -348,11 +348,12 @@ def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) ->
     for note in collected.notes:
         log.warning("data: %s", note)
     for split, files in unreadable.items():
+        name = {"train": "training", "validate": "validation", "evaluate": "evaluation"}[split]
         use = "left out" if split == "train" else "counted as wrong"
         for path, reason in list(files.items())[:10]:
-            log.warning("unreadable video in %s, %s: %s: %s", split, use, printable(path), reason)
+            log.warning("unreadable video in %s, %s: %s: %s", name, use, printable(path), reason)
         if len(files) > 10:
-            log.warning("... and %d more unreadable videos in %s; data.json names them", len(files) - 10, split)
+            log.warning("... and %d more unreadable videos in %s; data.json names them", len(files) - 10, name)
     return {
         name: {split: int(values[number]) for split, values in collected.counts.items()}
         for number, name in enumerate(collected.classes)

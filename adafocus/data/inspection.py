@@ -76,7 +76,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def _short(reason: str, path: Path) -> str:
-    return printable(reason.removeprefix(f"{path}: "))[:_REASON]
+    return printable(reason.removeprefix(f"{path}: ").replace(f": '{path}'", ""))[:_REASON]
 
 
 def _place(root: Path) -> Path | None:
