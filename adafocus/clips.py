@@ -162,7 +162,12 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
         dataset.video_timeout,
     )
     evaluation = config.mode == "evaluate"
-    return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+    try:
+        return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+    except UserError as error:
+        if config.mode != "early_exit":
+            raise
+        raise UserError(f"{error} (mode=early_exit takes its thresholds from training videos)") from error
 
 
 def _files(config: Config, collected: Collected) -> Data:

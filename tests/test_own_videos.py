@@ -55,7 +55,11 @@ def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, m
     data = json.loads((tmp_path / "outputs/r/data.json").read_text())
     assert data["classes"] == ["a", "b"] and sum(map(sum, (part.values() for part in data["clips"].values()))) == 13
     summary = json.loads((tmp_path / "outputs/r/summary.json").read_text())
-    assert "train" in summary["data"]
+    assert {path for files in summary["unreadable"].values() for path in files} == {"b/z_9.mp4"}
+    typed = ["mode=early_exit", "checkpoint=outputs/r", "inline=true", "device=cpu", "method=adafocus_v2", "patch.size=16"]
+    people(tmp_path / "only/val")
+    assert cli.run([*typed, f"dataset.root={tmp_path / 'only'}", "name=x"]) == 2
+    assert "takes its thresholds from training videos" in capfd.readouterr().err
 
     others = people(tmp_path / "others", classes="b", persons="uvw")
     people(tmp_path / "others2", classes="ba", persons="u")
@@ -83,4 +87,4 @@ def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, m
 def test_folds_are_typed_completely(typed: list[str], says: str, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.run([*SMALL, "dataset.root=.", *typed]) == 2
-    assert says in capsys.readouterr().err and not (tmp_path / "outputs").exists()
+    assert says in capsys.readouterr().err and not list(tmp_path.rglob("config.json"))

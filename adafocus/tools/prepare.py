@@ -12,7 +12,7 @@ from pathlib import Path
 from adafocus.core.errors import UserError
 from adafocus.data.folders import is_video
 from adafocus.data.official import FORMATS, Entry, Official
-from adafocus.data.paths import printable
+from adafocus.data.paths import encode, printable
 from adafocus.engine.journal import counting
 from adafocus.schema import DatasetConfig
 
@@ -169,9 +169,9 @@ def _write(official: Official, found: Found, options: argparse.Namespace, config
             else:
                 gone.append(f"{entry.folder}\t{reason or 'not there'}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        path.write_bytes(encode("".join(f"{row}\n" for row in rows)))
         lost = path.with_name(f"missing_{path.name}")
-        lost.write_text("".join(f"{row}\n" for row in gone), encoding="utf-8")
+        lost.write_bytes(encode("".join(f"{row}\n" for row in gone)))
         known = f", {expected[name]} expected" if expected[name] else ""
         sys.stdout.write(f"{name}: {len(rows)} of {len(official.splits[name])} videos ({path}){known}\n")
         if gone:
