@@ -131,7 +131,7 @@ def _glyphs(config: Config) -> Data:
 def _collect(config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None) -> Collected:
     dataset = config.dataset
     root = Path(dataset.root).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"dataset.root={root} is not a folder")
     if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
         raise UserError(
@@ -164,6 +164,8 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
     evaluation = config.mode == "evaluate"
     try:
         return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+    except OSError as error:
+        raise UserError(f"dataset.root={root} cannot be read ({error.strerror}: {error.filename})") from error
     except UserError as error:
         if config.mode != "early_exit":
             raise

@@ -56,7 +56,14 @@ def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, m
     assert data["classes"] == ["a", "b"] and sum(map(sum, (part.values() for part in data["clips"].values()))) == 13
     summary = json.loads((tmp_path / "outputs/r/summary.json").read_text())
     assert {path for files in summary["unreadable"].values() for path in files} == {"b/z_9.mp4"}
-    typed = ["mode=early_exit", "checkpoint=outputs/r", "inline=true", "device=cpu", "method=adafocus_v2", "patch.size=16"]
+    typed = [
+        "mode=early_exit",
+        "checkpoint=outputs/r",
+        "inline=true",
+        "device=cpu",
+        "method=adafocus_v2",
+        "patch.size=16",
+    ]
     people(tmp_path / "only/val")
     assert cli.run([*typed, f"dataset.root={tmp_path / 'only'}", "name=x"]) == 2
     assert "takes its thresholds from training videos" in capfd.readouterr().err

@@ -16,6 +16,7 @@ LAYOUTS = (
     "train.txt and val.txt with classes.txt, a table with the columns path and label, train/CLASS/*.mp4 and val/CLASS/*.mp4, or "
     "CLASS/*.mp4"
 )
+_USUAL = frozenset(f"{name}.{suffix}" for names in SPLIT_NAMES.values() for name in names for suffix in ("txt", "csv"))
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,10 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
             raise UserError(f"{odd} has no header with the columns path and label, as the other lists have")
         if taught is not None and "train" not in tables and taught.is_file():
             taught = read_table(taught, where.videos)
-        return _from_tables(where, tables, tables.get("train") or taught or None, known, evaluation)
+        found = _from_tables(where, tables, tables.get("train") or taught or None, known, evaluation)
+        named = {*map(str.casefold, filter(None, where.typed().values())), *_USUAL}
+        found.notes += [f"videos and labels are those of {p}" for p in lists.values() if p.name.casefold() not in named]
+        return found
     classes = _class_names(where) or (list(known) if known else None)
     if classes is None:
         raise UserError(

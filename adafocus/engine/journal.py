@@ -128,6 +128,7 @@ def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int],
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
     log.handlers.clear()
+    log.disabled = False  # Hydra disables the loggers that exist when it starts a job
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)

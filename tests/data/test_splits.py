@@ -128,7 +128,8 @@ def test_a_table_says_label_group_and_split(tmp_path: Path, separator: str) -> N
     text = "\n".join(["Path,label,scene,split", *rows]).replace(",", separator)
     (tmp_path / "clips.csv").write_bytes(text.encode("utf-8-sig"))
     data = found(tmp_path, group="scene", division=Division(group="scene"))
-    assert sizes(data) == {"train": 4, "evaluate": 4} and data.classes == ["run", "walk"] and not data.notes
+    assert sizes(data) == {"train": 4, "evaluate": 4} and data.classes == ["run", "walk"]
+    assert data.notes == [f"videos and labels are those of {tmp_path / 'clips.csv'}"]
     assert data.splits["train"].records[1].labels == (1,) and data.splits["evaluate"].records[0].group == "s1"
 
 
