@@ -139,7 +139,7 @@ class PolicyConfig:
 
 @dataclass
 class StageConfig:
-    name: str = MISSING  # joint | glance | focus | 1 | 2 | 3 | all: what learns; see adafocus/stages
+    name: str = MISSING  # joint | glance | focus | 1 | 2 | 3 | all: what learns; see the method's folder in adafocus/methods
 
 
 @dataclass
@@ -177,7 +177,7 @@ class ScheduleConfig:
     freeze_norm: bool = False  # BatchNorm keeps its statistics
     partial_norm: bool = False  # recognizer: every BatchNorm2d but the first is frozen, statistics and scales
     param_groups: str = (
-        "single"  # recognizer: single | tsm | mmaction2: multiples of rate and decay, adafocus/stages/groups.py
+        "single"  # recognizer: single | tsm | mmaction2: multiples of rate and decay, adafocus/methods/recognizer/param_groups.py
     )
     head_lr_mult: float = 5.0  # and how much faster the classifier learns
     starts_from: str | None = None  # this recipe fine-tunes: what init.from must name, in words

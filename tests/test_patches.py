@@ -7,7 +7,7 @@ import torch
 from golden_cases import Case
 from torch.nn import functional
 
-from adafocus.patches import boxes, crop, crop_rectangles
+from adafocus.layers.crop import boxes, crop, crop_rectangles
 
 
 def by_grid_sampler(frames: torch.Tensor, where: torch.Tensor, size: int) -> torch.Tensor:
