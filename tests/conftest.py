@@ -21,3 +21,7 @@ def shared() -> Path:
     if root is None:
         pytest.skip("no shared measurement data here (set ADAFOCUS_SHARED)")
     return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-losses", action="store_true", help="write the curves of tests/golden/losses again")

@@ -85,7 +85,10 @@ class Case:
         else:
             # Neither statistic can differ by more than the entry that differs most.
             pairs = {
-                "the sampled entries": (found.ravel()[kept["at"]], np.array(kept["sample"])),
+                "the sampled entries": (
+                    found.ravel()[kept["at"]],
+                    np.array(kept["sample"], kept["type"]).astype(np.float64),
+                ),
                 "the mean": (found.mean(), np.array(kept["mean"])),
                 "the standard deviation": (found.std(), np.array(kept["std"])),
             }

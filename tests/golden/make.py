@@ -186,13 +186,8 @@ def figures(case: str, name: str, array: np.ndarray) -> dict[str, Any]:
     wide = array.astype(np.float64)
     statistics = {key: float(f"{value:.15g}") for key, value in (("mean", wide.mean()), ("std", wide.std()))}
     sample = numbers(array.ravel()[at])
-    return {
-        "shape": shape,
-        "largest": float(str(np.abs(array).max())),
-        **statistics,
-        "at": at.tolist(),
-        "sample": sample,
-    }
+    kept = {"shape": shape, "type": str(array.dtype), "largest": float(np.abs(wide).max()), **statistics}
+    return {**kept, "at": at.tolist(), "sample": sample}
 
 
 def derived(case: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
