@@ -1,9 +1,9 @@
 """Reads the golden cases in `tests/golden/cases`: figures that the released programs computed.
 
-A small array is kept whole. Of a larger one these are kept: its shape, largest magnitude, mean and standard deviation, and
-a fixed random sample of its entries. `tests/golden/make.py` writes the files from the complete cases and says where those
-come from. Where the complete cases are on the machine (see `conftest.shared_folder`), `Case.check` compares every entry
-with them as well, so that one forward pass serves both comparisons.
+A small array is kept whole. Of a larger one these are kept: its shape, largest magnitude, mean and standard deviation,
+and a fixed random sample of its entries. `tests/golden/make.py` writes the files from the complete cases and says where
+those come from. Where the complete cases are on the machine (see `conftest.shared_folder`), `Case.check` compares every
+entry with them as well, so that one forward pass serves both comparisons.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[
 class Case:
     """One golden case.
 
-    `about` is what the case says of itself (inputs, options of the released program), `case[name]` an array that is kept
-    whole, and `check` compares ours with any array. `name in case` and `shape` work for all arrays.
+    `about` is what the case says of itself (inputs, options of the released program), `case[name]` an array that is
+    kept whole, and `check` compares ours with any array. `name in case` and `shape` work for all arrays.
     """
 
     def __init__(self, name: str) -> None:

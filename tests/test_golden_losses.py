@@ -1,7 +1,8 @@
 """Losses of 30 training steps of every method and stage against the kept curves in `golden/losses`.
 
-Each curve comes from a whole run of the trainer in this process: tiny networks, drawn videos, fixed seed. It catches what
-comparisons of single modules cannot: another order of the data, other draws, a schedule, a group or a stage that changes.
+Each curve comes from a whole run of the trainer in this process: tiny networks, drawn videos, fixed seed. It catches
+what comparisons of single modules cannot: another order of the data, other draws, a schedule, a group or a stage that
+changes.
 
 A change that is meant to change training is followed by
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import runs
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import config, worker
 

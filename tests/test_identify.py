@@ -13,8 +13,8 @@ import pytest
 import runs
 import torch
 from golden_cases import Case, flat
+from helpers.configs import composed
 from official import official, official_key, official_uni
-from test_config import composed
 
 import adafocus
 from adafocus import build, config

@@ -12,7 +12,7 @@ import pytest
 import runs
 import torch
 from golden_cases import Case
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, cli
 from adafocus.core.batch import Batch
@@ -187,7 +187,7 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
 
 
 def test_the_seeds_table_of_costs() -> None:
-    """Spec uni_adafocus section 7: 4.8892 G after the glance, 7.0605 after one patch, 27.22998 at the end (with BatchNorm)."""
+    """With BatchNorm counted: 4.8892 G after the glance, 7.0605 G after one patch, 27.22998 G at the end."""
     settings = composed("experiment=uni_adafocus_actnet_p128", "dataset.root=/data")
     with torch.device("meta"):
         model = build.model(settings, 200, weights=False)

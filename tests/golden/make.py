@@ -5,8 +5,8 @@ arrays that the released programs of AdaFocus V1, V2, Uni-AdaFocus, TSM and TANe
 inputs that are functions of their names (`tests/golden_weights.py`). The complete cases are 8 MB and no part of this
 repository. Here each becomes one JSON file with what the tests need:
 
-- an array of whole numbers or truth values of up to 6000 entries, one of up to 64 other numbers, and one that a test uses
-  as an input (`INPUTS`) is kept whole;
+- an array of whole numbers or truth values of up to 6000 entries, one of up to 64 other numbers, and one that a test
+  uses as an input (`INPUTS`) is kept whole;
 - of any other array the shape, the largest magnitude, the mean, the standard deviation and 32 random entries are kept.
 
 With `--check` nothing is written; the exit status says whether the files are what they would become.

@@ -9,7 +9,7 @@ import pytest
 import runs
 import torch
 from golden_cases import Case
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build
 from adafocus.backbones import BACKBONES

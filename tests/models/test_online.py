@@ -29,7 +29,7 @@ def network(
 
 
 def official(tmp_path: Path) -> Recognizer:
-    """The released model through an official-looking file: a bare state without prefixes and without a trace of the shift."""
+    """The released model through an official-looking file: a bare state without prefixes or a trace of the shift."""
     model = network("mobilenet_v2", Temporal("online"), 27, 8)
     names = set()
     for key in model.state_dict():

@@ -24,7 +24,7 @@ from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, ten
 
 TSM = Temporal("bidirectional")
 TAM = Temporal(adaptive=True)
-#: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip (spec tsm section 9, spec tam section 9)
+#: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip
 CASES = {
     "tsn_r50_8f": ("resnet50", Temporal(), 3, 32703643648),
     "tsm_r50_8f": ("resnet50", TSM, 3, 32699940864),

@@ -11,8 +11,8 @@ import pytest
 import runs
 import torch
 from golden_cases import Case
+from helpers.configs import composed
 from official import official_uni
-from test_config import composed
 
 from adafocus import build
 from adafocus.backbones import BACKBONES
