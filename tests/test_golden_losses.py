@@ -65,7 +65,10 @@ def train(name: str, folder: Path) -> dict[str, list[float]]:
 
 
 def tolerance(step: int) -> float:
-    """Relative."""
+    """Relative deviation that other kernels may cause; it grows because each step starts from the weights of the last.
+
+    Measured on one CPU with oneDNN switched off and two threads: at most 2e-5 a step (tsm) and 7e-7 a step (tam).
+    """
     return 1e-3 * step
 
 
