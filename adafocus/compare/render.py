@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,7 +153,6 @@ def plot(comparison: Comparison, path: Path) -> bool:
     costs = [cost for cost, _ in points]
     if max(costs) > 4 * min(costs):
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.margins(x=0.2, y=0.15)
     axes.set_xlabel("multiply-adds a video")
     axes.set_ylabel(f"{comparison.metric or 'score'} (%)")
@@ -166,7 +165,7 @@ def plot(comparison: Comparison, path: Path) -> bool:
     return True
 
 
-def _place(label: str) -> float:
-    """Where a label of `_panel` stands in the legend: by its number, what has none at the end."""
-    number = label.partition("  ")[0]
-    return float(number) if number.isdigit() else math.inf
+def _formatter(text: Callable[[float], str]) -> Any:
+    from matplotlib.ticker import FuncFormatter
+
+    return FuncFormatter(lambda value, _: text(value) if math.isfinite(value) else "")
