@@ -64,7 +64,7 @@ class GridPolicy(_ActorCritic):
         self, channels: int, map_size: tuple[int, int], *, cells: int = 7, hidden: int = 1024, convolution: bool = True
     ) -> None:
         if cells < 2:
-            raise ValueError(f"a grid of {cells} x {cells} cells leaves no choice; method.grid must be at least 2")
+            raise ValueError(f"a grid of {cells} x {cells} cells leaves no choice; cells must be at least 2")
         places = map_size[0] * map_size[1]
         if convolution:
             layers = [nn.Conv2d(channels, 32, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(32 * places, hidden)]
@@ -118,7 +118,7 @@ class GaussianPolicy(_ActorCritic):
         norm: bool = True,
     ) -> None:
         if deviation <= 0:
-            raise ValueError(f"method.deviation={deviation} must be greater than 0")
+            raise ValueError(f"deviation={deviation} must be greater than 0")
         convolution = nn.Conv2d(channels, 64, 1, bias=False)
         linear = nn.Linear(64 * map_size[0] * map_size[1], hidden)
         if norm:

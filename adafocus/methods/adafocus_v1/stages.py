@@ -21,7 +21,6 @@ from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, Glanced
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 
-STAGES = ("glance", "focus", "1", "2", "3")
 #: What learns, by attribute of the network; a form that lacks one goes without.
 _LEARNS = {
     "glance": {"glance": ("glance", "glance_head")},
@@ -38,7 +37,7 @@ class ReinforcedStage(Stage):
     Args:
         model: the network of either form.
         normalize: see `Stage`.
-        name: one of STAGES.
+        name: glance, focus, 1, 2 or 3.
         seed: of the run; every random patch and every draw of the policy is a function of (seed, epoch, index).
         rates: multiples of the rate for glance, focus, classifier, policy.
         controls: whether evaluation also answers for random and centered patches.

@@ -109,7 +109,7 @@ class Choosing(nn.Module):
         self.smallest = smallest or 3 * frame_size / 7
         if not self.smallest <= patch_size <= frame_size:
             raise ValueError(
-                f"a patch of {patch_size} pixels must be from {self.smallest:g} (patch.smallest) to the {frame_size} of a frame"
+                f"a patch of {patch_size} pixels must be from {self.smallest:g} (smallest) to the {frame_size} of a frame"
             )
         if focus_segments > candidates:
             raise ValueError(f"cannot choose {focus_segments} of {candidates} candidate frames")
