@@ -14,7 +14,7 @@ from adafocus.schema import GROUPS, Config
 
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
-_NO_RECIPE = "this method has no recipe for this dataset: choose a schedule"
+_NO_RECIPE = "this method has no recipe for this data set; choose another schedule or method"
 
 
 def conf_folder() -> Path:
@@ -117,6 +117,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
             line = f"schedule.lr_mults has no part {unknown.group(1)!r} in this recipe; +{key}=VALUE adds one"
         return line
     where = f"{full_key.group(1)}: " if full_key else ""
+    text = re.sub(r"^Error merging override .*? (?=Value )", "", text)
     text = re.split(r"\s*(?:full_key|reference_type|object_type):|\s+Set the environment variable", text)[0]
     return f"configuration: {where}{text.strip()}"
 
@@ -125,8 +126,10 @@ def _no_option(group: str, option: str, text: str) -> str:
     """The line for an option without a file; Hydra's text lists those that there are, also of plug-ins."""
     listed = re.search(rf"Available options in '{group}': (.*?) Config search path", text)
     options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
-    if group == "schedule":
-        return f"{group}={option} is no option; choose one of {', '.join(sorted(options))}; {_NO_RECIPE}"
+    if group == "schedule" and "_" in option:
+        fitting = [name for name in options if name.endswith(f"_{option.rsplit('_', 1)[1]}")]
+        listed = f" ({', '.join(sorted(fitting))})" if fitting else ""
+        return f"schedule={option} is no option: {_NO_RECIPE}{listed}"
     line = renamed.unknown_option(group, option, options)
     leaf = LEAVES.get(group)
     return (

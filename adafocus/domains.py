@@ -37,7 +37,7 @@ class AtLeast:
         return self.low <= value <= self.high
 
     def __str__(self) -> str:
-        return f"at least {self.low:g}" if self.high == LARGEST else f"between {self.low:g} and {self.high:g}"
+        return f"at least {self.low:g}" if self.high >= LARGEST else f"between {self.low:g} and {self.high:g}"
 
 
 def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - stands beside AtLeast as a type does
@@ -134,9 +134,6 @@ class Keys:
     def holds(self, value: dict[str, Any]) -> bool:
         return not set(value) - set(self.names)
 
-    def __str__(self) -> str:
-        return f"a table of {', '.join(self.names)}"
-
 
 def check(config: Any, prefix: str = "") -> None:
     """Refuses every value of a dataclass, and of those in it, that its type does not allow.
@@ -188,8 +185,11 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in domain.choices], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}={value!r} is unknown; choose one of {', '.join(map(str, domain.choices))}{hint}"
-    if isinstance(domain, AtLeast) and value > domain.high:
-        return f"{key}={value} must be at most {domain.high:g}"
+    if isinstance(domain, AtLeast) and value > domain.high >= LARGEST:
+        return f"{key}={value} must be at most {domain.high}"
+    if isinstance(domain, Keys):
+        unknown = min(set(value) - set(domain.names))
+        return f"{key}.{unknown} is not a key of the configuration; {key} has {', '.join(domain.names)}"
     return f"{key}={value!r} must be {domain}" if isinstance(value, str) else f"{key}={value} must be {domain}"
 
 

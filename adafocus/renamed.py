@@ -29,6 +29,8 @@ VALUES = {"method.name": {"recogniser": "recognizer"}, "method.where": {"centre"
 ELSEWHERE = {
     "learning_rate": "schedule.lr",
     "rate": "schedule.lr",
+    "epochs": "schedule.epochs",
+    "batch_size": "schedule.batch_size",
     "optimiser": "schedule.optimizer",
     "batch": "schedule.batch_size",
     "batchsize": "schedule.batch_size",
@@ -66,6 +68,8 @@ ELSEWHERE = {
     "model": "method",
     "arch": "backbone",
     "out": "name",
+    "center": "method.where=center",
+    "centre": "method.where=center",
     "output_dir": "name",
 }
 
@@ -98,7 +102,7 @@ def _near_leaf(leaf: str, known: list[str]) -> list[str]:
 def unknown_option(group: str, option: str, options: Iterable[str]) -> str:
     """The line for an option that a group does not have."""
     options = sorted(options)
-    near = difflib.get_close_matches(option, options, 1, 0.5)
+    near = [] if option.isdigit() else difflib.get_close_matches(option, options, 1, 0.5)
     if near and len(options) > 12:  # a long list would hide what was meant
         return f"{group}={option} is no option; did you mean {near[0]}? conf/{group} holds {len(options)}"
     meant = f"; did you mean {near[0]}?" if near else ""
