@@ -118,7 +118,9 @@ class BackboneConfig:
     focus_strides: list[Count] = field(default_factory=list)  # None given: 2 in every layer
     glance_strides: list[Count] = field(default_factory=list)
     coordinates: bool = False  # the tiny nets also see where each pixel is
-    policy_hidden: Count | None = None  # width of the policy (V1, V2); None: the method's own, see config.own_widths
+    policy_hidden: Annotated[int, AtLeast(8)] | None = (
+        None  # width of the policy (V1, V2); None: the method's own, see config.own_widths
+    )
     spatial_hidden: Count = 128  # of the policy that chooses rectangles (Uni)
     temporal_hidden: Count = 64  # and of the one that chooses frames
     classifier_width: Count | None = None  # width of the classifier on plain backbones; None: the method's own

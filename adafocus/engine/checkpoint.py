@@ -40,4 +40,6 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} was not written by this version of adafocus")
+    if "optimiser" in state:  # as the version before this one spelt it
+        state["optimizer"] = state.pop("optimiser")
     return state

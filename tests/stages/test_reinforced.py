@@ -23,7 +23,10 @@ TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 
 def made(name: str, *typed: str):
     settings = config.for_stage(
-        composed("method=adafocus_v1", f"stage={name}", "init.from=none", "dataset.frame_size=32", "patch.size=16", *typed), name
+        composed(
+            "method=adafocus_v1", f"stage={name}", "init.from=none", "dataset.frame_size=32", "patch.size=16", *typed
+        ),
+        name,
     )
     network = build.seeded_model(settings, 5, weights=False)
     return settings, network, build.stage(settings, network)
