@@ -48,9 +48,10 @@ def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - stands beside A
 @dataclass(frozen=True)
 class Above:
     low: float
+    high: float = LARGEST
 
     def holds(self, value: float) -> bool:
-        return value > self.low
+        return self.low < value <= self.high
 
     def __str__(self) -> str:
         return f"greater than {self.low:g}"
@@ -185,7 +186,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in domain.choices], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}={value!r} is unknown; choose one of {', '.join(map(str, domain.choices))}{hint}"
-    if isinstance(domain, AtLeast) and value > domain.high >= LARGEST:
+    if isinstance(domain, (AtLeast, Above)) and value > domain.high >= LARGEST:
         return f"{key}={value} must be at most {domain.high}"
     if isinstance(domain, Keys):
         unknown = min(set(value) - set(domain.names))
