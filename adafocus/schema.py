@@ -109,7 +109,7 @@ class BackboneConfig:
     focus: Words = MISSING
     weights: Words = "imagenet"  # imagenet | none | FILE, of the focus network
     glance_weights: Words | None = None  # None: as weights
-    glance_size: Annotated[int, Between(8, 4096)] | None = (
+    glance_size: Annotated[int, Between(1, 4096)] | None = (
         None  # side of the frames that the glance sees; None: frame_size
     )
     glance_resize: Annotated[str, OneOf(choices.GLANCE_RESIZES)] = "aligned"  # the released code's; area is antialiased

@@ -138,7 +138,7 @@ STARTED = {
     "checkpoint of noise": (_noise, "noise.pt"),
     "no ImageNet weights": (lambda t: ["backbone.weights=imagenet"], "backbone.weights=none"),
     "unknown backbone": (lambda t: ["backbone.focus=vgg"], "choose one of mobilenet_v2"),
-    "glyph that does not fit": (lambda t: ["dataset.glyph_size=15"], "multiple of 8"),
+    "glyph that does not fit": (lambda t: ["dataset.frame_size=16", "patch.size=8"], "smaller than frame_size"),
 }
 
 
