@@ -7,9 +7,9 @@ from dataclasses import dataclass, is_dataclass
 from typing import Annotated, get_type_hints
 
 import pytest
+from helpers.configs import composed
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from test_config import composed
 
 from adafocus import config, domains
 from adafocus.core.errors import UserError

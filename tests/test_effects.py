@@ -6,7 +6,7 @@ import copy
 from pathlib import Path
 
 import pytest
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import cli, config, effects, renamed
 from adafocus.core.errors import UserError

@@ -33,6 +33,7 @@ def learning_rates(
     """
     if shape not in LR_SCHEDULES:
         raise ValueError(f"shape={shape!r} is unknown; choose one of {', '.join(LR_SCHEDULES)}")
+    rates: np.ndarray
     exact = np.arange(epochs * steps_per_epoch) / steps_per_epoch
     epoch = np.floor(exact + 1e-9) if per_epoch else exact
     if shape == "cosine":

@@ -1,0 +1,14 @@
+"""Configurations as a command line composes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adafocus import composing, config
+
+CONF = Path(__file__).resolve().parents[2] / "conf"
+
+
+def composed(*typed: str) -> config.Config:
+    """The checked configuration of `python run.py TYPED...`."""
+    return composing.compose(list(typed))
