@@ -1,4 +1,4 @@
-"""What is typed holds, or is refused: stages, widths, keys that nothing reads, misspelt keys and options, older runs."""
+"""What is typed holds, or is refused: stages, widths, keys that nothing reads, misspelt words, older runs."""
 
 from __future__ import annotations
 
