@@ -91,7 +91,7 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 
     Weights that `init.from` replaces are not fetched.
     """
-    weights = weights and not config.init.get("from")
+    weights = weights and not config.start()
     with torch.random.fork_rng(), as_user_error():
         torch.manual_seed(config.seed)
         return model(config, num_classes, weights=weights)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adafocus import naming
-from adafocus.composing import conf_folder, explain, first_unparsable, register
+from adafocus.composing import conf_folder, explain, first_unparsable, refuse_empty, register, said
 from adafocus.core.errors import UserError
+from adafocus.schema import GROUPS, Config
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -34,7 +36,6 @@ TOOLS = {
     "prepare": "adafocus.tools.prepare",
     "zoo": "adafocus.tools.zoo",
 }
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,8 +68,9 @@ def run(argv: list[str]) -> int:
 
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    outcome = _Outcome()
+    outcome = _Outcome({naming.key_of(argument) for argument in argv})
     try:
+        refuse_empty(argv)
         arguments = naming.quote_numbers(_completed(naming.inherit(argv)))
         register(arguments)
         sys.argv = ["adafocus run", *arguments]
@@ -92,16 +94,17 @@ def _completed(arguments: list[str]) -> list[str]:
         return arguments
     from adafocus.predict import stored_overrides
 
-    said = stored_overrides(path, arguments)
-    if said:
-        sys.stderr.write(f"{path} says: {' '.join(said)}\n")
-    return [*said, *arguments]
+    words = stored_overrides(path, arguments)
+    if words:
+        sys.stderr.write(f"{path} says: {' '.join(words)}\n")
+    return [*words, *arguments]
 
 
 class _Outcome:
-    """What became of the jobs of one command."""
+    """What became of the jobs of one command line, which typed these keys."""
 
-    def __init__(self) -> None:
+    def __init__(self, typed: Collection[str]) -> None:
+        self.typed = typed
         self.codes: dict[Path, int] = {}
         self.sweep: Path | None = None
 
@@ -119,7 +122,7 @@ class _Outcome:
             self.sweep = Path(hydra_node.sweep.dir)
             sys.stderr.write(f"--- {folder.name}\n")
         try:
-            self.codes[folder] = start(node, folder, overrides, choices)
+            self.codes[folder] = start(node, folder, overrides, choices, self.typed)
         except UserError as error:
             self.codes[folder] = _say(error)
             if sweep and not (folder / "config.json").exists():  # a folder that holds another run is not touched
@@ -147,31 +150,53 @@ class _Outcome:
         return next(iter(self.codes.values()), 0)
 
 
-def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
-    """Checks a composed configuration, claims its folder and does the job; returns the exit status."""
-    from adafocus import config
-    from adafocus.engine import folder as folders
-    from adafocus.engine.files import read_json
-    from adafocus.engine.launch import launch, under_torchrun
+def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]) -> int:
+    """Checks a composed configuration, claims its folder and does the job; returns the exit status.
 
-    settings = config.from_node(node)
+    Args:
+        overrides: all that the configuration was composed of.
+        typed: the keys among them that this command line itself holds.
+    """
+    from adafocus import config, effects
+    from adafocus.engine import folder as folders
+
+    settings = config.from_node(node, said(overrides))
+    effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
     if settings.mode == "cost":
         from adafocus.worker import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
-    stored = read_json(folder / "config.json") if settings.mode == "train" else None
-    state = folders.inspect(folder, config.identity(values), config.stored_identity(stored))
-    first = int(os.environ.get("RANK", 0)) == 0
-    if state == folders.FINISHED:
-        from adafocus.engine.table import show
 
-        if first:
-            sys.stderr.write("this run is finished; its summary:\n")
-            show(folder, read_json(folder / "summary.json"))
-        return 0
-    if first:
+    def inspect() -> str:
+        stored = folders.stored_config(folder) if settings.mode == "train" else None
+        return folders.inspect(folder, config.identity(values), config.stored_identity(stored))
+
+    state = inspect()
+    if state == folders.FINISHED:
+        return _show(folder)
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process claims and describes the folder
+        return _work(settings, folder)
+    with folders.claim(folder, fresh=state == folders.NEW):
+        if inspect() == folders.FINISHED:  # by the process that held the folder just now
+            return _show(folder)
         folders.describe(folder, values, overrides=overrides, choices=choices)
+        return _work(settings, folder)
+
+
+def _show(folder: Path) -> int:
+    from adafocus.engine.files import read_json
+    from adafocus.engine.table import show
+
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stderr.write("this run is finished; its summary:\n")
+        show(folder, read_json(folder / "summary.json"))
+    return 0
+
+
+def _work(settings: Config, folder: Path) -> int:
+    from adafocus.engine.launch import launch, under_torchrun
+
     if settings.inline or under_torchrun():
         from adafocus.worker import run as work
 

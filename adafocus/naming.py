@@ -8,10 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from zlib import crc32
 
+from adafocus.schema import RUNTIME
+
 #: Groups whose options are numbers. Hydra reads `patch=128` as an integer and stops; quoted it is an option's name.
 NUMERIC_GROUPS = ("patch", "segments", "stage")
 #: Overrides that do not make another run, so that they are not part of its folder's name.
-UNNAMED = ("name", "device", "devices", "inline", "loader", "output", "hydra")
+UNNAMED = (*RUNTIME, "hydra")
 _NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
 _LONGEST = 120
 
@@ -20,6 +22,11 @@ def split_override(override: str) -> tuple[str, str]:
     """(key, value) of an override, without `+`, `++` or `~` before the key."""
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without `+`, `++` or `~` before it."""
+    return split_override(override)[0]
 
 
 def quote_numbers(arguments: Iterable[str]) -> list[str]:

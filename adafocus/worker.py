@@ -146,8 +146,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
 def _start(settings: Config, network: nn.Module) -> None:
     """Weights of `init`: all of a run or file, then single networks."""
     for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
-        if settings.init.get(key):
-            path = _checkpoint_file(f"init.{key}", settings.init[key], settings.schedule.select)
+        if (value := settings.start(key)) is not None:
+            path = _checkpoint_file(f"init.{key}", value, settings.schedule.select)
             log.info("%s from %s: %s", part or "start", path, weights.load_start(path, network, part))
 
 

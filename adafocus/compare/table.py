@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from adafocus.core.errors import UserError
+from adafocus.schema import GROUPS, RUNTIME
 
 #: Choices that do not make another experiment: they never become a column.
-_IGNORED = ("name", "seed", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
-_GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule")
+_IGNORED = (*RUNTIME, "seed", "checkpoint", "published")
+_GROUPS = tuple(
+    group for group in GROUPS if group != "protocol"
+)  # what it is made of are keys, and a column of its own
 SORTS = ("cost", "score", "train_seconds")
 
 

@@ -9,11 +9,12 @@ import pytest
 from adafocus import config
 from adafocus.core.errors import UserError
 from adafocus.engine.files import read_json, write_json
-from adafocus.engine.folder import CONTINUE, FINISHED, NEW, describe, inspect, lock
+from adafocus.engine.folder import CONTINUE, FINISHED, NEW, claim, describe, inspect, lock, stored_config
 
 
 def test_new_continued_finished_and_refused(tmp_path: Path) -> None:
     assert inspect(tmp_path / "a", {"x": 1}, None) == NEW
+    (tmp_path / "a").mkdir()
     describe(tmp_path / "a", {"x": 1}, overrides=["x=1"], choices={"patch": "28"})
     assert read_json(tmp_path / "a/overrides.json") == ["x=1"]
     assert inspect(tmp_path / "a", {"x": 1}, {"x": 1}) == CONTINUE
@@ -44,3 +45,36 @@ def test_keys_that_are_newer_than_a_run_do_not_make_it_another(tmp_path: Path) -
     assert config.stored_identity(values) == full
     assert config.stored_identity({**values, "gone": 1}) == {**values, "gone": 1}
     assert config.stored_identity(None) is None
+
+
+def test_a_mistake_found_late_does_not_block_the_corrected_command(tmp_path: Path) -> None:
+    write_json(tmp_path / "status.json", {"state": "failed"})
+    describe(tmp_path, {"x": 1}, overrides=[], choices={})
+    assert inspect(tmp_path, {"x": 2}, {"x": 1}) == NEW
+    with claim(tmp_path, fresh=True):
+        assert not (tmp_path / "status.json").exists()
+    (tmp_path / "stages/1").mkdir(parents=True)
+    (tmp_path / "stages/1/last.pt").touch()
+    with pytest.raises(UserError, match="another configuration"):
+        inspect(tmp_path, {"x": 2}, {"x": 1})
+
+
+def test_a_second_start_is_refused_before_it_writes(tmp_path: Path) -> None:
+    with claim(tmp_path, fresh=True), pytest.raises(UserError, match="in use"), claim(tmp_path, fresh=False):
+        pass
+    with lock(tmp_path), pytest.raises(UserError, match="in use"), claim(tmp_path, fresh=False):
+        pass
+
+
+def test_a_checkpoint_says_what_its_folder_holds_when_the_configuration_is_gone_or_damaged(tmp_path: Path) -> None:
+    import torch
+
+    assert stored_config(tmp_path) is None
+    (tmp_path / "config.json").write_text('{"x": ')
+    assert stored_config(tmp_path) is None
+    torch.save({"format": 1, "config": {"x": 5}}, tmp_path / "last.pt")
+    assert stored_config(tmp_path) == {"x": 5}
+    (tmp_path / "config.json").unlink()
+    assert stored_config(tmp_path) == {"x": 5}
+    write_json(tmp_path / "config.json", {"x": 6})
+    assert stored_config(tmp_path) == {"x": 6}
