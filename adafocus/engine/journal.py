@@ -14,6 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from adafocus.core.errors import printable
 from adafocus.engine.status import write_status
 
 log = logging.getLogger("adafocus")
@@ -101,15 +102,22 @@ class Journal:
             self._writer = None
 
 
+class _Lines(logging.Formatter):
+    """Lines without control codes: they name files, classes and paths that others have written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
     log.handlers.clear()
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)
-    screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    screen.setFormatter(_Lines("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.addHandler(screen)
     if folder is not None and rank == 0:
         file = logging.FileHandler(folder / "run.log", encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
