@@ -64,7 +64,7 @@ def run(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from adafocus.jobs import Jobs
+    from adafocus.jobs import Jobs, let_jobs_import_us, of_a_plugin
 
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -76,6 +76,8 @@ def run(argv: list[str]) -> int:
         arguments = naming.quote_numbers([*said, *typed])
         register(arguments, stored=said)
         sys.argv = ["adafocus run", *arguments]
+        if sweep:
+            let_jobs_import_us()
         jobs = Jobs(start, arguments, said, count)
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(jobs.job)()
     except UserError as error:
@@ -84,6 +86,11 @@ def run(argv: list[str]) -> int:
         return _say(UserError(explain(error, first_unparsable(arguments))))
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:
+        if not (sweep and of_a_plugin(error)):
+            raise
+        _say(UserError(" ".join(str(error).split())[:500]))
+        return jobs.finish() or 1
     return jobs.finish()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
@@ -115,7 +116,8 @@ class Jobs:
         sweep = Path(hydra.hydra.sweep.dir)
         records = sweep.absolute() / ".jobs" / self.command
         found = list(_records(records))
-        shutil.rmtree(records, ignore_errors=True)  # made by this command alone
+        if all(record["code"] is not None for record in found):  # else a job may still be running elsewhere
+            shutil.rmtree(records, ignore_errors=True)
         if write_comparison(sweep):
             compare([str(sweep), "--mix-protocols"])
             sys.stdout.write(f"comparison: {sweep / 'compare.md'}\n")
@@ -123,6 +125,23 @@ class Jobs:
         for folder in failed:
             sys.stderr.write(f"failed: {folder}\n")
         return 1 if failed or not found else 0
+
+
+def of_a_plugin(error: Exception) -> bool:
+    """Whether an error was raised by a launcher or sweeper: a job of it was killed, or too many failed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return raised_in.partition(".")[0] in ("hydra_plugins", "submitit", "joblib", "optuna")
+
+
+def let_jobs_import_us() -> None:
+    """Jobs in processes that a launcher starts find this package, also where it is a checkout."""
+    package = str(Path(__file__).resolve().parents[1])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if package not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, *paths]))
 
 
 def _records(folder: Path) -> Iterator[dict[str, Any]]:

@@ -77,7 +77,7 @@ def folder_name(
     typed: dict[str, str] = {}
     for override in overrides:
         key, value = split_override(override)
-        if key not in skip and key.split(".")[0] not in skip:
+        if key not in skip and re.split("[./]", key)[0] not in skip:
             typed[_ALSO.get(key, key)] = texts.get((key, value)) or _told(key, value)
     if "dataset.root" in typed and typed.get("dataset") == "folder":
         del typed["dataset"]

@@ -6,12 +6,14 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from adafocus.compare.table import Comparison, Row, best_exit, mean_seconds
 from adafocus.core.errors import printable
+
+EARLY = "leaves early by"
 
 
 def human(count: float) -> str:
@@ -45,7 +47,12 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     shown = any(row.variant for row in comparison.rows)
     exits = any(row.curves for row in comparison.rows)
     named = not comparison.columns and not shown and len(comparison.rows) > 1  # nothing else tells the rows apart
-    header = [*comparison.columns, *(["looks at"] if shown else []), f"score ({comparison.metric or 'mixed'})", "seeds"]
+    header = [
+        *comparison.columns,
+        *(["looks at"] if shown else []),
+        f"score ({comparison.metric})" if comparison.metric else "score",
+        "seeds",
+    ]
     header += ["multiply-adds", *(["early exit"] if exits else []), "parameters", "train s", "evaluated on", "state"]
     if named:
         header = ["run", *header]
@@ -165,6 +172,8 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
     """One table as a plot: numbered points, which the legend beside it names, so that no label hides another one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     points = [(float(row.cost), row.mean) for row in rows]
     front = pareto(points)
     if len(front) > 1:
@@ -178,21 +187,29 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
         for criterion, curve in row.curves.items():
             color = drawn.lines[0].get_color()
             style = "-" if criterion == next(iter(row.curves)) else "--"
-            label = f"{number}  leaves early by {_short(criterion)}"
+            label = f"{number}  {EARLY} {_short(criterion)}"
             axes.plot(*zip(*curve, strict=True), style, color=color, linewidth=1, zorder=1, label=label)
     costs = [cost for cost, _ in points] + [cost for row in rows for curve in row.curves.values() for cost, _ in curve]
     if min(costs) > 0 and max(costs) > 4 * min(costs):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.margins(x=0.1, y=0.12)
     axes.set_xlabel("multiply-adds a video")
     axes.set_ylabel(f"{printable(comparison.metric) or 'score'} (%)".replace("$", r"\$"))
     title = [", ".join(comparison.columns), *_about(comparison)]
     axes.set_title("\n".join(_short(line, 100) for line in title if line), fontsize=8)
-    for place in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
-        place(_formatter(human))
-    axes.tick_params(axis="x", which="both", labelsize=7)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(alpha=0.3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0, fontsize=7, frameon=False)
+    named = sorted(zip(*axes.get_legend_handles_labels(), strict=True), key=lambda pair: _place(pair[1]))
+    axes.legend(
+        *zip(*named, strict=True),
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        borderaxespad=0.0,
+        fontsize=7,
+        frameon=False,
+    )
 
 
 def _short(text: str, length: int = 48) -> str:
@@ -201,7 +218,7 @@ def _short(text: str, length: int = 48) -> str:
     return (text if len(text) <= length else f"{text[: length - 3]}...").replace("$", r"\$")
 
 
-def _formatter(text: Callable[[float], str]) -> Any:
-    from matplotlib.ticker import FuncFormatter
-
-    return FuncFormatter(lambda value, _: text(value) if math.isfinite(value) else "")
+def _place(label: str) -> tuple[float, bool]:
+    """Where a label of `_panel` stands in the legend: by its number, a point before its lines, what has no number at the end."""
+    number, _, text = label.partition("  ")
+    return (float(number), text.startswith(EARLY)) if number.isdigit() else (math.inf, False)

@@ -182,7 +182,7 @@ def _choices(config: dict[str, Any], choices: dict[str, Any]) -> dict[str, str]:
 def _data(config: dict[str, Any]) -> str:
     """Which videos a score is of, in words."""
     dataset = config.get("dataset") or {}
-    said = {key: dataset[key] for key in _DATA if dataset.get(key) not in (None, "")}
+    said = {key: dataset[key] for key in _DATA if dataset.get(key) not in (None, "", ".")}
     drawn = dataset.get("source") == "glyphs"
     return ", ".join(
         str(value) if key in ("name", "root", "task") else f"{key} {value}"
