@@ -68,6 +68,7 @@ class Jobs:
 
     def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
         try:
+            _check_folder(folder, node)
             return self.start(node, folder, overrides, choices)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
@@ -125,6 +126,32 @@ class Jobs:
         for folder in failed:
             sys.stderr.write(f"failed: {folder}\n")
         return 1 if failed or not found else 0
+
+
+def _check_folder(folder: Path, node: Any) -> None:
+    """Refuses a folder that holds a job of another mode, or the evaluation of another checkpoint or other data.
+
+    A run that trains is compared with its folder as a whole, by its identity; an evaluation would be written over.
+    """
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        mode, said = held["mode"], (held["checkpoint"], held["dataset"]["root"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return  # nothing is held, or nothing that can be told
+    if node.mode == "cost" or (mode == node.mode == "train"):
+        return
+    now = (node.checkpoint, node.dataset.root)
+    if mode != node.mode:
+        raise UserError(f"{folder} holds a job of mode={mode}; choose another name=NAME or delete that folder")
+    if [_absolute(path) for path in said] != [_absolute(path) for path in now]:
+        raise UserError(
+            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose another name=NAME or delete "
+            f"that folder"
+        )
+
+
+def _absolute(path: object) -> str:
+    return os.path.abspath(os.path.expanduser(str(path)))
 
 
 def of_a_plugin(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -28,9 +28,8 @@ def test_a_failing_job_and_the_same_command_again(tmp_path: Path) -> None:
         "failed: " in output and "patch.size=28 is larger than the frame of 26" in (folder / "compare.md").read_text()
     )
     written = (folder / names[0] / "metrics.jsonl").stat().st_mtime_ns
-    assert (
-        "--- job 1 of 4: patch-24_seed-0\n" in output and "--- job 3 of 4, less than a minute left: patch-28" in output
-    )
+    assert "--- job 1 of 4: patch-24_seed-0\n" in output
+    assert re.search(r"--- job 3 of 4, (about \d+ min|less than a minute) left: patch-28_seed-0\n", output)
     again = runs.run(tmp_path, *typed, expect=1)
     assert "this run is finished" in again
     assert (folder / names[0] / "metrics.jsonl").stat().st_mtime_ns == written
@@ -113,4 +112,3 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
     assert returned == [11.0, None, 13.0]
     assert cli.main(["run", "seed=1", "name=one"]) == 0 and returned[3] == 11.0
     assert cli.main(["run", "seed=2", "name=two"]) == 2 and not (tmp_path / "outputs/two/status.json").exists()
-    assert pickle.loads(pickle.dumps(jobs.Jobs(print, ["seed=1"], [], 1))).arguments == ["seed=1"]
