@@ -8,6 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -119,6 +120,8 @@ class Jobs:
         found = list(_records(records))
         if all(record["code"] is not None for record in found):  # else a job may still be running elsewhere
             shutil.rmtree(records, ignore_errors=True)
+            with suppress(OSError):  # those of another command are there
+                records.parent.rmdir()
         if write_comparison(sweep):
             compare([str(sweep), "--mix-protocols"])
             sys.stdout.write(f"comparison: {sweep / 'compare.md'}\n")

@@ -2,6 +2,9 @@
 
 Hydra's command line can load files, start jobs and choose objects that are made. So every stored override is taken
 apart, its key must be one of the configuration's own, its value plain, and the argument is written anew from both.
+
+Paths of videos and lists are taken over, since an evaluation of one's own run needs them. They are read, and what is taken
+over is printed; everything that is written goes into the folder of the new run. Paths of weights and other runs stay there.
 """
 
 from __future__ import annotations

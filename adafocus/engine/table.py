@@ -96,7 +96,7 @@ def show_exits(
     run = [row for row in rows if row["score"] is not None]
     for row in run:
         budget = "" if row["budget"] is None else f"{row['budget']:g}"
-        kept = "" if row["kept"] is None or row["budget"] is None else f"{100 * row['kept']:.0f} %"
+        kept = "" if row["kept"] is None or row["budget"] is None else _kept(row["kept"])
         times = [f"{1000 * row[key]:.2f}" for key in ("seconds", "networks")]
         table.add_row(_text(row["name"]), budget, f"{row['score']:.1f}", multiply_adds(row["cost"]), *times, kept)
     console.print(table)
@@ -106,6 +106,11 @@ def show_exits(
     if conclusion := conclude_exits(run):
         _say(console, conclusion)
     _say(console, f"early_exit.json, .csv, .png in {folder}")
+
+
+def _kept(share: float) -> str:
+    """How much of the saving in multiply-adds is one of time; a walk in steps can also take longer than the whole network."""
+    return f"{100 * share:.0f} %" if share > 0 else "none"
 
 
 def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
