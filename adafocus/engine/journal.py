@@ -112,6 +112,7 @@ class _Lines(logging.Formatter):
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
     log.handlers.clear()
+    log.disabled = False  # which Hydra's hydra/job_logging=disabled does to loggers that are there before it
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)
