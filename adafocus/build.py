@@ -91,7 +91,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
             focus_segments=focus_frames(config),
             patch_size=config.patch.size,
             frame_size=config.dataset.frame_size,
-            policy_hidden=min(backbone.policy_hidden, 1024),
+            policy_hidden=backbone.policy_hidden,
             dropout=config.schedule.head_dropout,
         )
     return AdaFocusV2(
@@ -117,7 +117,7 @@ def _adafocus_v1(config: Config, glance: nn.Module, focus: nn.Module, num_classe
         "num_classes": num_classes,
         "patch_size": config.patch.size,
         "frame_size": config.dataset.frame_size,
-        "policy_hidden": min(backbone.policy_hidden, 1024),
+        "policy_hidden": backbone.policy_hidden,
         "dropout": config.schedule.dropout,
     }
     if backbone.shift != "none":
@@ -137,7 +137,7 @@ def _adafocus_v1(config: Config, glance: nn.Module, focus: nn.Module, num_classe
         glance_size=backbone.glance_size,
         grid=policy.grid,
         policy_convolution=policy.convolution,
-        classifier_hidden=min(backbone.classifier_width, 1024),
+        classifier_hidden=backbone.classifier_width,
         head_dropout=config.schedule.head_dropout,
         **shared,
     )
@@ -202,7 +202,7 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 
     Weights that `init.from` replaces are not fetched.
     """
-    weights = weights and not config.init.get("from")
+    weights = weights and not config.start()
     with torch.random.fork_rng(), as_user_error():
         torch.manual_seed(config.seed)
         return model(config, num_classes, weights=weights)

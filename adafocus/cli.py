@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adafocus import naming
-from adafocus.composing import check_typed, conf_folder, explain, first_unparsable, quote_paths, register, typed_value
+from adafocus.composing import (
+    check_typed,
+    conf_folder,
+    explain,
+    first_unparsable,
+    quote_paths,
+    refuse_empty,
+    register,
+    said,
+    typed_value,
+)
 from adafocus.core.errors import UserError
+from adafocus.schema import Config
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -69,16 +81,17 @@ def run(argv: list[str]) -> int:
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
+        refuse_empty(argv)
         typed = quote_paths(argv)
         sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
         count = check_typed(typed, sweep=sweep)
-        said = _said(typed)
-        arguments = naming.quote_numbers([*said, *typed])
-        register(arguments, stored=said)
+        stored = _stored(typed)
+        arguments = naming.quote_numbers([*stored, *typed])
+        register(arguments, stored=stored)
         sys.argv = ["adafocus run", *arguments]
         if sweep:
             let_jobs_import_us()
-        jobs = Jobs(start, arguments, said, count)
+        jobs = Jobs(start, arguments, stored, {naming.key_of(argument) for argument in argv}, count)
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(jobs.job)()
     except UserError as error:
         return _say(error)
@@ -94,7 +107,7 @@ def run(argv: list[str]) -> int:
     return jobs.finish()
 
 
-def _said(arguments: list[str]) -> list[str]:
+def _stored(arguments: list[str]) -> list[str]:
     """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, to stand before what was typed, which wins."""
     mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
     if mode not in ("evaluate", "early_exit") or checkpoint is None:
@@ -105,45 +118,67 @@ def _said(arguments: list[str]) -> list[str]:
         )
     path = Path(checkpoint).expanduser()
     if path.is_dir():
-        from adafocus import stored
+        from adafocus.stored import from_folder
 
-        said = stored.from_folder(path, [naming.split_override(argument)[0] for argument in arguments])
+        words = from_folder(path, [naming.key_of(argument) for argument in arguments])
     elif path.is_file():
         from adafocus.predict import stored_overrides
 
-        said = stored_overrides(path, arguments)
+        words = stored_overrides(path, arguments)
     else:
         raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
-    if said:
-        sys.stderr.write(f"{path} says: {' '.join(said)}\n")
-    return said
+    if words:
+        sys.stderr.write(f"{path} says: {' '.join(words)}\n")
+    return words
 
 
-def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
-    """Checks a composed configuration, claims its folder and does the job; returns the exit status."""
-    from adafocus import config
+def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]) -> int:
+    """Checks a composed configuration, claims its folder and does the job; returns the exit status.
+
+    Args:
+        overrides: all that the configuration was composed of.
+        typed: the keys among them that this command line itself holds.
+    """
+    from adafocus import config, effects
     from adafocus.engine import folder as folders
-    from adafocus.engine.files import read_json
-    from adafocus.engine.launch import launch, under_torchrun
 
-    settings = config.from_node(node)
+    settings = config.from_node(node, said(overrides))
+    effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
     if settings.mode == "cost":
         from adafocus.worker import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
-    stored = read_json(folder / "config.json") if settings.mode == "train" else None
-    state = folders.inspect(folder, config.identity(values), config.stored_identity(stored))
-    first = int(os.environ.get("RANK", 0)) == 0
-    if state == folders.FINISHED:
-        from adafocus.engine.table import show
 
-        if first:
-            sys.stderr.write("this run is finished; its summary:\n")
-            show(folder, read_json(folder / "summary.json"))
-        return 0
-    if first:
+    def inspect() -> str:
+        stored = folders.stored_config(folder) if settings.mode == "train" else None
+        return folders.inspect(folder, config.identity(values), config.stored_identity(stored))
+
+    state = inspect()
+    if state == folders.FINISHED:
+        return _show(folder)
+    if int(os.environ.get("RANK", 0)):  # under torchrun the first process claims and describes the folder
+        return _work(settings, folder)
+    with folders.claim(folder, fresh=state == folders.NEW):
+        if inspect() == folders.FINISHED:  # by the process that held the folder just now
+            return _show(folder)
         folders.describe(folder, values, overrides=overrides, choices=choices)
+        return _work(settings, folder)
+
+
+def _show(folder: Path) -> int:
+    from adafocus.engine.files import read_json
+    from adafocus.engine.table import show
+
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stderr.write("this run is finished; its summary:\n")
+        show(folder, read_json(folder / "summary.json"))
+    return 0
+
+
+def _work(settings: Config, folder: Path) -> int:
+    from adafocus.engine.launch import launch, under_torchrun
+
     if settings.inline or under_torchrun():
         from adafocus.worker import run as work
 

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from adafocus.composing import register
 from adafocus.core.errors import UserError
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.status import write_status
+from adafocus.schema import GROUPS
 
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 INTERRUPTED = 130  # exit status after Ctrl-C
 
 
@@ -40,14 +40,17 @@ class Jobs:
     command below the sweep's, and `finish` reads the records.
 
     Args:
-        start: does the job of a composed configuration, its folder, overrides and choices; returns the exit status.
+        start: does the job of a composed configuration, its folder, overrides, choices and the keys that were typed; returns the exit status.
         arguments: all overrides, for the names of the folders.
         stored: see `composing.register`.
+        typed: the keys that this command line itself holds.
         count: of the jobs, as far as the overrides tell.
     """
 
-    def __init__(self, start: Callable[..., int], arguments: list[str], stored: list[str], count: int) -> None:
-        self.start, self.arguments, self.stored, self.count = start, arguments, stored, count
+    def __init__(
+        self, start: Callable[..., int], arguments: list[str], stored: list[str], typed: Collection[str], count: int
+    ) -> None:
+        self.start, self.arguments, self.stored, self.typed, self.count = start, arguments, stored, typed, count
         self.command, self.began = uuid4().hex[:12], time.time()
         self.code = 0
         HydraConfig.instance().cfg = None  # of an earlier command in this process
@@ -70,7 +73,7 @@ class Jobs:
     def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
         try:
             _check_folder(folder, node)
-            return self.start(node, folder, overrides, choices)
+            return self.start(node, folder, overrides, choices, self.typed)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             if HydraConfig.get().mode == RunMode.MULTIRUN and not (folder / "config.json").exists():

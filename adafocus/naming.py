@@ -11,11 +11,12 @@ from pathlib import Path
 from zlib import crc32
 
 from adafocus.core.errors import UserError
+from adafocus.schema import RUNTIME
 
 #: Groups whose options are numbers. Hydra reads `patch=128` as an integer and stops; quoted it is an option's name.
 NUMERIC_GROUPS = ("patch", "segments", "stage")
 #: Overrides that do not make another run, so that they are not part of its folder's name.
-UNNAMED = ("name", "device", "devices", "inline", "loader", "output", "hydra")
+UNNAMED = (*RUNTIME, "hydra")
 #: Keys whose value says enough, in the order in which they begin a name.
 _TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "backbone", "protocol", "debug")
 #: Sizes that can also be typed as the option of a group.
@@ -28,6 +29,11 @@ def split_override(override: str) -> tuple[str, str]:
     """(key, value) of an override, without `+`, `++` or `~` before the key."""
     key, _, value = override.partition("=")
     return key.lstrip("+~"), value
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without `+`, `++` or `~` before it."""
+    return split_override(override)[0]
 
 
 def unquoted(value: str) -> str:

@@ -16,7 +16,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from adafocus import config, naming
+from adafocus import config, naming, renamed
 from adafocus.composing import conf_folder
 from adafocus.core.errors import UserError
 from adafocus.schema import Config
@@ -78,7 +78,9 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
     plus = {OverrideType.CHANGE: "", OverrideType.ADD: "+", OverrideType.FORCE_ADD: "++"}.get(read.type)
     if plus is None or read.package is not None or read.is_sweep_override():
         raise refused
-    key, value = read.key_or_group, read.value()
+    key, value = renamed.KEYS.get(read.key_or_group, read.key_or_group), read.value()
+    if isinstance(value, str):
+        value = renamed.VALUES.get(key, {}).get(value, value)
     if (conf_folder() / key).is_dir() and key.isidentifier():
         known = value is None or (not isinstance(value, bool) and _OPTION.fullmatch(str(value)))
     else:

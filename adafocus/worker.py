@@ -21,7 +21,7 @@ from torch import nn
 
 from adafocus import build, config, weights
 from adafocus.core.batch import Batch
-from adafocus.core.errors import UserError
+from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
@@ -143,8 +143,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
 def _start(settings: Config, network: nn.Module) -> None:
     """Weights of `init`: all of a run or file, then single networks."""
     for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
-        if settings.init.get(key):
-            path = _checkpoint_file(f"init.{key}", settings.init[key], settings.schedule.select)
+        if (value := settings.start(key)) is not None:
+            path = _checkpoint_file(f"init.{key}", value, settings.schedule.select)
             log.info("%s from %s: %s", part or "start", path, weights.load_start(path, network, part))
 
 
@@ -273,7 +273,7 @@ def report_cost(settings: Config, folder: Path) -> int:
 
 
 def _on_meta(settings: Config, num_classes: int) -> nn.Module:
-    with torch.device("meta"):
+    with torch.device("meta"), as_user_error():
         return build.model(settings, num_classes, weights=False)
 
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
 
 from adafocus import build, composing, config
 
@@ -16,12 +15,7 @@ PAIRS = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
 
 
 def composed(*typed: str) -> config.Config:
-    from adafocus import naming
-
-    arguments = naming.quote_numbers(typed)
-    composing.register(arguments)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return config.from_node(compose("config", arguments))
+    return composing.compose(list(typed))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -233,7 +227,8 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
 def test_stages_of_adafocus_v1(dataset: str, stage: str, expected: tuple) -> None:
     """Spec adafocus_v1 section 5 (on Something-Something as intended)."""
     settings = config.for_stage(
-        composed(f"dataset={dataset}", "method=adafocus_v1", f"stage={stage}", "dataset.root=/data"), stage
+        composed(f"dataset={dataset}", "method=adafocus_v1", f"stage={stage}", "dataset.root=/data", "init.from=run"),
+        stage,
     )
     s = settings.schedule
     found = (
@@ -266,7 +261,7 @@ def test_what_is_typed_wins_over_a_stages_recipe() -> None:
         (("stage=2",), "stage=2 does not exist for method=adafocus_v2"),
         (("method=adafocus_v1", "policy.reward=greed"), "policy.reward"),
         (
-            ("method=adafocus_v1", "stage=2", "policy.epochs=2", "schedule.accumulation_steps=2"),
+            ("method=adafocus_v1", "stage=2", "init.from=run", "policy.epochs=2", "schedule.accumulation_steps=2"),
             "accumulation_steps must be 1",
         ),
         (("method=adafocus_v1", "+schedule.stages.2.rat=5"), "rat"),

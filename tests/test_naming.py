@@ -95,7 +95,7 @@ def test_a_name_outside_is_one_line(name: str, sweep: list[str], tmp_path: Path,
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["-m", "patch="], "patch= needs an option; choose one of 128, "),
+        (["-m", "patch="], "patch= names no option of patch"),
         (["-m", "seed=range(3,1)"], "seed=range(3,1) holds no value"),
         (["-m", "name=a,b", "seed=1"], "all jobs of a sweep are in one folder"),
         (["patch=96,128"], "patch=96,128 holds several values: add -m"),

@@ -96,7 +96,7 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
             returned.append(super().job(node))
             return returned[-1]
 
-    def start(node: object, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
+    def start(node: object, folder: Path, overrides: list[str], choices: dict[str, str], typed: set[str]) -> int:
         if node.seed == 2:
             raise UserError("a mistake")
         (folder / "summary.json").write_text(

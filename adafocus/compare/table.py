@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from adafocus.core.errors import UserError
+from adafocus.schema import GROUPS, RUNTIME
 
 #: Choices that do not make another experiment: they never become a column.
-_IGNORED = ("name", "seed", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
-_GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule")
+_IGNORED = (*RUNTIME, "seed", "checkpoint", "published")
+#: Groups that can be columns; what a protocol is made of are keys, and a column of its own.
+_GROUPS = tuple(group for group in GROUPS if group != "protocol")
 #: Keys of `dataset` that say which videos a score is of.
 _DATA = (
     "name",

@@ -89,7 +89,7 @@ def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
         return torch.optim.AdamW(options, lr=0.0)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
-    raise ValueError(f"schedule.optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
+    raise ValueError(f"optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
 
 
 class Trainer:

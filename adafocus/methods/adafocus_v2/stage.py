@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.choices import WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
-
-WHERE = ("learned", "random", "center")
 
 
 class JointStage(Stage):
@@ -51,7 +50,7 @@ class JointStage(Stage):
     ) -> None:
         super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE:
-            raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
+            raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
         others = [f"{choice} patch" for choice in WHERE if choice != where and choice != "learned"]
         self.variants = (f"{where} patch", *others, "glance alone") if controls else (f"{where} patch",)
