@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from adafocus import naming
-from adafocus.composing import conf_folder, explain, first_unparsable, refuse_empty, register, said
+from adafocus.composing import (
+    check_typed,
+    conf_folder,
+    explain,
+    first_unparsable,
+    quote_paths,
+    refuse_empty,
+    register,
+    said,
+    typed_value,
+)
 from adafocus.core.errors import UserError
-from adafocus.schema import GROUPS, Config
+from adafocus.schema import Config
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -66,88 +76,60 @@ def run(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from adafocus.jobs import Jobs, let_jobs_import_us, of_a_plugin
+
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    outcome = _Outcome({naming.key_of(argument) for argument in argv})
     try:
         refuse_empty(argv)
-        arguments = naming.quote_numbers(_completed(naming.inherit(argv)))
-        register(arguments)
+        typed = quote_paths(argv)
+        sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
+        count = check_typed(typed, sweep=sweep)
+        stored = _stored(typed)
+        arguments = naming.quote_numbers([*stored, *typed])
+        register(arguments, stored=stored)
         sys.argv = ["adafocus run", *arguments]
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(outcome.job)()
+        if sweep:
+            let_jobs_import_us()
+        jobs = Jobs(start, arguments, stored, {naming.key_of(argument) for argument in argv}, count)
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(jobs.job)()
     except UserError as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
     except KeyboardInterrupt:
         return INTERRUPTED
-    return outcome.finish()
+    except Exception as error:
+        if not (sweep and of_a_plugin(error)):
+            raise
+        _say(UserError(" ".join(str(error).split())[:500]))
+        return jobs.finish() or 1
+    return jobs.finish()
 
 
-def _completed(arguments: list[str]) -> list[str]:
-    """For `mode=evaluate checkpoint=FILE`: what the file says about its network, before what was typed, which wins."""
-    typed = {naming.split_override(argument)[0]: argument for argument in arguments if "=" in argument}
-    if typed.get("mode") not in ("mode=evaluate", "mode=early_exit") or "checkpoint" not in typed:
-        return arguments
-    path = Path(naming.split_override(typed["checkpoint"])[1].strip("'\"")).expanduser()
-    if not path.is_file():
-        return arguments
-    from adafocus.predict import stored_overrides
+def _stored(arguments: list[str]) -> list[str]:
+    """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, to stand before what was typed, which wins."""
+    mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
+    if mode not in ("evaluate", "early_exit") or checkpoint is None:
+        return []
+    if not isinstance(checkpoint, str):
+        raise UserError(
+            "checkpoint= is one run folder or file here: each says what its network is, so evaluate one at a time"
+        )
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        from adafocus.stored import from_folder
 
-    words = stored_overrides(path, arguments)
+        words = from_folder(path, [naming.key_of(argument) for argument in arguments])
+    elif path.is_file():
+        from adafocus.predict import stored_overrides
+
+        words = stored_overrides(path, arguments)
+    else:
+        raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
     if words:
         sys.stderr.write(f"{path} says: {' '.join(words)}\n")
-    return [*words, *arguments]
-
-
-class _Outcome:
-    """What became of the jobs of one command line, which typed these keys."""
-
-    def __init__(self, typed: Collection[str]) -> None:
-        self.typed = typed
-        self.codes: dict[Path, int] = {}
-        self.sweep: Path | None = None
-
-    def job(self, node: Any) -> None:
-        """One job, called by Hydra's launcher. In a sweep a failing job is noted, and the next one runs."""
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        hydra_node = HydraConfig.get()
-        folder = Path(hydra_node.runtime.output_dir)
-        choices = {group: str(hydra_node.runtime.choices[group]) for group in GROUPS}
-        overrides = list(hydra_node.overrides.task)
-        sweep = hydra_node.mode == RunMode.MULTIRUN
-        if sweep:
-            self.sweep = Path(hydra_node.sweep.dir)
-            sys.stderr.write(f"--- {folder.name}\n")
-        try:
-            self.codes[folder] = start(node, folder, overrides, choices, self.typed)
-        except UserError as error:
-            self.codes[folder] = _say(error)
-            if sweep and not (folder / "config.json").exists():  # a folder that holds another run is not touched
-                from adafocus.engine.status import write_status
-
-                write_status(folder, "failed", error=str(error))
-        if sweep:
-            from adafocus.compare import write_comparison
-
-            write_comparison(self.sweep)
-            if self.codes[folder] == INTERRUPTED:
-                raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
-
-    def finish(self) -> int:
-        """The exit status of the command; after a sweep, the comparison and the list of failures."""
-        failed = {folder: code for folder, code in self.codes.items() if code}
-        if self.sweep is not None:
-            from adafocus.compare import main as compare
-
-            compare([str(self.sweep), "--mix-protocols"])
-            sys.stdout.write(f"comparison: {self.sweep / 'compare.md'}\n")
-            for folder in failed:
-                sys.stderr.write(f"failed: {folder}\n")
-            return 1 if failed else 0
-        return next(iter(self.codes.values()), 0)
+    return words
 
 
 def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]) -> int:

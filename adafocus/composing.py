@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ def compose(typed: list[str]) -> Config:
     from adafocus import config
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    refuse_empty(typed)
+    typed = quote_paths(typed)
+    check_typed(typed, sweep=False)
     arguments = naming.quote_numbers(typed)
-    refuse_empty(arguments)
     try:
         register(arguments)
         with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
@@ -101,6 +103,9 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     text = " ".join(" ".join(str(cause).split()) for cause in causes[:2])
+    ours = re.search(r"UserError raised while resolving interpolation: (.*?)(?: full_key: .*)?$", text)
+    if ours:  # one of our resolvers refused a value
+        return ours.group(1)
     missing = re.search(r"(?:Could not find|In '[^']*': Could not (?:find|load)) '(\w+)/([^']+)'", text)
     if missing:
         return _no_option(*missing.groups(), text)
@@ -154,21 +159,108 @@ def first_unparsable(arguments: list[str]) -> str | None:
     return None
 
 
-def register(arguments: list[str]) -> None:
-    """The schema, and the resolver that names folders after what was typed."""
+def quote_paths(arguments: Iterable[str]) -> list[str]:
+    """Quotes values that Hydra's grammar would refuse or read as several, where they are the name of a file or folder."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    parser, found = OverridesParser.create(), []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        try:
+            read = parser.parse_override(argument) if equals and not argument.startswith("-") else None
+            plain = read is None or (not read.is_sweep_override() and not isinstance(read.value(), (list, dict)))
+        except HydraException:
+            plain = False
+        if not plain and _exists(value):
+            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        found.append(argument)
+    return found
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no name that a file could have
+        return False
+
+
+def typed_value(arguments: Iterable[str], key: str) -> object:
+    """The last value typed for a key, without its quotes; None where there is none. Of a sweep it is the sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found = None
+    for argument in arguments:
+        if naming.split_override(argument)[0] == key and "=" in argument:
+            try:
+                found = OverridesParser.create().parse_override(argument).value()
+            except HydraException as error:
+                raise UserError(explain(error, argument)) from error
+    return found
+
+
+def check_typed(arguments: list[str], *, sweep: bool) -> int:
+    """What Hydra would say in many lines, or not at all: several values without -m, sweeps of no job.
+
+    Returns:
+        how many jobs these overrides are.
+
+    Raises:
+        UserError: one line.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    count = 1
+    for argument in arguments:
+        try:
+            read = None if argument.startswith("-") else OverridesParser.create().parse_override(argument)
+            if read is None or not read.is_sweep_override():
+                continue
+            values = sum(1 for _ in read.sweep_iterator()) if read.is_discrete_sweep() else 1
+        except (HydraException, ValueError):
+            continue  # Hydra's own message is about this
+        if not sweep:
+            raise UserError(f"{argument} holds several values: add -m to run them all, or quote it as one value")
+        if not values:
+            raise UserError(f"{argument} holds no value, so there is nothing to run")
+        key = naming.key_of(argument)
+        if key in ("name", "hydra.sweep.dir"):
+            raise UserError(f"{argument}: all jobs of a sweep are in one folder; give it one {key}")
+        count *= values
+    return count
+
+
+def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
+    """The schema, and the resolvers that name folders after what was typed.
+
+    Args:
+        arguments: all overrides.
+        stored: those of them that an older run says, which its own name stands for.
+    """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
     ConfigStore.instance().store(name="schema", node=Config)
+    stored = set(stored)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
-    shared = naming.shared_keys(overrides)
-    OmegaConf.register_new_resolver("div", lambda whole, part: int(whole) // int(part), replace=True)
-    OmegaConf.register_new_resolver(
-        "run_name", lambda name, typed: name or naming.folder_name(list(typed)), replace=True
-    )
+    overrides = [argument for argument in overrides if argument not in stored]
+    shared, texts = naming.shared_keys(overrides), naming.distinct(overrides)
     # All jobs of a sweep are in one folder, which is named after the whole command and not after one job.
     whole = naming.folder_name(overrides)
-    OmegaConf.register_new_resolver("sweep_name", lambda name: name or whole, replace=True)
-    OmegaConf.register_new_resolver(
-        "job_name", lambda typed: naming.folder_name(list(typed), without=shared), replace=True
-    )
+
+    def name_run(name: str | None, typed: list[str]) -> str:
+        return naming.check_name(name) if name else naming.folder_name([text for text in typed if text not in stored])
+
+    def name_sweep(name: str | None) -> str:
+        return naming.check_name(name) if name else whole
+
+    def name_job(typed: list[str]) -> str:
+        return naming.folder_name([text for text in typed if text not in stored], without=shared, texts=texts)
+
+    OmegaConf.register_new_resolver("div", lambda whole, part: int(whole) // int(part), replace=True)
+    OmegaConf.register_new_resolver("run_name", name_run, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", name_sweep, replace=True)
+    OmegaConf.register_new_resolver("job_name", name_job, replace=True)

@@ -17,7 +17,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from adafocus import domains, renamed
 from adafocus.core.choices import V1_STAGES
-from adafocus.core.errors import UserError
+from adafocus.core.errors import UserError, printable
 from adafocus.schema import ABOUT, RUNTIME, Config, DatasetConfig, ScheduleConfig
 
 #: Widths of the policy and of the classifier where none is set, by method and whether the backbones are plain (else on TSM);
@@ -29,6 +29,8 @@ _WIDTHS = {
     ("adafocus_v2", False): (1024, None),
     ("uni_adafocus", True): (None, 4096),
 }
+
+_MOST_VALUES = 10_000  # of a stored configuration; ours have some 200
 
 
 def from_node(node: Any, said: Collection[str] = ()) -> Config:
@@ -67,12 +69,37 @@ def from_dict(values: dict[str, Any]) -> Config:
     """
     if not isinstance(values, dict):
         raise UserError("configuration: a stored configuration must be a table of sections")
+    plain(values, "a stored configuration")
     older = renamed.is_older(values)
     config = _typed(renamed.translated(values) if older else values)
     if older:
         _read_as_before(config)
     check(config)
     return config
+
+
+def plain(values: Any, where: str) -> Any:
+    """Stored values, which must be plain: no interpolations, which would read the environment or call resolvers.
+
+    Raises:
+        UserError: a text with `${` or control codes, something other than numbers, texts, lists and dictionaries, or more
+            of them than any configuration has (a file can hold lists that contain themselves).
+    """
+    todo, seen = [values], 0
+    while todo:
+        value, seen = todo.pop(), seen + 1
+        if isinstance(value, dict):
+            todo += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            todo += value
+        elif isinstance(value, str):
+            if "${" in value or value == "???" or printable(value) != value:
+                raise UserError(f"{where}: {value[:80]!r} is no plain value; it is not read")
+        elif not isinstance(value, (bool, int, float, type(None))):
+            raise UserError(f"{where} holds a {type(value).__name__}, which is no plain value; it is not read")
+        if seen + len(todo) > _MOST_VALUES:
+            raise UserError(f"{where} holds more than {_MOST_VALUES} values; it is not read")
+    return values
 
 
 def _typed(values: Any) -> Config:

@@ -16,6 +16,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from adafocus.core.errors import printable
 from adafocus.engine.status import write_status
 
 log = logging.getLogger("adafocus")
@@ -125,6 +126,13 @@ def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int],
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class _Lines(logging.Formatter):
+    """Lines without control codes: they name files, classes and paths that others have written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
     log.handlers.clear()
@@ -132,9 +140,9 @@ def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)
-    screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    screen.setFormatter(_Lines("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.addHandler(screen)
     if folder is not None and rank == 0:
         file = logging.FileHandler(folder / "run.log", encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)
