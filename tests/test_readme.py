@@ -15,7 +15,9 @@ README = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.split("#")[0].strip()
     for line in README.replace("\\\n", " ").splitlines()
-    if re.match(r"(pip install \S+ && )?python run\.py", line) and "checkpoint=" not in line and "--cfg" not in line
+    if re.match(r"(pip install \S+ && )?python run\.py", line)
+    and "checkpoint=" not in line
+    and "--cfg" not in line
     and "hydra/" not in line  # plug-ins of the extra `sweep`, which tests/test_sweep.py runs
 ]
 
