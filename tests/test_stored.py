@@ -1,4 +1,4 @@
-"""What a stranger's run folder or checkpoint says is data: never an argument, an interpolation or a file of its choice."""
+"""What a stranger's run folder or checkpoint says is data: never an argument, an interpolation or a file it chooses."""
 
 from __future__ import annotations
 
