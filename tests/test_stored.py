@@ -1,4 +1,4 @@
-"""A stranger's run folder or checkpoint is data: nothing it says becomes an argument, an interpolation or a file of its choice."""
+"""What a stranger's run folder or checkpoint says is data: never an argument, an interpolation or a file it chooses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from adafocus.core.errors import UserError, printable
 from adafocus.schema import Config
 from adafocus.weights import save_safetensors
 
-#: Stored overrides that would load code, start jobs, read the environment or choose files; {0} is the stranger's folder.
+#: Stored overrides that would load code, start jobs or read the environment; {0} is the folder of the stranger.
 HOSTILE = [
     "--experimental-rerun={0}/x.pickle",
     "--config-dir={0}/conf",
