@@ -24,7 +24,7 @@ USAGE = """usage: adafocus COMMAND ...
 
 `adafocus COMMAND --help` says more.
 """
-INTERRUPTED = 130  # exit status after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.compare",
@@ -130,7 +130,7 @@ class _Outcome:
             from adafocus.compare import write_comparison
 
             write_comparison(self.sweep)
-            if self.codes[folder] == INTERRUPTED:
+            if self.codes[folder] in (INTERRUPTED, TERMINATED):
                 raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
 
     def finish(self) -> int:
@@ -152,15 +152,16 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     from adafocus import config
     from adafocus.engine import folder as folders
     from adafocus.engine.files import read_json
-    from adafocus.engine.launch import launch, under_torchrun
+    from adafocus.engine.launch import adopt_processes, launch
 
     settings = config.from_node(node)
+    started = adopt_processes()
     if settings.mode == "cost":
         from adafocus.worker import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
-    stored = read_json(folder / "config.json") if settings.mode == "train" else None
+    stored = read_json(folder / "config.json", dict) if settings.mode == "train" else None
     state = folders.inspect(folder, config.identity(values), config.stored_identity(stored))
     first = int(os.environ.get("RANK", 0)) == 0
     if state == folders.FINISHED:
@@ -168,11 +169,12 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
 
         if first:
             sys.stderr.write("this run is finished; its summary:\n")
-            show(folder, read_json(folder / "summary.json"))
+            show(folder, read_json(folder / "summary.json", dict))
         return 0
     if first:
+        folders.check_free(folder)  # a refused start must not describe the run of another process
         folders.describe(folder, values, overrides=overrides, choices=choices)
-    if settings.inline or under_torchrun():
+    if settings.inline or started:
         from adafocus.worker import run as work
 
         return work(folder, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +37,15 @@ def inspect(folder: Path, identity: dict[str, Any], stored: dict[str, Any] | Non
             f"{folder} holds a run of another configuration (it differs in {', '.join(differs[:4])}"
             f"{' ...' if len(differs) > 4 else ''}); choose another name=NAME or delete that folder"
         )
-    return FINISHED if (read_json(folder / "summary.json") or {}).get("state") == "finished" else CONTINUE
+    return FINISHED if _finished(folder) else CONTINUE
+
+
+def _finished(folder: Path) -> bool:
+    """Whether a whole summary says so; a damaged one is written again from the last checkpoint."""
+    try:
+        return (read_json(folder / "summary.json", dict) or {}).get("state") == "finished"
+    except UserError:
+        return False
 
 
 def describe(folder: Path, config: dict[str, Any], *, overrides: list[str], choices: dict[str, str]) -> None:
@@ -55,14 +64,29 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
 
 
+class InUse(UserError):
+    """Another process writes this run folder: it must not even be told that this start has failed."""
+
+
 @contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Holds the folder: two processes that write the same run would destroy it. The system frees it when we die."""
-    with open(folder / ".lock", "w") as file:
+    """Holds the folder: two processes that write the same run would destroy it. The system frees it when we die.
+
+    A POSIX lock: loader processes, which are copies of this one, do not hold it on after its end. It is one of the whole
+    process: a second call in the same one succeeds.
+    """
+    with open(folder / ".lock", "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                f"{folder} is in use by another process; wait for it or choose another name=NAME"
-            ) from error
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise InUse(f"{folder} is in use by another process; wait for it or choose another name=NAME") from error
         yield
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that another process holds, before anything is started or written there."""
+    if (folder / ".lock").is_file():
+        with lock(folder):
+            pass
