@@ -128,6 +128,11 @@ def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict
     return {"stage": name, "answer": stage.variants[0], "score": score, "seconds": progress.seconds}
 
 
+def _loader(settings: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
+    workers, timeout = settings.loader.workers, settings.loader.timeout
+    return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
+
+
 class _Judge:
     """Evaluates `stage`, which others set, on a split; the loader's processes live from its first call on.
 
@@ -141,13 +146,7 @@ class _Judge:
         self.world, self.size = world, len(clips)
         self.average, self.chunk = settings.protocol.average, settings.evaluate.batch_size
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
-        self.batches = Loader(
-            clips,
-            order,
-            workers=settings.loader.workers,
-            timeout=settings.loader.timeout,
-            pin=world.device.type == "cuda",
-        )
+        self.batches = _loader(settings, world, clips, order)
 
     def __call__(self, variants: tuple[str, ...], examples: int = 0) -> Report:
         self.world.share_buffers(self.stage.model)  # the scores are those of the weights that rank 0 saves
@@ -193,13 +192,7 @@ def _train(
         world=world.size,
         seed=settings.seed,
     )
-    loader = Loader(
-        data.train,
-        order,
-        workers=settings.loader.workers,
-        timeout=settings.loader.timeout,
-        pin=world.device.type == "cuda",
-    )
+    loader = _loader(settings, world, data.train, order)
 
     def batches(epoch: int, first_step: int) -> Iterator[Batch]:
         order.start_at(epoch, first_step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing.process
 import multiprocessing.util
 import os
 import signal
@@ -127,13 +128,17 @@ def loader_trouble(error: BaseException) -> str | None:
             f"--shm-size=8g (or --ipc=host), or lower loader.workers or schedule.batch_size"
         )
     if "is killed by signal" in text:
-        return (
-            f"a loader process was killed ({first}); if the memory was full, lower loader.workers or "
-            f"dataset.cache_megabytes, and start again"
-        )
+        return _killed(first)
     return (
         f"a loader process is stuck or has died ({first}); find the video with `adafocus prepare check` and name it in "
         f"dataset.bad_list, or raise loader.timeout"
+    )
+
+
+def _killed(how: str) -> str:
+    return (
+        f"a loader process was killed ({how}); if the memory was full, lower loader.workers or dataset.cache_megabytes, and "
+        f"start again"
     )
 
 
@@ -162,6 +167,7 @@ class Loader:
         pin: bool = False,
     ) -> None:
         self.clips, self.order = clips, order
+        self._processes: list[multiprocessing.process.BaseProcess] = []
         lazy = isinstance(order, EvaluationOrder) and getattr(clips, "candidates", 0)
         self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
         if workers:
@@ -185,8 +191,12 @@ class Loader:
         Raises:
             UserError: a loader process is stuck or has died, or many videos in a row cannot be read.
         """
+        self._check_processes()
+        others = multiprocessing.active_children()
         iterator = iter(self._loader)
+        self._processes += [child for child in multiprocessing.active_children() if child not in others]
         while True:
+            self._check_processes()
             try:
                 batch = next(iterator)
             except StopIteration:
@@ -200,6 +210,12 @@ class Loader:
                 raise UserError(trouble) from error
             batch.source = self.source
             yield batch
+
+    def _check_processes(self) -> None:
+        """Torch says in the handler of SIGCHLD that one has died; where Python drops that exception nobody would say it."""
+        for process in self._processes:
+            if not process.is_alive():
+                raise UserError(_killed(f"exit status {process.exitcode}"))
 
     def __len__(self) -> int:
         return len(self.order)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import secrets
 import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +25,7 @@ from adafocus.engine.distributed_env import STORE
 from adafocus.engine.files import write_bytes
 from adafocus.engine.signals import Interrupted
 
+_DDP_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
 SHARED_WAIT = 5.0  # seconds in which a network file system must show a new file to all nodes
 
 
@@ -48,7 +51,12 @@ class World:
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # The gradient of a 1x1 convolution has other strides than its weight, but the same order in memory.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        keep = (
+            "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers"
+        )  # its older name
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{keep: False})
 
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every process the buffers of rank 0, which are those that checkpoints hold.
