@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 #: A run of a few seconds; tests add to it or override it.
 SMALL = {
@@ -60,3 +62,11 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
+
+
+def same(folder: Path, reference: Path) -> None:
+    """Two runs have the same lines of metrics, the same bits in every weight and the same scores."""
+    assert lines(folder) == lines(reference)
+    ours, theirs = (torch.load(place / "last.pt", weights_only=True)["model"] for place in (folder, reference))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert summary(folder)["rows"] == summary(reference)["rows"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,26 @@ from adafocus.core.errors import UserError
 
 
 class _Recording:
-    """A file that remembers why it could not be written: torch.save replaces the reason by one of its own."""
+    """A file that keeps the exception of a write instead of raising it.
+
+    torch.save calls it from C++, which ends the whole process when the file still fails while an exception is on its way.
+    """
 
     def __init__(self, file: Any) -> None:
-        self.file, self.error = file, None
+        self.file = file
+        self.error: BaseException | None = None
 
     def write(self, data: Any) -> int:
         try:
-            return self.file.write(data)
-        except OSError as error:
+            if self.error is None:
+                self.file.write(data)
+        except BaseException as error:  # also that of a signal handler
             self.error = error
-            raise
+        return memoryview(data).nbytes
 
     def flush(self) -> None:
-        self.file.flush()
+        if self.error is None:
+            self.file.flush()
 
 
 def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
@@ -35,19 +42,20 @@ def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
         UserError: the disk is full or read-only, or the folder cannot be written. The older file is as it was.
     """
     part = path.with_name(path.name + ".part")
-    recording = None
     try:
         with open(part, "wb") as file:
             recording = _Recording(file)
             write(recording)
+            if recording.error is not None:
+                raise recording.error
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
-        part.unlink(missing_ok=True)
-        cause = recording.error if recording and recording.error else error
-        if isinstance(cause, OSError):
-            raise unwritable(path, cause) from error
+        with suppress(OSError):  # the folder may be what cannot be written
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
         raise
 
 
