@@ -77,6 +77,10 @@ def run(argv: list[str]) -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
+    except OSError as error:  # Hydra makes the folder of a run before it calls us
+        if error.filename is None:
+            raise
+        return _say(UserError(f"{error.filename}: {error.strerror}; choose another folder for the run"))
     except KeyboardInterrupt:
         return INTERRUPTED
     return outcome.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def _files(config: Config) -> Data:
         "reader": dataset.reader,
         "flow": dataset.modality == "flow",
         "timeout": dataset.video_timeout,
-        "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
+        "cache_bytes": _cache_bytes(config),
     }
     known_bad = dict.fromkeys(val.bad, "named by dataset.bad_list") | dict.fromkeys(val.missing, "no such file")
     tested = VideoClips(val.records, videos, test, known_bad=known_bad, **shared)
@@ -130,6 +131,12 @@ def _files(config: Config) -> Data:
         protocol_line(config, validate),
         test.views,
     )
+
+
+def _cache_bytes(config: Config) -> int:
+    """The share of one reading process in `dataset.cache_megabytes` of its machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # of this run on this machine
+    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
 
 
 def _splits(dataset: DatasetConfig, root: Path) -> tuple[list[str], Split, Split]:

@@ -282,6 +282,7 @@ class Config:
     seed: int = 0
     device: str = "auto"
     devices: int = 1
+    sync_batchnorm: bool = False  # CUDA: BatchNorm over the clips of all devices
     precision: str = "auto"  # fp32 | bf16 | fp16 | auto: schedule.precision on GPUs, fp32 on CPUs
     channels_last: bool = False
     compile: bool = False

@@ -84,6 +84,8 @@ def _do(settings: Config, folder: Path, world: World, signals: Signals) -> None:
         _start(settings, network)
     if settings.channels_last:
         network = channels_last(network)
+    if settings.sync_batchnorm:
+        network = world.synchronize_norms(network)
     network = network.to(world.device)
     last = config.for_stage(settings, names[-1])
     test = _Judge(last, world, data.test, data.views)

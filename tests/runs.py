@@ -44,7 +44,13 @@ def environment() -> dict[str, str]:
 def start(cwd: Path, *typed: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "run.py"), *typed]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a process group of its own, to which a test can send signals
     )
 
 

@@ -58,6 +58,16 @@ class World:
         )  # its older name
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{keep: False})
 
+    def synchronize_norms(self, model: nn.Module) -> nn.Module:
+        """The model with BatchNorm over the clips of all processes in training. Weights keep their names.
+
+        Raises:
+            UserError: the devices are no GPUs, for which alone torch has this layer.
+        """
+        if self.device.type != "cuda":
+            raise UserError("sync_batchnorm=true works on CUDA devices only; leave it out")
+        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
     def share_buffers(self, model: nn.Module) -> None:
         """Gives every process the buffers of rank 0, which are those that checkpoints hold.
 
