@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_checkpoint
 from adafocus.engine.files import first_line, write_bytes
 
 LAST, BEST = "last.pt", "best.pt"
@@ -79,4 +80,7 @@ def read(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path} cannot be read ({first_line(error)}); delete it or name another") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} was not written by this version of adafocus; delete it or name another")
-    return state
+    try:
+        return current_checkpoint(state)
+    except TypeError as error:
+        raise UserError(f"checkpoint {path} names its weights by something else than words; delete it") from error

@@ -57,6 +57,7 @@ def test_a_checkpoint_that_is_not_of_this_run_is_one_line(finished: Path, capfd:
         {"format": 1},
         {**good, "model": 3},
         {**good, "model": {"weight": torch.ones(2)}},
+        {**good, "model": {3: torch.ones(2)}},
         {**good, "model": bad_weights},
         {**good, "optimizer": [1]},
         {**good, "optimizer": bad_moments},
