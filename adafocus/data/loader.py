@@ -10,13 +10,13 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
-from adafocus.data.dataset import EVALUATION, ClipSource, collate
+from adafocus.data.dataset import EVALUATION, ClipSource, Item, collate
 from adafocus.data.video import VideoError
 
 Key = tuple[int, int]
@@ -110,6 +110,18 @@ def _settle(worker: int) -> None:
             os._exit(1)
 
 
+def _collate(items: list[Item]) -> Batch:
+    """A batch; in a loader process already in the memory in which the other process reads it.
+
+    Its queue would put it there as well, but in a thread, whose exception (memory full) nobody hears of.
+    """
+    batch = collate(items)
+    if get_worker_info() is not None:
+        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, *batch.kept.values()):
+            tensor.share_memory_()
+    return batch
+
+
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when its parent dies
 
 
@@ -177,7 +189,7 @@ class Loader:
             clips,
             batch_sampler=order,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=_collate,
             pin_memory=pin,
             timeout=timeout if workers else 0,
             persistent_workers=workers > 0,
