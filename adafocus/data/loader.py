@@ -154,7 +154,7 @@ def _killed(how: str) -> str:
     )
 
 
-_SHARED_MEMORY = ("Bus error", "shared memory", "Pin memory thread", "No space left on device")
+_SHARED_MEMORY = ("Bus error", "shared memory", "Pin memory thread", "</torch_")
 _TROUBLE = (*_SHARED_MEMORY, "timed out", "exited unexpectedly", "is killed by signal")
 
 

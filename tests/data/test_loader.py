@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adafocus.data.dataset import Item
 from adafocus.core.errors import UserError
+from adafocus.data.dataset import Item
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.data.video import VideoError
 
