@@ -17,7 +17,7 @@ from adafocus.engine.folder import InUse
 from adafocus.engine.journal import log
 from adafocus.engine.launch import LOST
 from adafocus.engine.signals import Interrupted, Signals
-from adafocus.engine.status import ENDED, end_status, interruption, read_status
+from adafocus.engine.status import end_status, interruption, read_status
 
 #: What a disk or a folder answers that cannot be written.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM)
@@ -87,7 +87,7 @@ def explain(error: BaseException) -> str | None:
 def _others_have_spoken(folder: Path, seconds: float) -> bool:
     until = time.monotonic() + seconds
     while True:
-        if read_status(folder)["state"] in ENDED:
+        if read_status(folder)["state"] in ("failed", "interrupted"):
             return True
         if time.monotonic() >= until:
             return False
