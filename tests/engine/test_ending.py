@@ -139,7 +139,7 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path, monkeypatch) -> None:
         ("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that ...", "--shm-size"),
         ("Pin memory thread exited unexpectedly", "--shm-size"),
         (
-            "Caught RuntimeError in DataLoader worker process 0.\nTraceback:\nRuntimeError: unable to allocate shared memory(shm)",
+            "Caught RuntimeError in DataLoader worker process 0.\nTraceback:\nRuntimeError: no shared memory(shm)",
             "--shm-size",
         ),
     ],

@@ -100,7 +100,7 @@ def signal_when(folder: Path, process: subprocess.Popen, lines: int, number: int
 def test_an_interrupted_run_saves_the_step_it_has_reached(
     tmp_path: Path, devices, workers, signals, monkeypatch
 ) -> None:
-    """And ends with the same bits as one that was left alone; nothing stays behind in the folder for temporary files."""
+    """And ends with the same bits as one that was left alone; no temporary files stay behind."""
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     # A line only every fourth step: what was measured since the last line has to be saved as well.
