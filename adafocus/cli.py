@@ -36,7 +36,7 @@ USAGE = """usage: adafocus COMMAND ...
 
 `adafocus COMMAND --help` says more.
 """
-INTERRUPTED = 130  # exit status after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.compare",
@@ -97,6 +97,10 @@ def run(argv: list[str]) -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
+    except OSError as error:  # Hydra makes the folder of a run before it calls us
+        if error.filename is None:
+            raise
+        return _say(UserError(f"{error.filename}: {error.strerror}; choose another folder for the run"))
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -141,7 +145,9 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     """
     from adafocus import config, effects
     from adafocus.engine import folder as folders
+    from adafocus.engine.launch import adopt_processes
 
+    started = adopt_processes()
     settings = config.from_node(node, said(overrides))
     effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
     if settings.mode == "cost":
@@ -157,13 +163,15 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     state = inspect()
     if state == folders.FINISHED:
         return _show(folder)
-    if int(os.environ.get("RANK", 0)):  # under torchrun the first process claims and describes the folder
-        return _work(settings, folder)
+    if int(
+        os.environ.get("RANK", 0)
+    ):  # of processes that somebody else started the first one claims and describes the folder
+        return _work(settings, folder, started)
     with folders.claim(folder, fresh=state == folders.NEW):
         if inspect() == folders.FINISHED:  # by the process that held the folder just now
             return _show(folder)
         folders.describe(folder, values, overrides=overrides, choices=choices)
-        return _work(settings, folder)
+        return _work(settings, folder, started)
 
 
 def _show(folder: Path) -> int:
@@ -172,14 +180,14 @@ def _show(folder: Path) -> int:
 
     if int(os.environ.get("RANK", 0)) == 0:
         sys.stderr.write("this run is finished; its summary:\n")
-        show(folder, read_json(folder / "summary.json"))
+        show(folder, read_json(folder / "summary.json", dict))
     return 0
 
 
-def _work(settings: Config, folder: Path) -> int:
-    from adafocus.engine.launch import launch, under_torchrun
+def _work(settings: Config, folder: Path, started: bool) -> int:
+    from adafocus.engine.launch import launch
 
-    if settings.inline or under_torchrun():
+    if settings.inline or started:
         from adafocus.worker import run as work
 
         return work(folder, settings)

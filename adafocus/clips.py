@@ -183,7 +183,7 @@ def _files(config: Config, collected: Collected) -> Data:
         "reader": dataset.reader,
         "flow": dataset.modality == "flow",
         "timeout": dataset.video_timeout,
-        "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
+        "cache_bytes": _cache_bytes(config),
     }
 
     def clips(name: str, view: View) -> VideoClips:
@@ -208,6 +208,12 @@ def _files(config: Config, collected: Collected) -> Data:
         {name: dict(split.bad) for name, split in splits.items()},
         collected,
     )
+
+
+def _cache_bytes(config: Config) -> int:
+    """The share of one reading process in `dataset.cache_megabytes` of its machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # of this run on this machine
+    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:

@@ -262,6 +262,15 @@ def _check_mode(config: Config) -> None:
         raise UserError(f"dataset={config.dataset.name} needs its files: set dataset.root=FOLDER")
     if config.mode in ("evaluate", "early_exit") and not config.checkpoint:
         raise UserError(f"mode={config.mode} needs checkpoint=RUN_FOLDER or checkpoint=FILE")
+    if config.sync_batchnorm and (config.devices == 1 or config.device == "cpu"):
+        raise UserError(
+            f"sync_batchnorm=true needs several CUDA devices, but devices={config.devices} and device={config.device}; leave it "
+            f"out, or set devices=N"
+        )
+    if config.sync_batchnorm and config.schedule.partial_norm:
+        raise UserError(
+            "sync_batchnorm=true has no use with schedule.partial_norm, which freezes BatchNorm; leave one out"
+        )
     if config.mode == "train" and config.checkpoint:
         raise UserError(
             "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "

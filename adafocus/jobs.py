@@ -23,7 +23,7 @@ from adafocus.engine.files import read_json, write_json
 from adafocus.engine.status import write_status
 from adafocus.schema import GROUPS
 
-INTERRUPTED = 130  # exit status after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 
 
 class KeepConfig(Callback):
@@ -96,7 +96,7 @@ class Jobs:
             from adafocus.compare import write_comparison
 
             write_comparison(Path(hydra.sweep.dir), picture=False)
-        if code == INTERRUPTED:
+        if code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
         return None if code else _score(folder)
 

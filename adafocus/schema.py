@@ -350,6 +350,7 @@ class Config:
     seed: Annotated[int, Between(0, 2**63 - 1)] = 0
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))] = "auto"
     devices: Count = 1
+    sync_batchnorm: bool = False  # CUDA: BatchNorm over the clips of all devices
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = (
         "auto"  # auto: schedule.precision on GPUs, fp32 on CPUs
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 from collections.abc import Iterator
@@ -112,17 +113,29 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
         yield prefix
 
 
+class InUse(UserError):
+    """Another process writes this run folder: it must not even be told that this start has failed."""
+
+
 @contextmanager
 def lock(folder: Path, name: str = ".lock") -> Iterator[None]:
     """Holds a lock file of the folder: two processes that write the same run would destroy it.
 
-    The system frees it when the process ends, however it ends.
+    A POSIX lock: the system frees it when the process ends, however it ends, and loader processes, which are copies of
+    this one, do not hold it on. It is one of the whole process: a second call in the same one succeeds.
     """
-    with open(folder / name, "w") as file:
+    with open(folder / name, "a") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise UserError(
-                f"{folder} is in use by another process; wait for it or choose another name=NAME"
-            ) from error
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                raise
+            raise InUse(f"{folder} is in use by another process; wait for it or choose another name=NAME") from error
         yield
+
+
+def check_free(folder: Path) -> None:
+    """Refuses a folder that another process holds, before anything is started or written there."""
+    if (folder / ".lock").is_file():
+        with lock(folder):
+            pass

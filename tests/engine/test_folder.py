@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +12,18 @@ import pytest
 from adafocus import config
 from adafocus.core.errors import UserError
 from adafocus.engine.files import read_json, write_json
-from adafocus.engine.folder import CONTINUE, FINISHED, NEW, claim, describe, inspect, lock, stored_config
+from adafocus.engine.folder import (
+    CONTINUE,
+    FINISHED,
+    NEW,
+    InUse,
+    check_free,
+    claim,
+    describe,
+    inspect,
+    lock,
+    stored_config,
+)
 
 
 def test_new_continued_finished_and_refused(tmp_path: Path) -> None:
@@ -24,10 +38,25 @@ def test_new_continued_finished_and_refused(tmp_path: Path) -> None:
         inspect(tmp_path / "a", {"x": 2, "deep": {"y": 1, "z": 0}}, {"x": 1, "deep": {"y": 2, "z": 0}})
 
 
-def test_a_folder_has_one_owner_at_a_time(tmp_path: Path) -> None:
-    with lock(tmp_path), pytest.raises(UserError, match="in use by another process"), lock(tmp_path):
+def test_a_folder_has_one_owner_at_a_time_and_copies_of_it_are_none(tmp_path: Path) -> None:
+    check_free(tmp_path)
+    holder = os.fork()
+    if not holder:  # another process takes the folder, starts a loader process and dies
+        with lock(tmp_path):
+            if not os.fork():
+                time.sleep(5)
+                os._exit(0)
+            (tmp_path / "held").touch()
+            time.sleep(60)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with pytest.raises(InUse, match="in use by another process"), lock(tmp_path):
         pass
-    with lock(tmp_path):
+    with pytest.raises(UserError, match="in use by another process"):
+        check_free(tmp_path)
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    with lock(tmp_path):  # at once: the loader process, which still lives, does not hold it
         pass
 
 
