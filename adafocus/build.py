@@ -17,6 +17,7 @@ from adafocus.errors import UserError, as_user_error
 from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
 from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
+from adafocus.models.online import why_no_stream
 from adafocus.models.recognizer import Recognizer
 from adafocus.models.uni_adafocus import UniAdaFocus
 from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
@@ -41,6 +42,7 @@ __all__ = [
     "seeded_model",
     "settings",
     "stage",
+    "stream_line",
     "views",
 ]
 
@@ -65,6 +67,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
             segments=config.segments.glance,
             dropout=config.schedule.head_dropout,
             remove_background=method.remove_background,
+            causal=backbone.shift == "online",
         )
     if method.name not in ("adafocus_v1", "adafocus_v2", "uni_adafocus"):
         raise UserError(
@@ -265,6 +268,13 @@ def _reinforced(config: Config, network: nn.Module, normalize: Normalize) -> Sta
         minibatches=policy.minibatches,
         **shared,
     )
+
+
+def stream_line(config: Config, network: nn.Module) -> str | None:
+    """Whether the network of a run with the online shift will run frame by frame; None where nobody asked for that."""
+    if config.backbone.shift != "online":
+        return None
+    return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
 def settings(config: Config, train_size: int) -> Settings:

@@ -99,6 +99,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
+    if settings.mode == "train" and (line := build.stream_line(settings, network)):
+        log.info("%s", line)
     cost = count(
         _on_meta(settings, len(data.classes)),
         build.clip_frames(settings),
