@@ -37,6 +37,7 @@ __all__ = [
     "focus_frames",
     "looked_frames",
     "model",
+    "not_needed",
     "protocol_line",
     "rate_line",
     "seeded_model",
@@ -268,6 +269,12 @@ def _reinforced(config: Config, network: nn.Module, normalize: Normalize) -> Sta
         minibatches=policy.minibatches,
         **shared,
     )
+
+
+def not_needed(config: Config) -> tuple[str, ...]:
+    """Parts of the network, as prefixes of keys, that evaluation of this stage does not use: a checkpoint may lack them."""
+    before_policy = config.method.name == "adafocus_v1" and config.stage.name in ("glance", "focus", "1")
+    return ("policy.",) if before_policy else ()
 
 
 def stream_line(config: Config, network: nn.Module) -> str | None:

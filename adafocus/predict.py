@@ -114,7 +114,7 @@ class Predictor:
         if size is None:
             raise UserError("the number of classes is unknown: set dataset.classes=N or give --classes FILE")
         self.model = build.seeded_model(settings, size, weights=False)
-        self.report = load_checkpoint(path, self.model, content)
+        self.report = load_checkpoint(path, self.model, content, without=build.not_needed(settings))
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)

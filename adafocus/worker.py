@@ -293,7 +293,7 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
 def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> None:
     """Weights of a run folder or of a file, ours or an official one."""
     path = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
-    report = weights.load_checkpoint(path, network)
+    report = weights.load_checkpoint(path, network, without=build.not_needed(settings))
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
