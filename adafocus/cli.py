@@ -69,7 +69,7 @@ def run(argv: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     outcome = _Outcome()
     try:
-        arguments = naming.quote_numbers(_completed(naming.inherit(argv)))
+        arguments = naming.quote_numbers(_completed(argv))
         register(arguments)
         sys.argv = ["adafocus run", *arguments]
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(outcome.job)()
@@ -83,16 +83,21 @@ def run(argv: list[str]) -> int:
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """For `mode=evaluate checkpoint=FILE`: what the file says about its network, before what was typed, which wins."""
-    typed = {naming.split_override(argument)[0]: argument for argument in arguments if "=" in argument}
-    if typed.get("mode") not in ("mode=evaluate", "mode=early_exit") or "checkpoint" not in typed:
+    """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, before what was typed, which wins."""
+    typed = {key: value for key, value in map(naming.split_override, arguments) if value}
+    if typed.get("mode", "").strip("'\"") not in ("evaluate", "early_exit") or "checkpoint" not in typed:
         return arguments
-    path = Path(naming.split_override(typed["checkpoint"])[1].strip("'\"")).expanduser()
-    if not path.is_file():
-        return arguments
-    from adafocus.predict import stored_overrides
+    path = Path(typed["checkpoint"].strip("'\"")).expanduser()
+    if path.is_dir():
+        from adafocus import stored
 
-    said = stored_overrides(path, arguments)
+        said = stored.from_folder(path, typed)
+    elif path.is_file():
+        from adafocus.predict import stored_overrides
+
+        said = stored_overrides(path, arguments)
+    else:
+        return arguments
     if said:
         sys.stderr.write(f"{path} says: {' '.join(said)}\n")
     return [*said, *arguments]

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adafocus.errors import UserError
+from adafocus.errors import UserError, printable
 from adafocus.schema import Config, ScheduleConfig
 
 MODES = ("train", "evaluate", "early_exit", "cost")
@@ -23,6 +23,8 @@ V1_STAGES = ("glance", "focus", "1", "2", "3")
 DEVICES = ("auto", "cpu", "cuda")
 #: What may change between two starts of the same run: none of it changes a number of the result (but for rounding).
 RUNTIME = ("mode", "early_exit", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
+
+_MOST_VALUES = 10_000  # of a stored configuration; ours have some 200
 
 
 def from_node(node: Any) -> Config:
@@ -35,8 +37,35 @@ def from_node(node: Any) -> Config:
     return config
 
 
-def from_dict(values: dict[str, Any]) -> Config:
-    return from_node(OmegaConf.create(values))
+def from_dict(values: Any) -> Config:
+    """A stored configuration, of a run folder or checkpoint: plain values, checked like typed ones."""
+    if not isinstance(values, dict):
+        raise UserError("a stored configuration is no dictionary; it is not read")
+    return from_node(OmegaConf.create(plain(values, "a stored configuration")))
+
+
+def plain(values: Any, where: str) -> Any:
+    """Stored values, which must be plain: no interpolations, which would read the environment or call resolvers.
+
+    Raises:
+        UserError: a text with `${` or control codes, something other than numbers, texts, lists and dictionaries, or more
+            of them than any configuration has (a file can hold lists that contain themselves).
+    """
+    todo, seen = [values], 0
+    while todo:
+        value, seen = todo.pop(), seen + 1
+        if isinstance(value, dict):
+            todo += [*value.keys(), *value.values()]
+        elif isinstance(value, (list, tuple)):
+            todo += value
+        elif isinstance(value, str):
+            if "${" in value or value == "???" or printable(value) != value:
+                raise UserError(f"{where}: {value[:80]!r} is no plain value; it is not read")
+        elif not isinstance(value, (bool, int, float, type(None))):
+            raise UserError(f"{where} holds a {type(value).__name__}, which is no plain value; it is not read")
+        if seen + len(todo) > _MOST_VALUES:
+            raise UserError(f"{where} holds more than {_MOST_VALUES} values; it is not read")
+    return values
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""What is typed, before Hydra reads it: numeric choices of groups, names of run folders, choices of an older run."""
+"""What is typed, before Hydra reads it: numeric choices of groups, names of run folders."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -67,25 +66,3 @@ def shared_keys(arguments: Iterable[str]) -> list[str]:
         if "=" in argument and "," not in bare and not re.match(r"(choice|range|glob|interval)\(", value):
             keys.append(key)
     return keys
-
-
-def inherit(arguments: Sequence[str]) -> list[str]:
-    """For `mode=evaluate checkpoint=RUN`: what was typed for that run, before what is typed now, which wins."""
-    typed = {split_override(argument)[0]: argument for argument in arguments if "=" in argument}
-    if typed.get("mode") not in ("mode=evaluate", "mode=early_exit") or "checkpoint" not in typed:
-        return list(arguments)
-    stored = Path(split_override(typed["checkpoint"])[1].strip("'\"")).expanduser() / "overrides.json"
-    if not stored.is_file():
-        return list(arguments)
-    return [*outlasting(json.loads(stored.read_text(encoding="utf-8")), typed), *arguments]
-
-
-def outlasting(older: Iterable[str], typed: Iterable[str]) -> list[str]:
-    """What was typed for another run and is neither typed again nor about that run only."""
-    typed = set(typed)
-    return [
-        override
-        for override in older
-        if (key := split_override(override)[0]) not in typed
-        and key.split(".")[0] not in (*UNNAMED, "mode", "checkpoint")
-    ]

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from adafocus import build, config
+from adafocus import build, config, stored
 from adafocus.composing import compose
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import ArrayClips, VideoClips
@@ -28,7 +28,7 @@ from adafocus.engine.evaluate import answer, only
 from adafocus.errors import UserError
 from adafocus.models.online import OnlineRecognizer, Smoothing
 from adafocus.models.outputs import Output
-from adafocus.naming import outlasting, split_override
+from adafocus.naming import split_override
 from adafocus.schema import Config
 from adafocus.weights import detect, load_checkpoint, load_file, tensors
 from adafocus.weights.identify import identify
@@ -282,9 +282,8 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
         return (
             recipe(path, typed, dataset=True) if known else []
         )  # else what is typed decides, and loading says what fits
-    keys = {split_override(override)[0] for override in typed}
-    typed_then = content.get("overrides")
-    return outlasting(typed_then, keys) if isinstance(typed_then, list) else []
+    keys = [split_override(override)[0] for override in typed]
+    return stored.overrides(content.get("overrides") or [], keys, str(path))
 
 
 def load(
@@ -305,8 +304,8 @@ def load(
             raise UserError(f"{file} holds no checkpoint: nothing was trained there yet")
         file = found[0] if select == "best" else found[-1]
     content = load_file(file)
-    stored = content.get("config")
-    settings = config.from_dict(stored) if isinstance(stored, dict) else composed
+    said = content.get("config")
+    settings = config.from_dict(said) if isinstance(said, dict) else composed
     if settings is None:
         raise UserError(f"{path} does not say which network it is of; name its recipe, as in experiment=tsm_sthv2_8f")
     if classes is None and detect(tensors(content)) == "tsm_online":

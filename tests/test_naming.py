@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 
-from adafocus.naming import folder_name, inherit, quote_numbers, shared_keys
+from adafocus.naming import folder_name, quote_numbers, shared_keys
 
 
 @pytest.mark.parametrize(
@@ -48,10 +45,3 @@ def test_only_swept_keys_tell_jobs_apart() -> None:
         "seed",
         "schedule.lr_mults",
     ]
-
-
-def test_evaluating_a_run_takes_its_choices_and_the_new_ones_win(tmp_path: Path) -> None:
-    (tmp_path / "overrides.json").write_text(json.dumps(["patch='96'", "dataset.root=/x", "devices=2", "name=a"]))
-    typed = ["mode=evaluate", f"checkpoint={tmp_path}", "dataset.root=/y"]
-    assert inherit(typed) == ["patch='96'", *typed]
-    assert inherit(["mode=evaluate", "checkpoint=/nowhere"]) == ["mode=evaluate", "checkpoint=/nowhere"]
