@@ -144,6 +144,10 @@ class Smoothing:
         self.scores.append(logits.detach().float().cpu())
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
+    def mean(self) -> Tensor:
+        """(K,) mean of the scores in the window, of which `__call__` takes the best."""
+        return torch.stack(tuple(self.scores)).mean(0)
+
     def show(self, label: int) -> int:
         """The label to show when the summed scores say `label`."""
         if not self.shown:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 import zlib
 from argparse import Namespace
@@ -70,7 +71,8 @@ def _read_torch(path: Path) -> object:
     if (reason := _no_torch_file(path)) is not None:
         raise UserError(f"checkpoint {path} {reason}")
     try:
-        with torch.serialization.safe_globals(_harmless()):
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice to whoever wrote the file
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
