@@ -15,7 +15,7 @@ from typing import Any
 
 from adafocus import config, naming
 from adafocus.composing import conf_folder
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.schema import Config
 
 #: What is about that run alone. Weights, and runs that it started from or stood beside, are no part of the network.

@@ -20,7 +20,9 @@ import torch
 from torch import nn
 
 from adafocus import build, config, weights
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError
+from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.early_exit import EarlyExit
@@ -36,11 +38,9 @@ from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show_cost
-from adafocus.errors import UserError
-from adafocus.precision import channels_last
+from adafocus.layers.precision import channels_last
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
-from adafocus.stages.base import Stage
 
 
 def run(folder: Path, settings: Config | None = None) -> int:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from adafocus import cli, config, naming, predict, stored
-from adafocus.errors import UserError, printable
+from adafocus.core.errors import UserError, printable
 from adafocus.schema import Config
 from adafocus.weights import save_safetensors
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from adafocus.batch import BadVideo, Batch
+from adafocus.core.batch import BadVideo, Batch
+from adafocus.core.output import Output
+from adafocus.core.stage import Stage
 from adafocus.engine import metrics
 from adafocus.engine.distributed import World
-from adafocus.models.outputs import Output
-from adafocus.stages.base import Stage
 
 
 @dataclass

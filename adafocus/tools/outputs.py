@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 TABLES = (".csv", ".jsonl", ".parquet")
 #: A cell that begins so is a formula for a spreadsheet program.

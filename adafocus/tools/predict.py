@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from adafocus.errors import UserError, printable
+from adafocus.core.errors import UserError, printable
 from adafocus.tools.loading import add_model_arguments, load_predictor, split_typed
 from adafocus.tools.outputs import table, writable
 

@@ -14,8 +14,8 @@ from official import official_key
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
-from adafocus.models.online import OnlineRecognizer, Smoothing, restart, why_no_stream
-from adafocus.models.recognizer import Recognizer, running_mean
+from adafocus.methods.recognizer.model import Recognizer, running_mean
+from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart, why_no_stream
 from adafocus.weights import load_checkpoint
 
 KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())["tsm_online_mobilenetv2"]

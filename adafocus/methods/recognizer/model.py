@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.outputs import Output
-from adafocus.precision import full_precision, widen
+from adafocus.core.output import Output
+from adafocus.layers.precision import full_precision, widen
 
 
 class Recognizer(nn.Module):
@@ -20,7 +20,7 @@ class Recognizer(nn.Module):
         remove_background: the network sees how each pixel differs from its mean over the clip. With a camera that stands
             still, scenes that were never seen look like those that were.
         causal: the mean is that of the frames so far, this one among them. A stream can compute it frame by frame
-            (`models.online`); the mean over the clip needs frames that have not come yet.
+            (`OnlineRecognizer`); the mean over the clip needs frames that have not come yet.
     """
 
     def __init__(

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from adafocus.batch import Batch
-from adafocus.models.outputs import Output
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
 
 
 @dataclass
