@@ -263,14 +263,14 @@ def first_frames(config: Config) -> tuple[int, ...]:
 
 
 def looked_frames(config: Config) -> int:
-    """Frames of a video that any network sees in evaluation."""
-    own = config.segments.glance
+    """Frames of a video that any network sees in one view of the test."""
+    own = config.protocol.segments or config.segments.glance
     return own + (focus_frames(config) if candidates(config) else second_frames(config))
 
 
 def clip_frames(config: Config) -> int:
-    """All frames of a training clip."""
-    own = 0 if first_frames(config) else config.segments.glance
+    """All frames of a clip whose costs are counted: one view of the test, and every frame that the networks choose from."""
+    own = 0 if first_frames(config) else config.protocol.segments or config.segments.glance
     return own + (candidates(config) or second_frames(config))
 
 

@@ -22,7 +22,7 @@ MODES = ("train", "evaluate", "early_exit", "cost")
 V1_STAGES = ("glance", "focus", "1", "2", "3")
 DEVICES = ("auto", "cpu", "cuda")
 #: What may change between two starts of the same run: none of it changes a number of the result (but for rounding).
-RUNTIME = ("mode", "early_exit", "name", "device", "devices", "inline", "loader", "output", "checkpoint", "published")
+RUNTIME = ("mode", "early_exit", "name", "device", "devices", "inline", "loader", "output", "checkpoint")
 
 _MOST_VALUES = 10_000  # of a stored configuration; ours have some 200
 
@@ -41,6 +41,8 @@ def from_dict(values: Any) -> Config:
     """A stored configuration, of a run folder or checkpoint: plain values, checked like typed ones."""
     if not isinstance(values, dict):
         raise UserError("a stored configuration is no dictionary; it is not read")
+    # Older runs carry what a paper prints; it says nothing of the run.
+    values = {key: value for key, value in values.items() if key != "published"}
     return from_node(OmegaConf.create(plain(values, "a stored configuration")))
 
 

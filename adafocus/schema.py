@@ -240,21 +240,6 @@ class OutputConfig:
 
 
 @dataclass
-class PublishedConfig:
-    """What a paper or README prints for this row."""
-
-    score: float | None = None  # percent, the metric of the dataset
-    gflops: float | None = None  # multiply-adds a video, in units of 1e9, as printed
-    source: str | None = None
-    file: str | None = None  # name of the released checkpoint
-    classes: int | None = None  # the printed cost is that of so many classes
-    read_off: bool = False  # the printed cost is read off a plot
-    note: str | None = None
-    #: More rows of the same file: score, and gflops, file, note; `typed` is what must be typed beside the experiment.
-    others: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
 class Config:
     """Everything that a run depends on. `init.from` is a run or a file to start training from; `init.glance` and
     `init.focus` give single networks, for instance AdaFocus V1's stage-0 files or TSM's."""
@@ -272,7 +257,6 @@ class Config:
     early_exit: EarlyExitConfig = field(default_factory=EarlyExitConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    published: PublishedConfig = field(default_factory=PublishedConfig)
     init: dict[str, str | None] = field(
         default_factory=lambda: {"from": None}
     )  # a dataclass cannot name a field `from`

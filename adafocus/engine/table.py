@@ -33,9 +33,6 @@ def show(folder: Path, summary: dict[str, Any], console: Console | None = None) 
     for gain in summary.get("stages") or []:
         text = f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
         console.print(text, highlight=False)
-    published = summary.get("published") or {}
-    if published.get("score") is not None:
-        console.print(f"published: {published['score']} % at {published['gflops']} G ({published['source']})")
     if unreadable := summary["data"]["evaluate"].get("unreadable"):
         console.print(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
     if summary.get("picture"):
