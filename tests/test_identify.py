@@ -199,9 +199,9 @@ def v1_file(path: Path, *typed: str, policy: bool = True, classes: int = 21) -> 
     sections: dict[str, dict[str, torch.Tensor] | None] = {"glancer": {}, "focuser": {}, "fc": {}, "policy": {}}
     for key, value in state.items():
         part, _, rest = key.partition(".")
-        if part == "glance":
+        if part == "glance_net":
             sections["glancer"]["net." + rest.replace("layers.", "features.", 1)] = value
-        elif part == "focus":
+        elif part == "focus_net":
             sections["focuser"]["net." + rest] = value
         elif part in ("glance_head", "focus_head"):
             name = "glancer" if part == "glance_head" else "focuser"

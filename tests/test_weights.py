@@ -221,7 +221,7 @@ def test_odd_files_are_one_line_that_says_why(tmp_path: Path, kind: str) -> None
 
 def test_nan_weights_are_refused_wherever_weights_start(tmp_path: Path) -> None:
     state = tiny().state_dict()
-    key = next(key for key in state if key.startswith("focus."))
+    key = next(key for key in state if key.startswith("focus_net."))
     torch.save({"model": {**state, key: state[key] * float("inf")}}, tmp_path / "x.pt")
     for part in (None, "focus"):
         with pytest.raises(UserError, match="NaN or infinite"):

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
 from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, save_safetensors, tensors
@@ -101,7 +102,7 @@ def detect(state: State) -> str | None:
         return "mmaction2"
     if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
         return "tsm_online"
-    if any(key.startswith(("glance.", "backbone.")) for key in state):
+    if any(key.startswith(("glance.", "glance_net.", "backbone.")) for key in state):
         return "adafocus"
     return None
 
@@ -113,15 +114,11 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
     try:
-        return source, state, SOURCES[source].convert(state)
-    except (
-        IndexError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # a tensor with other dimensions than this layout has
+        return source, state, current_state(SOURCES[source].convert(state))
+    except (IndexError, KeyError, ValueError, RuntimeError) as error:
+        # What a converter meets in a tensor with other dimensions, or under a key that its layout does not have.
         raise UserError(
-            f"checkpoint {path}: {SOURCES[source].name} layout, but with tensors of other shapes ({str(error).splitlines()[0]})"
+            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another ({str(error).partition(chr(10))[0]})"
         ) from error
 
 

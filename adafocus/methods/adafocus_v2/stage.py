@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output
+from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
@@ -60,9 +60,9 @@ class JointStage(Stage):
         model = self.model
         groups = [
             ParamGroup("policy", list(model.policy.parameters()), self.rates["policy"]),
-            ParamGroup("glance", list(model.glance.parameters()), self.rates["glance"]),
+            ParamGroup("glance", list(model.glance_net.parameters()), self.rates["glance"]),
             ParamGroup("glance head", list(model.glance_head.parameters()), self.rates["glance"]),
-            ParamGroup("focus", list(model.focus.parameters()), self.rates["focus"]),
+            ParamGroup("focus", list(model.focus_net.parameters()), self.rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), self.rates["focus"]),
         ]
         if hasattr(model, "classifier"):  # on TSM the heads are all there is
@@ -72,7 +72,7 @@ class JointStage(Stage):
     def step(self, batch: Batch) -> StepResult:
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
-        output = self.net(frames, where=self._where(self.where, batch), diversity=self._where("random", batch))
+        output = self.net(frames, Overrides(self._where(self.where, batch), self._where("random", batch)))
         losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
@@ -90,17 +90,16 @@ class JointStage(Stage):
         for name in variants:
             if name == "glance alone":
                 continue
-            where = self._where(name.removesuffix(" patch"), batch)
-            answers[name] = self.model(frames, where=where, auxiliary=wanted and not answers)
+            overrides = Overrides(self._where(name.removesuffix(" patch"), batch))
+            answers[name] = self.model(frames, overrides, auxiliary=wanted and not answers)
         if wanted:
-            glance = answers[self.variants[0]].glance
-            answers["glance alone"] = Output(logits=glance.mean(1))
+            answers["glance alone"] = Output(self.model.glance_answer(answers[self.variants[0]]))
         return answers
 
     @torch.no_grad()
-    def exits(self, batch: Batch) -> Tensor:
+    def exit_logits(self, batch: Batch) -> Tensor:
         """(B, E, K) the predictions with which clips could leave."""
-        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exits
+        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exit_logits
 
     def first_frames(self, batch: Batch) -> Tensor:
         """(B, 1, H, W, 3) uint8: the frame that is looked at first."""
@@ -116,7 +115,7 @@ class JointStage(Stage):
         """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
         if choice == "learned":
             return None
-        places = self.model.places
+        places = self.model.num_places
         if choice == "center":
             return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
         draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
@@ -132,7 +131,7 @@ class JointStage(Stage):
 def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:
     segments = output.steps.shape[1]
     rows = label.repeat_interleave(segments)
-    parts = {"steps": output.steps, "glance": output.glance, "focus": output.focus}
+    parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
     return {
         f"loss_{name}_{part}": functional.cross_entropy(logits.flatten(0, 1).float(), rows)
         for part, logits in parts.items()
