@@ -20,6 +20,7 @@ import adafocus
 from adafocus import build, config
 from adafocus.cli import main
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
 from adafocus.weights import detect, load_file, tensors
 from adafocus.weights.identify import Identity, identify
 
@@ -81,7 +82,7 @@ def test_what_a_released_file_says(shared: Path, tmp_path: Path, case: str) -> N
         model = build.model(settings, identity.classes, weights=False)
     from adafocus.weights import SOURCES
 
-    ours = SOURCES[detect(state)].convert(state)
+    ours = current_state(SOURCES[detect(state)].convert(state))
     names = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
     assert names == {key for key in ours if not key.endswith("num_batches_tracked")}
     assert all(ours[key].shape == model.state_dict()[key].shape for key in names)

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 from adafocus.backbones import BACKBONES
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.weights import (
     backbone_state,
@@ -50,7 +51,7 @@ def test_the_official_layout_maps_for_any_frames_and_classes(glance: str, segmen
     state, model = official(glance, segments, classes)
     state["module.local_CNN.fc.weight"] = torch.zeros(1000, 2048)
     state["module.global_CNN.classifier.weight"] = torch.zeros(1000, 1280)
-    ours = from_adafocus_v2(tensors({"state_dict": state}))
+    ours = current_state(from_adafocus_v2(tensors({"state_dict": state})))
     assert {key: value.shape for key, value in ours.items()} == {
         key: value.shape for key, value in model.state_dict().items()
     }
