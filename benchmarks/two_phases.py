@@ -1,9 +1,10 @@
 """Evaluation of Uni-AdaFocus from video files: glance frames and then the chosen ones, against all candidates at once.
 
-python benchmarks/two_phases.py VIDEOS [--glance 16] [--focus 16] [--size 224] [--clips 24] [--template image_{:05d}.jpg]
+python benchmarks/two_phases.py VIDEOS [--glance 16] [--focus 16] [--size 224] [--clips 24]
+                                [--template image_{:05d}.jpg]
 
-VIDEOS is a folder of video files or, with --template, of frame folders. Frames are chosen at random: what is measured is reading.
-Opening a file twice is part of the price.
+VIDEOS is a folder of video files or, with --template, of frame folders. Frames are chosen at random: what is
+measured is reading. Opening a file twice is part of the price.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adafocus.core.frames import segment_centers
 from adafocus.data.annotations import VIDEO_SUFFIXES, Record
 from adafocus.data.dataset import EVALUATION, VideoClips
 from adafocus.data.view import View
-from adafocus.methods.uni_adafocus.model import glance_positions
 
 ROUNDS = 3
 
@@ -43,7 +44,7 @@ def main() -> None:
     records = [Record(str(path.relative_to(options.videos)), (0,)) for path in paths]
     candidates = 3 * options.focus
     side = {"segments": options.glance, "size": options.size, "short_side": options.size * 256 // 224}
-    first = tuple(glance_positions(candidates, options.glance))
+    first = tuple(segment_centers(candidates, options.glance))
     lazy = View(**side, evaluation_rule="fractional", candidates=candidates, first=first)
     every = View(**{**side, "segments": candidates}, evaluation_rule="fractional")
     shared = {"root": options.videos, "seed": 0, "template": options.template}

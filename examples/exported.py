@@ -1,6 +1,7 @@
 """Runs the programs that `adafocus export` writes. Needs torch alone, and PyAV to read a video.
 
-The pixels are made exactly as the package makes them with dataset.reader=pyav; its faster reader rounds some of them another way.
+The pixels are made exactly as the package makes them with dataset.reader=pyav; its faster reader rounds some of them
+another way.
 
 adafocus export outputs/RUN --out exported
 python examples/exported.py exported clip.mp4

@@ -1,5 +1,7 @@
-"""Every video of a folder from Python: a CSV of labels, scores and costs. `adafocus predict RUN VIDEOS --table labels.csv` does the
-same and more; this is for those who want to do something else with each prediction.
+"""Every video of a folder from Python: a CSV of labels, scores and costs.
+
+`adafocus predict RUN VIDEOS --table labels.csv` does the same and more; this is for those who want to do something else
+with each prediction.
 
 python examples/folder_of_videos.py outputs/RUN VIDEOS labels.csv
 """

@@ -5,23 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from helpers.configs import CONF, composed
 
-from adafocus import build, composing, config
+from adafocus import build, config
 from adafocus.tools import zoo
 
 ROOT = Path(__file__).resolve().parents[1]
-CONF = ROOT / "conf"
 PAIRS = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
-
-
-def composed(*typed: str) -> config.Config:
-    from adafocus import naming
-
-    arguments = naming.quote_numbers(typed)
-    composing.register(arguments)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return config.from_node(compose("config", arguments))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -108,8 +98,8 @@ def test_rate_follows_the_batch_and_says_so() -> None:
     assert "batch 8 = 2 device(s) x 2 clips x 2 accumulation" in line and "rate 0.002 at 32 -> 0.0005 at 8" in line
 
 
-#: Spec uni_adafocus section 5, spec uni_adafocus_tsm section 5:
-#: dataset -> rate, batch, decay, dropout, head dropout, weight of sizes, clip, precision, rates, focus frames, candidates, flip
+#: dataset -> learning rate, batch size, weight decay, dropout, head dropout, weight of the size loss, limit of the
+#: gradient norm, precision, multiples of the learning rate, probability of a mirror
 UNI_LONG = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
 UNI_SHORT = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0}
 UNI = {
@@ -167,7 +157,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
     assert settings.dataset.flip == flip and settings.policy.temperature == 1.0
     assert (settings.backbone.spatial_hidden, settings.backbone.temporal_hidden) == (128, 64)
     glance, focus = map(int, segments.split("+"))
-    assert (settings.segments.glance, build.focus_frames(settings), build.candidates(settings)) == (
+    assert (settings.segments.glance, build.frame_plan(settings).focus, build.frame_plan(settings).candidates) == (
         glance,
         focus,
         3 * focus,
@@ -179,7 +169,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
         network = build.model(
             settings, {"jester": 174, "fcvid": 200}.get(dataset, settings.dataset.classes), weights=False
         )
-    cost = count(network, build.clip_frames(settings), 224)
+    cost = count(network, build.frame_plan(settings).clip, 224)
     printed = next(row.published for row in zoo.read() if row.experiment == experiment)
     assert f"{cost.published / 1e9:.1f}" == f"{printed:.1f}"
 
@@ -217,7 +207,7 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
         50,
     )
     assert (schedule.head_dropout, schedule.evaluate_every, schedule.select) == (0.5, 1, "best")
-    assert (settings.segments.glance, build.focus_frames(settings), settings.patch.size) == (8, 12, 128)
+    assert (settings.segments.glance, build.frame_plan(settings).focus, settings.patch.size) == (8, 12, 128)
     assert (settings.dataset.flip, settings.dataset.short_videos, settings.protocol.name) == (
         0.0,
         "first_frame",

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import runs
 import torch
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, cli, config, predict
 from adafocus.data.loader import EvaluationOrder, Loader
@@ -130,7 +130,7 @@ def test_the_example_makes_the_pixels_of_the_package(tmp_path: Path, fit: str) -
 
 
 def test_the_example_answers_as_the_package_on_a_real_clip(tmp_path: Path, shared: Path) -> None:
-    """To the bit of a pixel with PyAV; the package's faster reader differs by less than a gray level a pixel on average."""
+    """Alike with PyAV; the package's faster reader differs by less than a gray level a pixel on average."""
     clip = min((shared / "data/yoga").rglob("*.mp4"), key=lambda path: path.stat().st_size)
     pixels = ("dataset.frame_size=96", "dataset.decode_short_side=112", "dataset.reader=pyav")
     predictor = of_videos(tmp_path, *pixels, *FITS["stretch"])

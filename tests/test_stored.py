@@ -1,4 +1,4 @@
-"""A stranger's run folder or checkpoint is data: nothing it says becomes an argument, an interpolation or a file of its choice."""
+"""A stored run or checkpoint of a stranger is data: hostile strings end in one line, harmless ones are taken over."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, cli
 from adafocus.tools import zoo
@@ -154,7 +154,8 @@ def test_frames_of_the_test_cost_what_they_cost(table: list[zoo.Row]) -> None:
     assert own == {"8": pytest.approx(8 * frame), "16": pytest.approx(16 * frame)}
     for typed, frames in (((), 8), (("protocol.segments=16",), 16), (("protocol.segments=null",), 5)):
         settings = composed("experiment=tsn_kinetics400_5f", "dataset.root=/data", *typed)
-        assert build.clip_frames(settings) == build.looked_frames(settings) == frames
+        plan = build.tested_plan(settings)
+        assert plan.clip == plan.seen == frames
 
 
 def test_mode_cost_counts_the_frames_of_the_test(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

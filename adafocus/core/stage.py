@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from adafocus.core.batch import Batch
 from adafocus.core.output import Output
 
+#: uint8 clips (B, T, H, W, 3) to what networks read, (B, T, 3, H, W).
+Normalize = Callable[[Tensor], Tensor]
+
 
 @dataclass
 class ParamGroup:
@@ -45,9 +48,7 @@ class Stage(ABC):
     rounds: int = 1
     variants: tuple[str, ...] = ("full",)
 
-    def __init__(
-        self, model: nn.Module, normalize: Callable[[Tensor], Tensor], *, frozen_norm: Iterable[nn.Module] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, normalize: Normalize, *, frozen_norm: Iterable[nn.Module] = ()) -> None:
         """
         Args:
             model: the network.

@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 import yaml
 
 from adafocus import build
 from adafocus.composing import compose as compose_overrides
 from adafocus.composing import conf_folder
-from adafocus.engine.cost import count
 from adafocus.tools.zoo import Row
 
 _COUNTED: dict[str, tuple[float, float, int]] = {}
@@ -72,13 +70,11 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
 
 def _frames(settings: Any) -> str:
     """Glance + focus of candidates, as the test looks at them."""
-    frames = str(settings.protocol.segments or settings.segments.glance)
-    if focus := build.focus_frames(settings):
-        frames += f"+{focus}"
-    # Early exit of plain AdaFocus V2 takes its frames one by one, which makes no candidates in this table.
-    if pool := build.candidates(replace(settings, mode="evaluate")):
-        frames += f" of {pool}"
-    return frames
+    plan = build.frame_plan(replace(settings, mode="evaluate"))
+    frames = str(settings.protocol.segments or plan.glance)
+    if plan.focus:
+        frames += f"+{plan.focus}"
+    return frames + (f" of {plan.candidates}" if plan.candidates else "")
 
 
 def _without_flip(settings: Any) -> Any:
@@ -91,10 +87,7 @@ def _count(settings: Any, classes: int) -> tuple[float, float, int]:
     same = (settings.method, settings.backbone, settings.segments, settings.patch, settings.protocol.segments)
     key = repr((same, settings.dataset.frame_size, settings.dataset.modality, classes))
     if key not in _COUNTED:
-        with torch.device("meta"):
-            network = build.model(settings, classes, weights=False)
-        frames, size = build.clip_frames(settings), settings.dataset.frame_size
-        cost = count(network, frames, size, build.channels(settings))
-        parameters = sum(parameter.numel() for parameter in network.parameters())
+        cost = build.cost(settings, classes)
+        parameters = sum(parameter.numel() for parameter in build.meta_model(settings, classes).parameters())
         _COUNTED[key] = (cost.published / 1e9, cost.total / 1e9, parameters)
     return _COUNTED[key]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, config
 from adafocus.core.batch import Batch
@@ -31,7 +31,7 @@ def made(name: str, *typed: str):
 
 def batch_of(settings, count: int = 6) -> Batch:
     torch.manual_seed(1)
-    frames = torch.randint(0, 256, (count, build.clip_frames(settings), 32, 32, 3), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (count, build.frame_plan(settings).clip, 32, 32, 3), dtype=torch.uint8)
     labels = torch.randint(0, 5, (count, 1))
     return Batch(frames, labels, torch.arange(count), 0, torch.ones(count, dtype=torch.bool))
 
