@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adafocus.core.errors import UserError, as_user_error
@@ -260,6 +260,12 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 def frame_plan(config: Config) -> FramePlan:
     """Which frames of a clip the networks of a run see; with early exit frames are read when they are looked at."""
     return method_of(config).frame_plan(deferred=config.mode == "early_exit")
+
+
+def tested_plan(config: Config) -> FramePlan:
+    """The same for one clip of the protocol's test, which may have more frames than training (TSN)."""
+    plan = frame_plan(config)
+    return replace(plan, glance=config.protocol.segments or plan.glance)
 
 
 def protocol_line(config: Config, view: View) -> str:

@@ -70,6 +70,8 @@ def from_dict(values: dict[str, Any]) -> Config:
     if not isinstance(values, dict):
         raise UserError("configuration: a stored configuration must be a table of sections")
     plain(values, "a stored configuration")
+    # Runs of version 0.1 carry what a paper prints; it says nothing of the run.
+    values = {key: value for key, value in values.items() if key != "published"}
     older = renamed.is_older(values)
     config = _typed(renamed.translated(values) if older else values)
     if older:

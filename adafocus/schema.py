@@ -35,7 +35,7 @@ GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedu
 #: Keys that do not make another run: none of them changes a number of the result, but for rounding.
 RUNTIME = ("name", "device", "devices", "inline", "loader", "output")
 #: Keys of what is done with a run, or said about it, beside training it.
-ABOUT = ("mode", "early_exit", "checkpoint", "published")
+ABOUT = ("mode", "early_exit", "checkpoint")
 
 
 @dataclass
@@ -308,21 +308,6 @@ class OutputConfig:
 
 
 @dataclass
-class PublishedConfig:
-    """What a paper or README prints for this row."""
-
-    score: Amount | None = None  # percent, the metric of the dataset
-    gflops: Amount | None = None  # multiply-adds a video, in units of 1e9, as printed
-    source: Words | None = None
-    file: Words | None = None  # name of the released checkpoint
-    classes: Count | None = None  # the printed cost is that of so many classes
-    read_off: bool = False  # the printed cost is read off a plot
-    note: Words | None = None
-    #: More rows of the same file: score, and gflops, file, note; `typed` is what must be typed beside the experiment.
-    others: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
 class Config:
     """Everything that a run depends on. `init.from` is a run or a file to start training from; `init.glance` and
     `init.focus` give single networks, for instance AdaFocus V1's stage-0 files or TSM's."""
@@ -340,7 +325,6 @@ class Config:
     early_exit: EarlyExitConfig = field(default_factory=EarlyExitConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
-    published: PublishedConfig = field(default_factory=PublishedConfig)
     init: Annotated[dict[str, Words | None], Keys(("from", "glance", "focus"))] = field(
         default_factory=lambda: dict.fromkeys(("from", "glance", "focus"))
     )  # a dataclass cannot name a field `from`

@@ -80,6 +80,8 @@ def _do(settings: Config, folder: Path, world: World, signals: Signals) -> None:
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
+    if settings.mode == "train" and (line := build.stream_line(settings, network)):
+        log.info("%s", line)
     cost = build.cost(settings, len(data.classes))
     names = config.stages(settings)
     places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
@@ -246,7 +248,7 @@ def report_cost(settings: Config, folder: Path) -> int:
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
     network, cost = build.meta_model(settings, classes), build.cost(settings, classes)
-    frames = build.frame_plan(settings).seen
+    frames = build.tested_plan(settings).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
     if isinstance(network, EarlyExitNetwork):
         found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
@@ -271,7 +273,7 @@ def _load_checkpoint(
     settings: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
 ) -> None:
     """Weights of a file, ours or an official one."""
-    report = weights.load_checkpoint(path, network, content)
+    report = weights.load_checkpoint(path, network, content, without=build.not_needed(settings))
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(

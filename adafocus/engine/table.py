@@ -59,9 +59,6 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
         f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
         for gain in summary.get("stages") or []
     ]
-    published = summary.get("published") or {}
-    if published.get("score") is not None:
-        lines.append(f"published: {published['score']} % at {published['gflops']} G ({published['source']})")
     if unreadable := (summary.get("data") or {}).get("evaluate", {}).get("unreadable"):
         lines.append(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
     if summary.get("picture"):
