@@ -57,7 +57,10 @@ def finish(
         "metric": metric,
         "score": report.scores[main][metric],
         "scores": report.scores[main],
-        "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
+        "rows": [
+            {"name": variant.label, "score": report.scores[variant][metric], "cost": costs[variant]}
+            for variant in stage.variants
+        ],
         "selected": settings.schedule.select,
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,

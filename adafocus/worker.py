@@ -41,6 +41,7 @@ from adafocus.precision import channels_last
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
 from adafocus.stages.base import Stage
+from adafocus.stages.variants import Variant
 
 
 def run(folder: Path, settings: Config | None = None) -> int:
@@ -151,7 +152,7 @@ def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict
     """What one stage of several brought."""
     score = progress.best if settings.schedule.select == "best" else progress.last
     log.info("stage %s: %s %s %.2f", name, stage.variants[0], settings.dataset.metric, score)
-    return {"stage": name, "answer": stage.variants[0], "score": score, "seconds": progress.seconds}
+    return {"stage": name, "answer": stage.variants[0].label, "score": score, "seconds": progress.seconds}
 
 
 class _Judge:
@@ -175,7 +176,7 @@ class _Judge:
             pin=world.device.type == "cuda",
         )
 
-    def __call__(self, variants: tuple[str, ...], examples: int = 0) -> Report:
+    def __call__(self, variants: tuple[Variant, ...], examples: int = 0) -> Report:
         return evaluate(
             self.stage,
             self.batches,

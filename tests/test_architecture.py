@@ -94,7 +94,7 @@ ONLY_IN = {
     "torchcodec": {"data/video.py"},
 }
 #: The loop and what it is made of know no concrete model, stage or data set.
-ENGINE = {"engine", "errors", "batch", "draws", "stages.base", "models.outputs"}
+ENGINE = {"engine", "errors", "batch", "draws", "stages.base", "stages.variants", "models.outputs"}
 
 
 def imports(path: Path) -> set[str]:

@@ -14,6 +14,7 @@ from adafocus.engine import metrics
 from adafocus.engine.distributed import World
 from adafocus.models.outputs import Output
 from adafocus.stages.base import Stage
+from adafocus.stages.variants import Variant
 
 
 @dataclass
@@ -36,8 +37,8 @@ class Example:
 class Report:
     """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips."""
 
-    scores: dict[str, dict[str, float]]
-    logits: dict[str, Tensor]
+    scores: dict[Variant, dict[str, float]]
+    logits: dict[Variant, Tensor]
     labels: Tensor
     bad: list[BadVideo]
     seconds: float
@@ -51,7 +52,7 @@ def evaluate(
     size: int,
     world: World,
     *,
-    variants: tuple[str, ...],
+    variants: tuple[Variant, ...],
     examples: int = 0,
     average: str = "logits",
     chunk: int = 32,
@@ -73,7 +74,7 @@ def evaluate(
     kept: list[Example] = []
     for batch in batches:
         valid = batch.valid
-        answers: dict[str, Output] = {}
+        answers: dict[Variant, Output] = {}
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
@@ -100,15 +101,15 @@ def evaluate(
 
 
 def answer(
-    stage: Stage, batch: Batch, device: torch.device, variants: tuple[str, ...], average: str, chunk: int
-) -> dict[str, Output]:
+    stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
+) -> dict[Variant, Output]:
     """Answers to videos; several views of one are answered a chunk at a time and averaged. See `evaluate`."""
     if batch.frames.ndim == 5:
         return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]
     frames = batch.frames.flatten(0, 1)
     video = torch.arange(len(batch)).repeat_interleave(views)
-    logits: dict[str, list[Tensor]] = {name: [] for name in variants}
+    logits: dict[Variant, list[Tensor]] = {name: [] for name in variants}
     for rows in torch.arange(len(video)).split(chunk):
         of = video[rows]
         part = replace(
@@ -148,7 +149,7 @@ def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[E
     return kept
 
 
-def _join(shares: list[dict], size: int, variants: tuple[str, ...]) -> Report:
+def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:
     index = torch.cat([share["index"] for share in shares])
     if not torch.equal(index.sort().values, torch.arange(size)):
         raise RuntimeError(f"evaluation saw {len(index)} videos of {size}, or some twice")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from adafocus.batch import Batch
 from adafocus.models.outputs import Output
+from adafocus.stages.variants import Variant
 
 
 @dataclass
@@ -37,13 +38,13 @@ class Stage(ABC):
         model: the network.
         net: what a step calls: `model`, or its distributed wrapper, which the loop puts here.
         rounds: optimizer steps on one batch; `step` is called so many times with it.
-        variants: names of the answers that `evaluate` can give; the first is the method's own, the others are controls
+        variants: the answers that `evaluate` can give; the first is the method's own, the others are controls
             (for instance the same networks looking at a random patch).
     """
 
     name: str
     rounds: int = 1
-    variants: tuple[str, ...] = ("full",)
+    variants: tuple[Variant, ...]
 
     def __init__(
         self, model: nn.Module, normalize: Callable[[Tensor], Tensor], *, frozen_norm: Iterable[nn.Module] = ()
@@ -68,10 +69,10 @@ class Stage(ABC):
         """Forward and loss of one batch, in training mode."""
 
     @abstractmethod
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         """Answers of the asked variants, in evaluation mode and without gradient."""
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         """Multiply-adds a video of each variant, from those of the model's parts (see `engine.cost`)."""
         return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
 

@@ -14,9 +14,7 @@ from adafocus.models.choosing import Choosing, Given, Glance
 from adafocus.models.outputs import Output
 from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
 from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.joint import WHERE
-
-WHEN = ("learned", "spread")
+from adafocus.stages.variants import GLANCE_ALONE, WHEN, WHERE, Variant, patch_variant
 
 
 class ChoosingStage(Stage):
@@ -69,9 +67,9 @@ class ChoosingStage(Stage):
             raise ValueError(f"method.where must be one of {', '.join(WHERE)} and method.when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
         self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
-        main = _variant(when, where)
-        others = [_variant("spread", where), *(_variant(when, choice) for choice in WHERE[1:]), "glance alone"]
-        self.variants = (main, *(name for name in others if name != main)) if controls else (main,)
+        main = patch_variant(where, when)
+        others = [patch_variant(where, "spread"), *(patch_variant(choice, when) for choice in WHERE[1:]), GLANCE_ALONE]
+        self.variants = (main, *(variant for variant in others if variant != main)) if controls else (main,)
 
     def param_groups(self) -> list[ParamGroup]:
         model, rates = self.model, self.rates
@@ -135,8 +133,8 @@ class ChoosingStage(Stage):
         return losses
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
-        return self._answers(batch, variants, "glance alone" in variants)
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
+        return self._answers(batch, variants, GLANCE_ALONE in variants)
 
     @torch.no_grad()
     def exits(self, batch: Batch) -> Tensor:
@@ -156,23 +154,22 @@ class ChoosingStage(Stage):
             return batch.read(rows, candidates)
         return batch.frames[rows[:, None], candidates + self.model.first_candidate]
 
-    def _answers(self, batch: Batch, variants: tuple[str, ...], auxiliary: bool) -> dict[str, Output]:
+    def _answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
         model = self.model
         model.eval()
         glance: Glance = model.look(self.normalize(self.first_frames(batch)), auxiliary)
         rows = torch.arange(len(batch), device=batch.frames.device)
-        answers: dict[str, Output] = {}
-        for name in variants:
-            if name == "glance alone":
+        answers: dict[Variant, Output] = {}
+        for variant in variants:
+            if variant == GLANCE_ALONE:
                 continue
-            when, where = (word.split()[0] for word in name.split(", "))
-            plan = model.plan(glance, self._given(when, where, batch))
+            plan = model.plan(glance, self._given(variant.when, variant.where, batch))
             looked = self.other_frames(batch, rows, plan.frames)
             patches = model.patches(self.normalize(looked), plan.where)
-            answers[name] = output = model.answer(glance, model.focus_features(patches), auxiliary and not answers)
+            answers[variant] = output = model.answer(glance, model.focus_features(patches), auxiliary and not answers)
             output.where, output.frames, output.weights, output.looked = plan.where, plan.frames, plan.weights, looked
-        if "glance alone" in variants:
-            answers["glance alone"] = Output(answers[self.variants[0]].exits[:, 0])
+        if GLANCE_ALONE in variants:
+            answers[GLANCE_ALONE] = Output(answers[self.variants[0]].exits[:, 0])
         return answers
 
     def _given(self, when: str, where: str, batch: Batch) -> Given:
@@ -197,21 +194,16 @@ class ChoosingStage(Stage):
     def _draw(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
         return uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))
-        costs = {"glance alone": self.model.exit_costs(parts)[0]}
-        for name in self.variants:
-            if name != "glance alone":
-                idle = (
-                    "frame policy" if name.startswith("spread") else "",
-                    "" if "learned" in name else "spatial policy",
-                )
-                costs[name] = used - sum(parts[part] for part in idle if part)
-        return {name: costs[name] for name in self.variants}
-
-
-def _variant(when: str, where: str) -> str:
-    return f"{'chosen' if when == 'learned' else when} frames, {where} patch"
+        frames, places = parts["frame policy"], parts["spatial policy"]
+        costs = {
+            variant: used - (variant.when != "learned") * frames - (variant.where != "learned") * places
+            for variant in self.variants
+        }
+        if GLANCE_ALONE in costs:
+            costs[GLANCE_ALONE] = self.model.exit_costs(parts)[0]
+        return costs
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:

@@ -14,8 +14,7 @@ from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
-
-WHERE = ("learned", "random", "center")
+from adafocus.stages.variants import GLANCE_ALONE, WHERE, Variant, patch_variant
 
 
 class JointStage(Stage):
@@ -53,8 +52,8 @@ class JointStage(Stage):
         if where not in WHERE:
             raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
-        others = [f"{choice} patch" for choice in WHERE if choice != where and choice != "learned"]
-        self.variants = (f"{where} patch", *others, "glance alone") if controls else (f"{where} patch",)
+        others = [patch_variant(choice) for choice in WHERE[1:] if choice != where]
+        self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
 
     def param_groups(self) -> list[ParamGroup]:
         model = self.model
@@ -82,19 +81,18 @@ class JointStage(Stage):
         return StepResult(sum(losses.values()) / 2, metrics)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         frames = self.normalize(batch.frames)
-        wanted = "glance alone" in variants
-        answers: dict[str, Output] = {}
-        for name in variants:
-            if name == "glance alone":
-                continue
-            where = self._where(name.removesuffix(" patch"), batch)
-            answers[name] = self.model(frames, where=where, auxiliary=wanted and not answers)
+        wanted = GLANCE_ALONE in variants
+        answers: dict[Variant, Output] = {}
+        for variant in variants:
+            if variant != GLANCE_ALONE:
+                where = self._where(variant.where, batch)
+                answers[variant] = self.model(frames, where=where, auxiliary=wanted and not answers)
         if wanted:
             glance = answers[self.variants[0]].glance
-            answers["glance alone"] = Output(logits=glance.mean(1))
+            answers[GLANCE_ALONE] = Output(logits=glance.mean(1))
         return answers
 
     @torch.no_grad()
@@ -122,11 +120,12 @@ class JointStage(Stage):
         draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
         return draws.to(batch.frames.device, non_blocking=True)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        known = {"learned patch": looking + parts["policy"], "random patch": looking, "center patch": looking}
-        known["glance alone"] = parts["glance"] + parts["auxiliary glance"]
-        return {name: known[name] for name in self.variants}
+        costs = {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+        if GLANCE_ALONE in costs:
+            costs[GLANCE_ALONE] = parts["glance"] + parts["auxiliary glance"]
+        return costs
 
 
 def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:

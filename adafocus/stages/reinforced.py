@@ -20,6 +20,7 @@ from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
 from adafocus.stages.ppo import ppo_loss, returns, rewards
+from adafocus.stages.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, patch_variant
 
 STAGES = ("glance", "focus", "1", "2", "3")
 #: What learns, by attribute of the network; a form that lacks one goes without.
@@ -61,10 +62,10 @@ class ReinforcedStage(Stage):
             learns = {"focus": ("focus", "classifier")}
         self.learns = learns
         if name in ("glance", "focus"):
-            self.variants = ("glance alone",) if name == "glance" else ("whole frames",)
+            self.variants = (GLANCE_ALONE if name == "glance" else WHOLE_FRAMES,)
         else:
-            others = ("random patch", "center patch")
-            shown = others if name == "1" else ("learned patch", *others)
+            others = (patch_variant("random"), patch_variant("center"))
+            shown = others if name == "1" else (patch_variant("learned"), *others)
             self.variants = shown if controls else shown[:1]
 
     def param_groups(self) -> list[ParamGroup]:
@@ -89,20 +90,20 @@ class ReinforcedStage(Stage):
     def step(self, batch: Batch) -> StepResult: ...
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         frames = self.normalize(batch.frames)
         if self.name in ("glance", "focus"):
             return {self.variants[0]: self.model(frames, alone=self.name)}
         glanced = self.model.see(frames)
         answers = {}
-        for name in variants:
-            if name == "learned patch":
+        for variant in variants:
+            if variant.where == "learned":
                 policy = self.model.policy
                 where = policy.where(policy.best(self.model.decide(glanced)))
             else:
-                where = self.elsewhere(name.removesuffix(" patch"), batch)
-            answers[name] = self.model.judge(frames, glanced, where)
+                where = self.elsewhere(variant.where, batch)
+            answers[variant] = self.model.judge(frames, glanced, where)
         return answers
 
     def elsewhere(self, choice: str, batch: Batch) -> Tensor:
@@ -116,14 +117,14 @@ class ReinforcedStage(Stage):
         drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.places, 2))
         return drawn.to(batch.frames.device, non_blocking=True)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         if self.name == "glance":
             return {self.variants[0]: parts["glance"] + parts.get("auxiliary glance", 0)}
         if self.name == "focus":  # counted on patches; a network's cost goes with the area where its maps are whole
             area = (self.model.frame_size / self.model.patch_size) ** 2
             return {self.variants[0]: round(parts["focus"] * area)}
         looking = parts["glance"] + parts["focus"] + parts["head"]
-        return {name: looking + (parts["policy"] if name == "learned patch" else 0) for name in self.variants}
+        return {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
 
 
 class SupervisedStage(ReinforcedStage):

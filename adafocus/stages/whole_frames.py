@@ -12,6 +12,7 @@ from adafocus.batch import Batch
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult, batch_norms
 from adafocus.stages.groups import partial_norms, recognizer_groups
+from adafocus.stages.variants import WHOLE_FRAMES, Variant
 
 NORMS = ("all", "partial", "frozen")
 
@@ -27,7 +28,7 @@ class WholeFrames(Stage):
     """
 
     name = "joint"
-    variants = ("whole frames",)
+    variants = (WHOLE_FRAMES,)
 
     def __init__(
         self,
@@ -57,6 +58,6 @@ class WholeFrames(Stage):
         return StepResult(functional.cross_entropy(logits, label), {"top1": right})
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         return {self.variants[0]: self.model(self.normalize(batch.frames))}
