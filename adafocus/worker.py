@@ -34,9 +34,10 @@ from adafocus.engine.folder import lock
 from adafocus.engine.journal import Journal, log, start_logging
 from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
+from adafocus.engine.places import TRAINING_CLIPS, learned_mean
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show_cost
-from adafocus.errors import UserError
+from adafocus.errors import UserError, as_user_error
 from adafocus.precision import channels_last
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
@@ -125,8 +126,9 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             judge.stage = build.stage(part, network)
             progress = _train(part, settings, place, world, judge, data, read_json(folder / "overrides.json") or [])
             gains.append(_gain(name, part, judge.stage, progress))
+        stage_state = None
     else:
-        _load_checkpoint(settings, network, data.classes)
+        stage_state = _load_checkpoint(settings, network, data.classes)
     if settings.mode == "early_exit":
         early = EarlyExit(last, data, build.stage(last, network), cost, world)
         rows = early.rows()
@@ -135,9 +137,38 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             write_status(folder, "finished")
         return
     stage = test.stage = build.stage(last, network)
-    report = test(stage.variants, settings.evaluate.examples)
+    _constant_place(last, folder, world, stage, data, stage_state)
+    report = test(stage.answerable, settings.evaluate.examples)
     if world.first:
         finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
+
+
+def _constant_place(
+    settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, stored: dict[str, Any] | None
+) -> None:
+    """Gives a stage the mean place that was learned on the training set.
+
+    After training it is measured and becomes part of the checkpoint whose weights the summary is about; else it is the one of
+    the checkpoint.
+
+    Args:
+        stored: the stage's state in the checkpoint; None after training.
+    """
+    if not stage.needs_constant:
+        return
+    if stored is not None:
+        with as_user_error():
+            stage.load_state_dict(stored)
+        if stage.constant_place is None:
+            log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
+        return
+    size, loader = settings.evaluate.batch_size, settings.loader
+    order = EvaluationOrder(len(data.train), size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
+    clips = Loader(data.train, order, workers=loader.workers, timeout=loader.timeout, pin=world.device.type == "cuda")
+    stage.constant_place = learned_mean(stage, clips, world)
+    if world.first:
+        best = settings.schedule.select == "best"
+        checkpoint.Keeper(folder).amend({"stage": stage.state_dict()}, best=best)
 
 
 def _start(settings: Config, network: nn.Module) -> None:
@@ -232,7 +263,8 @@ def _train(
         report = judge(stage.variants[:1], settings.evaluate.examples)
         if sheet := sheet_of(settings, data, report):  # how the places change in the course of training
             journal.picture("patches", trainer.progress.step, sheet)
-        return report.scores[stage.variants[0]]
+        curves = report.places.scalars() if report.places else {}
+        return report.scores[stage.variants[0]] | curves
 
     trainer = Trainer(
         stage,
@@ -289,10 +321,11 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
     return files[0]
 
 
-def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> None:
-    """Weights of a run folder or of a file, ours or an official one."""
+def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> dict[str, Any]:
+    """Weights of a run folder or of a file, ours or an official one; returns what else the file holds of the stage."""
     path = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
-    report = weights.load_checkpoint(path, network)
+    content = weights.load_file(path)
+    report = weights.load_checkpoint(path, network, content)
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
@@ -300,6 +333,7 @@ def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -
             f"{classes[place]!r} in dataset={settings.dataset.name}; put the class file in the order of the checkpoint"
         )
     log.info("checkpoint %s: %s", path, report)
+    return content.get("stage") or {}
 
 
 def _say_data(data: build.Data, folder: Path, world: World) -> None:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from adafocus.batch import BadVideo, Batch
+from adafocus.batch import BadVideo, Batch, only
 from adafocus.engine import metrics
 from adafocus.engine.distributed import World
+from adafocus.engine.places import Places, places
 from adafocus.models.outputs import Output
 from adafocus.stages.base import Stage
 from adafocus.stages.variants import Variant
@@ -35,7 +36,10 @@ class Example:
 
 @dataclass
 class Report:
-    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips."""
+    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips.
+
+    `places` are those that the policy chose, where the first variant looks at learned places in one view of a video.
+    """
 
     scores: dict[Variant, dict[str, float]]
     logits: dict[Variant, Tensor]
@@ -44,6 +48,7 @@ class Report:
     seconds: float
     videos: int
     examples: list[Example] = field(default_factory=list)
+    places: Places | None = None
 
 
 def evaluate(
@@ -80,9 +85,7 @@ def evaluate(
             answers = answer(stage, readable, world.device, variants, average, chunk)
             kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
             if not readable.valid.all():  # a chosen frame could not be read
-                answers = {
-                    name: replace(output, logits=output.logits[readable.valid]) for name, output in answers.items()
-                }
+                answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
                     valid[valid.clone()] = readable.valid
         shares.append(
@@ -92,12 +95,28 @@ def evaluate(
                 "valid": valid,
                 "bad": batch.bad,
                 "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
+                "where": _learned(variants[0], answers),
             }
         )
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
+    if where := [share["where"] for share in gathered if share["where"] is not None]:
+        where = torch.cat(where)
+        report.places = places(where, stage.model.boxes(where), stage.model.frame_size)
     return report
+
+
+def _rows(output: Output, rows: Tensor) -> Output:
+    """Logits and places of some clips."""
+    where = None if output.where is None else output.where[rows.to(output.where.device)]
+    return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
+
+
+def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
+    """(B, T, 2 or 4) the places that the policy chose."""
+    where = answers[main].where if main.where == "learned" and answers else None
+    return None if where is None else where.float().cpu()
 
 
 def answer(
@@ -123,13 +142,6 @@ def answer(
             logits[name].append(output.logits.float())
     joined = {name: torch.cat(parts).unflatten(0, (-1, views)) for name, parts in logits.items()}
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
-
-
-def only(batch: Batch, valid: Tensor) -> Batch:
-    """The clips of a batch that could be read."""
-    return replace(
-        batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
-    )
 
 
 def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:

@@ -30,6 +30,10 @@ def show(folder: Path, summary: dict[str, Any], console: Console | None = None) 
     for row in summary["rows"]:
         table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
     console.print(table)
+    if found := summary.get("places"):
+        console.print(places_line(found), highlight=False, soft_wrap=True)
+        if found["warning"]:
+            console.print(f"note: {found['warning']}", highlight=False, soft_wrap=True)
     for gain in summary.get("stages") or []:
         text = f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
         console.print(text, highlight=False)
@@ -41,6 +45,17 @@ def show(folder: Path, summary: dict[str, Any], console: Console | None = None) 
     if summary.get("picture"):
         console.print(f"picture: {folder / summary['picture']}", soft_wrap=True)
     console.print(f"run folder: {folder}", soft_wrap=True)
+
+
+def places_line(places: dict[str, Any]) -> str:
+    """Spread and area of the learned places, in one line."""
+    frames = places["spread_frames"]
+    over_frames = "" if frames is None else f", {frames:.3f} over the frames of a clip"
+    areas = " / ".join(f"{100 * places[f'area_{kind}']:.0f}" for kind in ("min", "median", "max"))
+    return (
+        f"learned places: spread {places['spread_clips']:.3f} over clips{over_frames} (of the free range); "
+        f"area {areas} % of the frame (min / median / max)"
+    )
 
 
 def show_cost(cost: dict[str, Any], segments: int, console: Console | None = None) -> None:

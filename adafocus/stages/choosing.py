@@ -14,7 +14,7 @@ from adafocus.models.choosing import Choosing, Given, Glance
 from adafocus.models.outputs import Output
 from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
 from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.variants import GLANCE_ALONE, WHEN, WHERE, Variant, patch_variant
+from adafocus.stages.variants import GLANCE_ALONE, WHEN, WHERE, Variant, controls_of, patch_variant
 
 
 class ChoosingStage(Stage):
@@ -68,7 +68,9 @@ class ChoosingStage(Stage):
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
         self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
         main = patch_variant(where, when)
-        others = [patch_variant(where, "spread"), *(patch_variant(choice, when) for choice in WHERE[1:]), GLANCE_ALONE]
+        self.place_size = 4 if where == "learned" else 0
+        elsewhere = [patch_variant(choice, when) for choice in controls_of(where)]
+        others = [patch_variant(where, "spread"), *elsewhere, GLANCE_ALONE]
         self.variants = (main, *(variant for variant in others if variant != main)) if controls else (main,)
 
     def param_groups(self) -> list[ParamGroup]:
@@ -137,6 +139,11 @@ class ChoosingStage(Stage):
         return self._answers(batch, variants, GLANCE_ALONE in variants)
 
     @torch.no_grad()
+    def places(self, batch: Batch) -> Tensor:
+        model = self.model.eval()
+        return model.plan(model.look(self.normalize(self.first_frames(batch)), auxiliary=False)).where
+
+    @torch.no_grad()
     def exits(self, batch: Batch) -> Tensor:
         """(B, E, K) the predictions with which clips could leave."""
         return self._answers(batch, self.variants[:1], True)[self.variants[0]].exits
@@ -181,10 +188,12 @@ class ChoosingStage(Stage):
         return given
 
     def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, places, 4) rectangles of the patch's own size; None leaves them to the policy."""
+        """(B, places, 4) rectangles, but for the constant one of the patch's own size; None leaves them to the policy."""
         if choice == "learned":
             return None
         places = self.model.places
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         size = torch.full((len(batch), places, 2), self.model.native)
         corner = torch.full_like(size, 0.5)
         if choice == "random":

@@ -14,7 +14,7 @@ from adafocus.models.adafocus_v2 import AdaFocusV2
 from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.variants import GLANCE_ALONE, WHERE, Variant, patch_variant
+from adafocus.stages.variants import GLANCE_ALONE, WHERE, Variant, controls_of, patch_variant
 
 
 class JointStage(Stage):
@@ -52,7 +52,8 @@ class JointStage(Stage):
         if where not in WHERE:
             raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
-        others = [patch_variant(choice) for choice in WHERE[1:] if choice != where]
+        self.place_size = 2 if where == "learned" else 0
+        others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
         self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
 
     def param_groups(self) -> list[ParamGroup]:
@@ -96,6 +97,15 @@ class JointStage(Stage):
         return answers
 
     @torch.no_grad()
+    def places(self, batch: Batch) -> Tensor:
+        model = self.model.eval()
+        if isinstance(model, AdaFocusV2TSM):
+            frames = self.normalize(batch.frames[:, : model.glance_segments])
+            maps = model.glance(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+            return model.policy(maps)[:, None]
+        return model.policy(model.glance_maps(self.normalize(batch.frames)[:, model.order]))[0]
+
+    @torch.no_grad()
     def exits(self, batch: Batch) -> Tensor:
         """(B, E, K) the predictions with which clips could leave."""
         return self.evaluate(batch, self.variants[:1])[self.variants[0]].exits
@@ -115,6 +125,8 @@ class JointStage(Stage):
         if choice == "learned":
             return None
         places = self.model.places
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         if choice == "center":
             return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
         draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))

@@ -20,7 +20,7 @@ from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
 from adafocus.models.outputs import Output
 from adafocus.stages.base import ParamGroup, Stage, StepResult
 from adafocus.stages.ppo import ppo_loss, returns, rewards
-from adafocus.stages.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, patch_variant
+from adafocus.stages.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
 
 STAGES = ("glance", "focus", "1", "2", "3")
 #: What learns, by attribute of the network; a form that lacks one goes without.
@@ -64,9 +64,10 @@ class ReinforcedStage(Stage):
         if name in ("glance", "focus"):
             self.variants = (GLANCE_ALONE if name == "glance" else WHOLE_FRAMES,)
         else:
-            others = (patch_variant("random"), patch_variant("center"))
-            shown = others if name == "1" else (patch_variant("learned"), *others)
-            self.variants = shown if controls else shown[:1]
+            main = "random" if name == "1" else "learned"
+            self.place_size = 2 if main == "learned" else 0
+            others = tuple(patch_variant(choice) for choice in controls_of(main) if choice != main)
+            self.variants = (patch_variant(main), *others) if controls else (patch_variant(main),)
 
     def param_groups(self) -> list[ParamGroup]:
         return [
@@ -98,16 +99,23 @@ class ReinforcedStage(Stage):
         glanced = self.model.see(frames)
         answers = {}
         for variant in variants:
-            if variant.where == "learned":
-                policy = self.model.policy
-                where = policy.where(policy.best(self.model.decide(glanced)))
-            else:
-                where = self.elsewhere(variant.where, batch)
+            where = self._best(glanced) if variant.where == "learned" else self.elsewhere(variant.where, batch)
             answers[variant] = self.model.judge(frames, glanced, where)
         return answers
 
+    @torch.no_grad()
+    def places(self, batch: Batch) -> Tensor:
+        return self._best(self.model.eval().see(self.normalize(batch.frames)))
+
+    def _best(self, glanced: Glanced) -> Tensor:
+        """(B, places, 2) the places that the policy holds for the best."""
+        policy = self.model.policy
+        return policy.where(policy.best(self.model.decide(glanced)))
+
     def elsewhere(self, choice: str, batch: Batch) -> Tensor:
-        """(B, places, 2) random or centered places."""
+        """(B, places, 2) constant, random or centered places."""
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.places, -1)
         if choice == "center":
             return torch.full((len(batch), self.model.places, 2), 0.5, device=batch.frames.device)
         return self.draws("random patch", batch)

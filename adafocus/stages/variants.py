@@ -39,3 +39,8 @@ def patch_variant(where: str, when: str = "none") -> Variant:
     if when == "none":
         return Variant(f"{where} patch", where)
     return Variant(f"{'chosen' if when == 'learned' else when} frames, {where} patch", where, when)
+
+
+def controls_of(where: str) -> tuple[str, ...]:
+    """Other ways to choose the patch that networks are asked about which were trained with `where`."""
+    return ("constant", "random", "center") if where == "learned" else ("random", "center")

@@ -92,7 +92,7 @@ def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
 
 def test_controls_answer_from_one_look_at_the_data() -> None:
     learner = stage()
-    answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.variants)
+    answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.answerable)
     assert [variant.label for variant in answers] == ["learned patch", "random patch", "center patch", "glance alone"]
     assert torch.equal(answers[patch_variant("center")].where, torch.full((3, 4, 2), 0.5))
     assert not learner.model.training
