@@ -25,7 +25,7 @@ def load(path: Any, *recipe: str, classes: Any = None, device: str = "auto") -> 
         an `adafocus.predict.Predictor`.
 
     Raises:
-        adafocus.errors.UserError: the file is missing, damaged, or does not fit; one line.
+        adafocus.core.errors.UserError: the file is missing, damaged, or does not fit; one line.
     """
     from adafocus.predict import find
 

@@ -10,22 +10,22 @@ from torch import nn
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.clips import Data, candidates, clip_frames, data, focus_frames, looked_frames, protocol_line, views
+from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.stage import Stage, batch_norms
 from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
-from adafocus.errors import UserError, as_user_error
-from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
-from adafocus.models.recognizer import Recognizer
-from adafocus.models.uni_adafocus import UniAdaFocus
-from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM
+from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+from adafocus.methods.adafocus_v2.stage import JointStage
+from adafocus.methods.recognizer.model import Recognizer
+from adafocus.methods.recognizer.stage import WholeFrames
+from adafocus.methods.uni_adafocus.model import UniAdaFocus
+from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+from adafocus.methods.uni_adafocus.stage import ChoosingStage
 from adafocus.schema import BackboneConfig, Config
-from adafocus.stages.base import Stage, batch_norms
-from adafocus.stages.choosing import ChoosingStage
-from adafocus.stages.joint import JointStage
-from adafocus.stages.reinforced import PolicyStage, SupervisedStage
-from adafocus.stages.whole_frames import WholeFrames
 from adafocus.weights import imagenet_weights
 
 __all__ = [

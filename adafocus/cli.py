@@ -10,7 +10,7 @@ from typing import Any
 
 from adafocus import naming
 from adafocus.composing import conf_folder, explain, first_unparsable, register
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 USAGE = """usage: adafocus COMMAND ...
 

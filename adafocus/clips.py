@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from adafocus.core.errors import UserError, as_user_error
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
-from adafocus.errors import UserError, as_user_error
-from adafocus.models.adafocus_v2 import coarse_to_fine
-from adafocus.models.uni_adafocus import glance_positions
+from adafocus.methods.adafocus_v2.model import coarse_to_fine
+from adafocus.methods.uni_adafocus.model import glance_positions
 from adafocus.schema import Config, DatasetConfig
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adafocus import naming
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}

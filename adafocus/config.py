@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.schema import Config, ScheduleConfig
 
 MODES = ("train", "evaluate", "early_exit", "cost")

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from adafocus import build, predict
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
+from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
 from adafocus.engine import exits, metrics
@@ -22,11 +23,10 @@ from adafocus.engine.distributed import World
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
 from adafocus.engine.table import show_exits
-from adafocus.models.exits import taken
+from adafocus.layers.precision import channels_last
+from adafocus.methods.walks import taken
 from adafocus.pictures import exit_curves
-from adafocus.precision import channels_last
 from adafocus.schema import Config
-from adafocus.stages.base import Stage
 
 SLOWER = 1.15  # with early_exit.chunk=0 a walk may take so much longer than the whole network
 

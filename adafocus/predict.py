@@ -14,6 +14,9 @@ import torch
 
 from adafocus import build, config
 from adafocus.composing import compose
+from adafocus.core.errors import UserError
+from adafocus.core.output import Output
+from adafocus.core.rng import generator
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import ArrayClips, VideoClips
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
@@ -21,13 +24,10 @@ from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
-from adafocus.draws import generator
 from adafocus.engine.cost import count
 from adafocus.engine.distributed import pick_device
 from adafocus.engine.evaluate import answer, only
-from adafocus.errors import UserError
-from adafocus.models.online import OnlineRecognizer, Smoothing
-from adafocus.models.outputs import Output
+from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
 from adafocus.naming import outlasting, split_override
 from adafocus.schema import Config
 from adafocus.weights import detect, load_checkpoint, load_file, tensors

@@ -11,6 +11,7 @@ import torch
 from PIL.Image import Image
 
 from adafocus import build, config
+from adafocus.core.stage import Stage
 from adafocus.engine.cost import Cost
 from adafocus.engine.distributed import World
 from adafocus.engine.evaluate import Report
@@ -20,7 +21,6 @@ from adafocus.engine.loop import Progress
 from adafocus.engine.status import write_status
 from adafocus.engine.table import places_line, show
 from adafocus.schema import Config
-from adafocus.stages.base import Stage
 
 PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
 

@@ -139,7 +139,9 @@ class PolicyConfig:
 
 @dataclass
 class StageConfig:
-    name: str = MISSING  # joint | glance | focus | 1 | 2 | 3 | all: what learns; see adafocus/stages
+    name: str = (
+        MISSING  # joint | glance | focus | 1 | 2 | 3 | all: what learns; see the method's folder in adafocus/methods
+    )
 
 
 @dataclass
@@ -176,9 +178,7 @@ class ScheduleConfig:
     head_dropout: float = 0.0  # of the auxiliary heads; of the recognizer's only head
     freeze_norm: bool = False  # BatchNorm keeps its statistics
     partial_norm: bool = False  # recognizer: every BatchNorm2d but the first is frozen, statistics and scales
-    param_groups: str = (
-        "single"  # recognizer: single | tsm | mmaction2: multiples of rate and decay, adafocus/stages/groups.py
-    )
+    param_groups: str = "single"  # recognizer: single | tsm | mmaction2: multiples of rate and decay, adafocus/methods/recognizer/param_groups.py
     head_lr_mult: float = 5.0  # and how much faster the classifier learns
     starts_from: str | None = None  # this recipe fine-tunes: what init.from must name, in words
     evaluate_every: int = 1  # epochs: after epoch 1, 1 + n, ...

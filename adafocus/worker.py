@@ -20,7 +20,10 @@ import torch
 from torch import nn
 
 from adafocus import build, config, weights
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.stage import Stage
+from adafocus.core.variants import Variant
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.early_exit import EarlyExit
@@ -37,12 +40,9 @@ from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.places import TRAINING_CLIPS, learned_mean
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show_cost
-from adafocus.errors import UserError, as_user_error
-from adafocus.precision import channels_last
+from adafocus.layers.precision import channels_last
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
-from adafocus.stages.base import Stage
-from adafocus.stages.variants import Variant
 
 
 def run(folder: Path, settings: Config | None = None) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adafocus.patches import crop
+from adafocus.layers.crop import crop
 
 
 def by_grid_sampler(frames: Tensor, where: Tensor, size: int) -> Tensor:

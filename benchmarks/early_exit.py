@@ -16,12 +16,12 @@ import sys
 import torch
 
 from adafocus import build
-from adafocus.batch import Batch
 from adafocus.composing import compose
+from adafocus.core.batch import Batch
 from adafocus.engine import exits
 from adafocus.engine.cost import count
-from adafocus.models.exits import taken
-from adafocus.precision import channels_last
+from adafocus.layers.precision import channels_last
+from adafocus.methods.walks import taken
 
 ROUNDS = 3
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from adafocus.core.rng import generator
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import VideoClips, collate
 from adafocus.data.extract import extract_frames
@@ -28,7 +29,6 @@ from adafocus.data.sampling import training_frames
 from adafocus.data.transforms import multi_scale_box
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
-from adafocus.draws import generator
 
 SIZE, BATCH = 224, 8
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

@@ -21,7 +21,7 @@ import torch
 from adafocus.data.annotations import VIDEO_SUFFIXES, Record
 from adafocus.data.dataset import EVALUATION, VideoClips
 from adafocus.data.view import View
-from adafocus.models.uni_adafocus import glance_positions
+from adafocus.methods.uni_adafocus.model import glance_positions
 
 ROUNDS = 3
 

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 
 from adafocus.backbones import BACKBONES
-from adafocus.batch import Batch
-from adafocus.models.adafocus_v1 import AdaFocusV1, cut
-from adafocus.stages.ppo import ppo_loss, returns
-from adafocus.stages.reinforced import PolicyStage
+from adafocus.core.batch import Batch
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, cut
+from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns
+from adafocus.methods.adafocus_v1.stages import PolicyStage
 
 
 def a_step_at_a_time(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from adafocus.backbones import BACKBONES
-from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
 
 def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[dict[str, Tensor], AdaFocusV2]:

@@ -11,49 +11,24 @@ PACKAGE = Path(__file__).resolve().parents[1] / "adafocus"
 FILES = sorted(PACKAGE.rglob("*.py"))
 #: Which of our rooms a room may import; a file stands for itself.
 ALLOWED = {
-    "data": {"data", "errors", "batch", "draws"},
-    "backbones": {"backbones", "errors", "precision"},
-    "policies": {"policies", "precision"},
-    "patches": {"precision"},
-    "precision": set(),
-    "models": {"models", "precision", "backbones", "policies", "patches", "errors"},
-    "stages": {"stages", "models", "policies", "patches", "batch", "draws"},
-    "weights": {"errors"},
-    "compare": {"errors"},
-    "naming": {"errors"},
-    "composing": {"config", "naming", "schema", "errors"},
+    "core": set(),
+    "layers": {"core"},
+    "backbones": {"layers", "core"},
+    "policies": {"layers", "core"},
+    "methods": {"backbones", "policies", "layers", "core"},
+    "data": {"core"},
+    "weights": {"core"},
+    "compare": {"core"},
+    "naming": {"core"},
+    "composing": {"config", "naming", "schema", "core"},
     "pictures": set(),
-    "config": {"errors", "schema"},
+    "config": {"core", "schema"},
     "schema": set(),
-    "clips": {"data", "schema", "errors", "models"},
-    "build": {"clips", "schema", "data", "backbones", "models", "stages", "engine", "weights", "errors"},
-    "worker": {
-        "precision",
-        "build",
-        "config",
-        "schema",
-        "engine",
-        "data",
-        "stages",
-        "weights",
-        "report",
-        "early_exit",
-        "batch",
-        "errors",
-    },
-    "early_exit": {
-        "precision",
-        "build",
-        "predict",
-        "schema",
-        "engine",
-        "data",
-        "models",
-        "stages",
-        "pictures",
-        "batch",
-    },
-    "report": {"build", "config", "schema", "engine", "stages", "pictures"},
+    "clips": {"data", "schema", "core", "methods"},
+    "build": {"clips", "schema", "data", "backbones", "methods", "engine", "weights", "core"},
+    "worker": {"build", "config", "schema", "engine", "data", "weights", "report", "early_exit", "layers", "core"},
+    "early_exit": {"build", "predict", "schema", "engine", "data", "methods", "layers", "pictures", "core"},
+    "report": {"build", "config", "schema", "engine", "pictures", "core"},
     "predict": {
         "build",
         "naming",
@@ -61,11 +36,10 @@ ALLOWED = {
         "config",
         "schema",
         "data",
-        "draws",
         "engine",
-        "models",
+        "methods",
         "weights",
-        "errors",
+        "core",
     },
     "tools": {
         "tools",
@@ -77,13 +51,10 @@ ALLOWED = {
         "pictures",
         "data",
         "engine",
-        "models",
+        "methods",
         "schema",
-        "errors",
+        "core",
     },
-    "batch": set(),
-    "draws": set(),
-    "errors": set(),
 }
 #: External packages that only some files may import.
 ONLY_IN = {
@@ -93,8 +64,8 @@ ONLY_IN = {
     "av": {"data/video.py", "data/stream.py"},  # files, and streams
     "torchcodec": {"data/video.py"},
 }
-#: The loop and what it is made of know no concrete model, stage or data set.
-ENGINE = {"engine", "errors", "batch", "draws", "stages.base", "stages.variants", "models.outputs"}
+#: The loop and what it is made of know no concrete network, stage or data set.
+ENGINE = {"engine", "core"}
 
 
 def imports(path: Path) -> set[str]:
@@ -131,8 +102,8 @@ def test_imports_run_one_way(path: Path) -> None:
 
 def test_the_rules_see_a_forbidden_import(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
-    file.write_text("from adafocus.models import heads\nimport av\n")
-    assert imports(file) == {"adafocus.models.heads", "av"}
+    file.write_text("from adafocus.layers import heads\nimport av\n")
+    assert imports(file) == {"adafocus.layers.heads", "av"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -12,7 +12,7 @@ import pytest
 from adafocus.compare import main, write_comparison
 from adafocus.compare.render import pareto, to_csv, to_markdown, to_text
 from adafocus.compare.table import compare, find_runs
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 
 def make(

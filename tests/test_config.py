@@ -273,7 +273,7 @@ def test_what_is_typed_wins_over_a_stages_recipe() -> None:
     ],
 )
 def test_stages_that_cannot_be(typed: tuple[str, ...], message: str) -> None:
-    from adafocus.errors import UserError
+    from adafocus.core.errors import UserError
 
     with pytest.raises(UserError, match=message):
         composed(*typed)

@@ -14,11 +14,11 @@ from test_config import composed
 
 from adafocus import build
 from adafocus.cli import main
+from adafocus.core.errors import UserError
 from adafocus.data.dataset import collate
 from adafocus.data.extract import count_frames, extract_frames
 from adafocus.data.official import clean_class, read_official
 from adafocus.data.video import VideoError
-from adafocus.errors import UserError
 
 SMALL = ("method=recognizer", "backbone=tiny", "backbone.focus_channels=[8,8]", "dataset.frame_size=32", "segments=4")
 

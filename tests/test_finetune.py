@@ -10,8 +10,8 @@ import torch
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.errors import UserError
-from adafocus.models.recognizer import Recognizer
+from adafocus.core.errors import UserError
+from adafocus.methods.recognizer.model import Recognizer
 from adafocus.weights import load_start, start_from
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import runs
 
-from adafocus.batch import BadVideo
+from adafocus.core.batch import BadVideo
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.video import VideoError

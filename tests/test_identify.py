@@ -19,7 +19,7 @@ from test_config import composed
 import adafocus
 from adafocus import build, config
 from adafocus.cli import main
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.weights import detect, load_file, tensors
 from adafocus.weights.identify import identify
 

@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 from adafocus import build, composing, config
+from adafocus.core.errors import UserError
 from adafocus.data.dataset import EVALUATION, collate
-from adafocus.errors import UserError
 
 
 def composed(*typed: str) -> config.Config:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from adafocus.patches import boxes, crop, crop_rectangles
+from adafocus.layers.crop import boxes, crop, crop_rectangles
 
 
 def by_grid_sampler(frames: torch.Tensor, where: torch.Tensor, size: int) -> torch.Tensor:

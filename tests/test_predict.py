@@ -14,11 +14,11 @@ from test_config import composed
 
 from adafocus import build, config, predict
 from adafocus.cli import main
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.stream import stream_frames
 from adafocus.data.video import VideoError
-from adafocus.errors import UserError
 
 CLASSES = ["left", "right", "up"]
 
@@ -106,7 +106,7 @@ def test_a_stream_says_what_the_clip_form_says(tmp_path: Path, clip: Path) -> No
     labels = [moment.label for moment in predictor.stream(clip, every=1)]
     frames = torch.stack([torch.from_numpy(frame.copy()) for _, frame in stream_frames(clip)])
     view = predictor.normalize(predictor.view().evaluation(frames))
-    from adafocus.models.online import Smoothing
+    from adafocus.methods.recognizer.online import Smoothing
 
     for shift in (m for m in predictor.model.modules() if hasattr(m, "past")):
         shift.segments = len(frames)

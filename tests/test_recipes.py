@@ -7,7 +7,7 @@ import torch
 from test_config import CONF, composed
 
 from adafocus import build
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 NPB, PBN = False, True
 FLIP, NO_FLIP = 0.5, 0.0

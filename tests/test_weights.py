@@ -10,8 +10,8 @@ from official import official
 from safetensors.torch import save_file
 
 from adafocus.backbones import BACKBONES
-from adafocus.errors import UserError
-from adafocus.models.adafocus_v2 import AdaFocusV2
+from adafocus.core.errors import UserError
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.weights import (
     backbone_state,
     detect,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from adafocus.precision import full_precision, widen
+from adafocus.layers.precision import full_precision, widen
 
 
 def three_taps(x: Tensor, before: Tensor, here: Tensor, after: Tensor) -> Tensor:

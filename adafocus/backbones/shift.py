@@ -71,7 +71,7 @@ class Shifted(nn.Module):
 
     A stream of single frames needs what the frame before left behind: while `past` is set, frames are one of each
     stream instead of clips, the first channels come from `past`, and `past` becomes what the next frame needs
-    (`models.online` sets it for one call; nothing is kept between calls).
+    (`methods.recognizer.online` sets it for one call; nothing is kept between calls).
 
     Args:
         net: what follows the shift.

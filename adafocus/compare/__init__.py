@@ -10,7 +10,7 @@ from pathlib import Path
 
 from adafocus.compare.render import plot, to_csv, to_markdown, to_text
 from adafocus.compare.table import SORTS, Comparison, compare, find_runs
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 
 def _write(path: Path, text: str) -> None:

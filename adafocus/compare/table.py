@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 #: Choices that do not make another experiment: they never become a column.
 _IGNORED = ("name", "seed", "device", "devices", "inline", "loader", "output", "checkpoint", "published")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from zlib import crc32
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 VIDEO_SUFFIXES = frozenset(
     [

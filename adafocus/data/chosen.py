@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-from adafocus.batch import BadVideo
+from adafocus.core.batch import BadVideo
 from adafocus.data.dataset import ChosenSource
 from adafocus.data.video import VideoError
 

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adafocus.batch import BadVideo, Batch
+from adafocus.core.batch import BadVideo, Batch
+from adafocus.core.rng import generator
 from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.arrays import ArrayVideo
 from adafocus.data.frames import FrameFolder
@@ -19,7 +20,6 @@ from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.transforms import short_side_size
 from adafocus.data.video import VideoError, open_video
 from adafocus.data.view import View
-from adafocus.draws import generator
 
 EVALUATION = -1  # the epoch of an item that is read for evaluation
 REPLACEMENTS = 10  # how many other videos are tried for an unreadable one in training

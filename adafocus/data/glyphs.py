@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from adafocus.draws import generator
+from adafocus.core.rng import generator
 
 TASKS = ("where", "when", "motion")
 CELLS = 8  # cells of a glyph's side

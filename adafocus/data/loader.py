@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 from torch.utils.data import DataLoader
 
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError
+from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
 from adafocus.data.dataset import EVALUATION, ClipSource, collate
 from adafocus.data.video import VideoError
-from adafocus.draws import generator
-from adafocus.errors import UserError
 
 Key = tuple[int, int]
 

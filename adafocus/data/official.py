@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import read_list
-from adafocus.errors import UserError
 
 
 @dataclass(frozen=True)

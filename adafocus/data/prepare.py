@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import class_folders, folder_split, read_list
 from adafocus.data.frames import decode_folder
 from adafocus.data.video import VideoError, decode_all
-from adafocus.errors import UserError
 
 
 @dataclass

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from adafocus.core.errors import UserError
 from adafocus.data.transforms import resize, short_side_size
-from adafocus.errors import UserError
 
 READERS = ("decord", "pyav", "torchcodec")
 #: Containers, codecs and pixel formats in which decord's random access was compared with a sequential decode.

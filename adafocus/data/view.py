@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from adafocus.core.rng import generator
 from adafocus.data.sampling import evaluation_frames, training_frames
 from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views, resize, short_side_size, train_view
-from adafocus.draws import generator
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from adafocus.core.errors import UserError
 from adafocus.engine.files import write_bytes
-from adafocus.errors import UserError
 
 LAST, BEST = "last.pt", "best.pt"
 FORMAT = 1

@@ -14,8 +14,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from adafocus.core.errors import UserError
 from adafocus.engine.distributed_env import STORE
-from adafocus.errors import UserError
 
 
 @dataclass(frozen=True)

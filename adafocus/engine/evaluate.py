@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from adafocus.batch import BadVideo, Batch, only
+from adafocus.core.batch import BadVideo, Batch, only
+from adafocus.core.output import Output
+from adafocus.core.stage import Stage
+from adafocus.core.variants import Variant
 from adafocus.engine import metrics
 from adafocus.engine.distributed import World
 from adafocus.engine.places import Places, places
-from adafocus.models.outputs import Output
-from adafocus.stages.base import Stage
-from adafocus.stages.variants import Variant
 
 
 @dataclass

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
 
 CRITERIA = ("confidence", "entropy")
 NEVER, ALWAYS = 1e8, -1e8  # thresholds of the released programs
@@ -105,7 +105,7 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
         stage: with `model.walk`, `first_frames`, `other_frames` and `normalize`.
         batch: on the device.
         limits: (E',) thresholds of the exits that the walk passes.
-        numbers: which of the network's exits these are (see `models.exits.taken`).
+        numbers: which of the network's exits these are (see `methods.walks.taken`).
         chunk: steps between two exits.
     """
     clock = Clock(batch)

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from adafocus.core.errors import UserError
 from adafocus.engine.files import read_json, write_json
-from adafocus.errors import UserError
 
 NEW, CONTINUE, FINISHED = "new", "continue", "finished"
 

@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from adafocus.batch import Batch
-from adafocus.draws import generator
+from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError
+from adafocus.core.rng import generator
+from adafocus.core.stage import Stage
 from adafocus.engine.checkpoint import Keeper
 from adafocus.engine.distributed import World
 from adafocus.engine.journal import Journal, log
-from adafocus.errors import UserError
-from adafocus.stages.base import Stage
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

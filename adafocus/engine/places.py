@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from adafocus.batch import Batch, only
+from adafocus.core.batch import Batch, only
+from adafocus.core.stage import Stage
 from adafocus.engine.distributed import World
-from adafocus.stages.base import Stage
 
 TRAINING_CLIPS = 256  #: the mean place is measured on so many clips of the training set at most
 STILL = 0.02  #: a policy whose places move by less than this share of the range stands still

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from adafocus.precision import full_precision, widen
+from adafocus.layers.precision import full_precision, widen
 
 
 class AffinePolicy(nn.Module):

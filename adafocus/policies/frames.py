@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from adafocus.precision import full_precision, widen
+from adafocus.layers.precision import full_precision, widen
 
 _STEP = 0.25  # of the integral over log time; the rule's error is then exp(-2 pi (pi / 2) / step), about 1e-17
 _SMALLEST = 1e-30  # weights below it count as this; the released code divides by zero there

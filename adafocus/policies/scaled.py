@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.precision import full_precision, widen
+from adafocus.layers.precision import full_precision, widen
 
 #: The released program runs the policy twice on every training batch, so its running statistics move twice with 0.1; once
 #: with this is the same: 1 - (1 - 0.1)^2.

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.tools.loading import add_model_arguments, load_predictor, split_typed
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from adafocus.core.errors import UserError
 from adafocus.data.frames import FrameFolder
 from adafocus.data.stream import write_video
 from adafocus.data.video import open_video
-from adafocus.errors import UserError
 from adafocus.pictures import PATCH, contact_sheet
 
 SUFFIXES = (".png", ".jpg", ".gif", ".mp4")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.tools.loading import add_model_arguments, load_predictor
 
 
@@ -44,7 +44,7 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
     import torch
 
     from adafocus.engine.files import write_json
-    from adafocus.models.programs import programs
+    from adafocus.methods.programs import programs
 
     model = predictor.model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)

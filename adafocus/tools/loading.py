@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE") -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.tools.loading import add_model_arguments, load_predictor, split_typed
 
 

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import VIDEO_SUFFIXES
 from adafocus.data.official import FORMATS, Entry, Official
-from adafocus.errors import UserError
 from adafocus.schema import DatasetConfig
 
 _NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders once and writes bad.txt and check.json.

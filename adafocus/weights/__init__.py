@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, save_safetensors, tensors

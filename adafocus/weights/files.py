@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 
 State = dict[str, Tensor]
 NOTES = "adafocus"  # the entry of a .safetensors header that holds configuration and class names

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.weights.files import State
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.weights.files import State
 
 #: Data sets of the seeds by their number of classes.

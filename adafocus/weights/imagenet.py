@@ -8,7 +8,7 @@ from urllib.error import URLError
 
 from torch import nn
 
-from adafocus.errors import UserError
+from adafocus.core.errors import UserError
 from adafocus.weights.files import State, load_file, tensors
 from adafocus.weights.fit import fit
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from adafocus.core.errors import UserError
 from adafocus.data import annotations
 from adafocus.data.annotations import Record
-from adafocus.errors import UserError
 
 
 def write(path: Path, *lines: str) -> Path:

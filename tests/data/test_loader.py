@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from adafocus.core.errors import UserError
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.data.video import VideoError
-from adafocus.errors import UserError
 
 
 def flat(order: TrainOrder) -> list[list[int]]:

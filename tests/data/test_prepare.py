@@ -8,9 +8,9 @@ import numbered
 import pytest
 
 from adafocus.cli import main
+from adafocus.core.errors import UserError
 from adafocus.data import prepare
 from adafocus.data.annotations import read_bad_list
-from adafocus.errors import UserError
 
 
 @pytest.fixture

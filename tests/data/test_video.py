@@ -8,8 +8,8 @@ import numbered
 import numpy as np
 import pytest
 
+from adafocus.core.errors import UserError
 from adafocus.data.video import VideoError, decode_all, installed_readers, open_video, read_frames
-from adafocus.errors import UserError
 
 KINDS = {
     "plain.mp4": {"options": {"g": "12", "bf": "0"}},

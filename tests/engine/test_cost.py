@@ -5,8 +5,8 @@ import torch
 
 from adafocus.backbones import BACKBONES
 from adafocus.engine.cost import count
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.recognizer import Recognizer
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.recognizer.model import Recognizer
 
 #: Multiply-adds a frame, by glance and patch (AdaFocus V2 with 200 classes and 16 frames; published rounded: 17.6 ... 46.1 G a video).
 PUBLISHED = {

@@ -14,13 +14,13 @@ import torch
 from test_config import composed
 
 from adafocus import build, cli
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
 from adafocus.engine import exits
 from adafocus.engine.cost import count
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.exits import taken
-from adafocus.models.uni_adafocus import UniAdaFocus
-from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.uni_adafocus.model import UniAdaFocus
+from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+from adafocus.methods.walks import taken
 
 KEPT = json.loads((Path(__file__).parents[1] / "models/golden_uni_adafocus.json").read_text())
 

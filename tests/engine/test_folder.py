@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from adafocus import config
+from adafocus.core.errors import UserError
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.folder import CONTINUE, FINISHED, NEW, describe, inspect, lock
-from adafocus.errors import UserError
 
 
 def test_new_continued_finished_and_refused(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.engine.distributed import World
 from adafocus.engine.evaluate import evaluate
 from adafocus.engine.places import WHOLE, learned_mean, mean_place, places
-from adafocus.patches import boxes
+from adafocus.layers.crop import boxes
 
 WORLD = World(0, 1, torch.device("cpu"))
 FORMS = {

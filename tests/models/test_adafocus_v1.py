@@ -13,9 +13,9 @@ import torch
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.engine.cost import count
-from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, StepClassifier, cut
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, StepClassifier, cut
+from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
-from adafocus.stages.ppo import ppo_loss, returns, rewards
 from adafocus.weights import load_checkpoint
 
 SHIFT = Temporal("bidirectional")

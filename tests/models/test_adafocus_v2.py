@@ -11,9 +11,9 @@ from official import official
 from torch import nn
 
 from adafocus.backbones import BACKBONES
-from adafocus.models.adafocus_v2 import AdaFocusV2, coarse_to_fine
-from adafocus.models.heads import PooledStepClassifier
-from adafocus.models.recognizer import Recognizer
+from adafocus.layers.heads import PooledStepClassifier
+from adafocus.methods.adafocus_v2.model import AdaFocusV2, coarse_to_fine
+from adafocus.methods.recognizer.model import Recognizer
 from adafocus.policies.affine import AffinePolicy
 from adafocus.weights import fit, from_adafocus_v2, tensors
 
@@ -116,7 +116,7 @@ def test_the_second_pass_has_batch_statistics_of_its_own_and_comes_second() -> N
     assert len(seen) == 2 and int(model.classifier.norm.num_batches_tracked) == 2
     assert int(model.glance.layers[1].num_batches_tracked) == 1
     assert output.diversity.glance is output.glance and torch.equal(output.diversity.where, where)
-    from adafocus.patches import crop
+    from adafocus.layers.crop import crop
 
     ordered = frames[:, coarse_to_fine(5)]
     torch.testing.assert_close(seen[1], crop(ordered.flatten(0, 1), where.flatten(0, 1), 12))

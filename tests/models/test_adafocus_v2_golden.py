@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from adafocus.backbones import BACKBONES
-from adafocus.batch import Batch
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.stages.joint import JointStage
+from adafocus.core.batch import Batch
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.adafocus_v2.stage import JointStage
 from adafocus.weights import fit, from_adafocus_v2, load_checkpoint, tensors
 
 TRAIN = "adafocus_v2_trainstep_actnet_p96_mbv2"

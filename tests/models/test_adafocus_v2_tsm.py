@@ -15,9 +15,9 @@ from test_config import composed
 from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.batch import Batch
-from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
-from adafocus.stages.joint import JointStage
+from adafocus.core.batch import Batch
+from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+from adafocus.methods.adafocus_v2.stage import JointStage
 from adafocus.weights import fit, from_adafocus_v2_tsm, load_checkpoint, tensors
 
 SHIFT = Temporal("bidirectional")

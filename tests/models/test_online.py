@@ -14,8 +14,8 @@ from official import official_key
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
-from adafocus.models.online import OnlineRecognizer, Smoothing, restart
-from adafocus.models.recognizer import Recognizer
+from adafocus.methods.recognizer.model import Recognizer
+from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart
 from adafocus.weights import load_checkpoint
 
 KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())["tsm_online_mobilenetv2"]

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
 from adafocus.engine.cost import count
 from adafocus.engine.evaluate import answer
-from adafocus.models.recognizer import Recognizer
-from adafocus.stages.whole_frames import WholeFrames
+from adafocus.methods.recognizer.model import Recognizer
+from adafocus.methods.recognizer.stage import WholeFrames
 from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 
 KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())

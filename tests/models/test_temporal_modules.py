@@ -16,7 +16,7 @@ from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool, temporal_shift
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.models.recognizer import Recognizer
+from adafocus.methods.recognizer.model import Recognizer
 
 
 def plain_shift(x: Tensor, segments: int, fold: int, online: bool) -> Tensor:

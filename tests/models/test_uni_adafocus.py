@@ -19,12 +19,12 @@ from test_config import composed
 from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.batch import Batch
-from adafocus.models.choosing import Given
-from adafocus.models.uni_adafocus import UniAdaFocus
-from adafocus.models.uni_adafocus_tsm import UniAdaFocusTSM
+from adafocus.core.batch import Batch
+from adafocus.methods.uni_adafocus.base import Given
+from adafocus.methods.uni_adafocus.model import UniAdaFocus
+from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+from adafocus.methods.uni_adafocus.stage import ChoosingStage
 from adafocus.policies.frames import inclusion_factors
-from adafocus.stages.choosing import ChoosingStage
 from adafocus.weights import fit, from_uni_adafocus, from_uni_adafocus_tsm, load_checkpoint, tensors
 
 KEPT = json.loads((Path(__file__).parent / "golden_uni_adafocus.json").read_text())
@@ -344,7 +344,7 @@ def test_two_phases_of_reading_answer_like_the_whole_clip(form: str) -> None:
     ],
 )
 def test_choices_that_cannot_be(typed: tuple[str, ...], message: str) -> None:
-    from adafocus.errors import UserError
+    from adafocus.core.errors import UserError
 
     with pytest.raises(UserError, match=message):
         small(*typed)

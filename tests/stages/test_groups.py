@@ -14,12 +14,12 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
 from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.engine.schedule import learning_rates
-from adafocus.models.recognizer import Recognizer
-from adafocus.stages.groups import recognizer_groups
-from adafocus.stages.whole_frames import WholeFrames
+from adafocus.methods.recognizer.model import Recognizer
+from adafocus.methods.recognizer.param_groups import recognizer_groups
+from adafocus.methods.recognizer.stage import WholeFrames
 from adafocus.weights import fit, from_tsm, tensors
 
 OURS = {"norm": "BN scale/shift", "head_weight": "lr5_weight", "head_bias": "lr10_bias"}

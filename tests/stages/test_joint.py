@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from adafocus.backbones import BACKBONES
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
+from adafocus.core.stage import batch_norms
+from adafocus.core.variants import patch_variant
 from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings, make_optimizer
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.stages.base import batch_norms
-from adafocus.stages.joint import JointStage
-from adafocus.stages.variants import patch_variant
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.adafocus_v2.stage import JointStage
 
 RATES = {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
 

@@ -14,9 +14,9 @@ import torch
 from test_config import composed
 
 from adafocus import build, config
-from adafocus.batch import Batch
+from adafocus.core.batch import Batch
 from adafocus.engine.loop import Settings, make_optimizer
-from adafocus.models.adafocus_v1 import Glanced
+from adafocus.methods.adafocus_v1.model import Glanced
 
 TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 

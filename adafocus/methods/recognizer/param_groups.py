@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from adafocus.stages.base import ParamGroup, batch_norms
+from adafocus.core.stage import ParamGroup, batch_norms
 
 GROUPS = ("single", "tsm", "mmaction2")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

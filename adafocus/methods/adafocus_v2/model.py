@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.exits import Reader, Walk
-from adafocus.models.glancing import GLANCE_RESIZES, resized
-from adafocus.models.heads import PooledStepClassifier
-from adafocus.models.outputs import Output
-from adafocus.patches import SquarePatches, crop
+from adafocus.core.output import Output
+from adafocus.layers.crop import SquarePatches, crop
+from adafocus.layers.heads import PooledStepClassifier
+from adafocus.layers.precision import full_precision, widen
+from adafocus.layers.resize import GLANCE_RESIZES, resized
+from adafocus.methods.walks import Reader, Walk
 from adafocus.policies.affine import AffinePolicy
-from adafocus.precision import full_precision, widen
 
 ORDERS = ("coarse_to_fine", "temporal")
 
@@ -165,7 +165,7 @@ class AdaFocusV2(SquarePatches, nn.Module):
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.models.exits`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
+        """See `adafocus.methods.walks`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
         rows = torch.arange(len(frames), device=frames.device)
         order, state, seen = self.order, None, None
         for first in range(0, self.segments, chunk):

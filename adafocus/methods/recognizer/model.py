@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from adafocus.models.outputs import Output
-from adafocus.precision import full_precision, widen
+from adafocus.core.output import Output
+from adafocus.layers.precision import full_precision, widen
 
 
 class Recognizer(nn.Module):

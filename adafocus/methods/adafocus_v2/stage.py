@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.batch import Batch
-from adafocus.draws import uniform
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
-from adafocus.models.outputs import Output
-from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.variants import GLANCE_ALONE, WHERE, Variant, controls_of, patch_variant
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
+from adafocus.core.rng import uniform
+from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, WHERE, Variant, controls_of, patch_variant
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
 
 class JointStage(Stage):

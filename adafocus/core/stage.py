@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from adafocus.batch import Batch
-from adafocus.models.outputs import Output
-from adafocus.stages.variants import Variant
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
+from adafocus.core.variants import Variant
 
 
 @dataclass

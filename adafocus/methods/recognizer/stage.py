@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.batch import Batch
-from adafocus.models.outputs import Output
-from adafocus.stages.base import ParamGroup, Stage, StepResult, batch_norms
-from adafocus.stages.groups import partial_norms, recognizer_groups
-from adafocus.stages.variants import WHOLE_FRAMES, Variant
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
+from adafocus.core.stage import ParamGroup, Stage, StepResult, batch_norms
+from adafocus.core.variants import WHOLE_FRAMES, Variant
+from adafocus.methods.recognizer.param_groups import partial_norms, recognizer_groups
 
 NORMS = ("all", "partial", "frozen")
 

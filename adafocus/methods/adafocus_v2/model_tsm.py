@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from adafocus.models.heads import TwoHeads
-from adafocus.models.outputs import Output
-from adafocus.patches import SquarePatches, crop
+from adafocus.core.output import Output
+from adafocus.layers.crop import SquarePatches, crop
+from adafocus.layers.heads import TwoHeads
 from adafocus.policies.stacked import StackedPolicy
 
 

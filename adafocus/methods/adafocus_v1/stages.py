@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adafocus.batch import Batch
-from adafocus.draws import uniform
-from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
-from adafocus.models.outputs import Output
-from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.ppo import ppo_loss, returns, rewards
-from adafocus.stages.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
+from adafocus.core.rng import uniform
+from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, Glanced
+from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 
 STAGES = ("glance", "focus", "1", "2", "3")
 #: What learns, by attribute of the network; a form that lacks one goes without.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.models.outputs import Output
-from adafocus.patches import SquarePatches
+from adafocus.core.output import Output
+from adafocus.layers.crop import SquarePatches
+from adafocus.layers.precision import full_precision, widen
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
-from adafocus.precision import full_precision, widen
 
 
 @dataclass

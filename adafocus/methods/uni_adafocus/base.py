@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.outputs import Output
-from adafocus.patches import boxes, crop_rectangles
+from adafocus.core.output import Output
+from adafocus.layers.crop import boxes, crop_rectangles
+from adafocus.layers.precision import full_precision
 from adafocus.policies.frames import FramePolicy, choose_frames
 from adafocus.policies.scaled import ScaledPolicy, over_time
-from adafocus.precision import full_precision
 
 Prepare = Callable[[Tensor], Tensor]
 

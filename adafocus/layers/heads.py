@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.precision import full_precision, widen
+from adafocus.layers.precision import full_precision, widen
 
 
 class PooledStepClassifier(nn.Module):

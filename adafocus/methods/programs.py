@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.adafocus_v1 import AdaFocusV1, AdaFocusV1TSM, Glanced
-from adafocus.models.adafocus_v2 import AdaFocusV2
-from adafocus.models.adafocus_v2_tsm import AdaFocusV2TSM
-from adafocus.models.choosing import Choosing, Glance
-from adafocus.models.recognizer import Recognizer
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, Glanced
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+from adafocus.methods.recognizer.model import Recognizer
+from adafocus.methods.uni_adafocus.base import Choosing, Glance
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from adafocus.precision import full_precision
+from adafocus.layers.precision import full_precision
 
 
 def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:

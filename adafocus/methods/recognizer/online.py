@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool
-from adafocus.models.recognizer import Recognizer
+from adafocus.methods.recognizer.model import Recognizer
 
 Caches = tuple[Tensor, ...]
 

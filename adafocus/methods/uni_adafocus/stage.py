@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from adafocus.batch import Batch
-from adafocus.draws import uniform
-from adafocus.models.choosing import Choosing, Given, Glance
-from adafocus.models.outputs import Output
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output
+from adafocus.core.rng import uniform
+from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, WHEN, WHERE, Variant, controls_of, patch_variant
+from adafocus.methods.uni_adafocus.base import Choosing, Given, Glance
 from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
-from adafocus.stages.base import ParamGroup, Stage, StepResult
-from adafocus.stages.variants import GLANCE_ALONE, WHEN, WHERE, Variant, controls_of, patch_variant
 
 
 class ChoosingStage(Stage):

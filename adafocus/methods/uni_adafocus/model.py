@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.choosing import Choosing, Glance, Plan
-from adafocus.models.exits import Reader, Walk
-from adafocus.models.glancing import resized
-from adafocus.models.heads import PooledStepClassifier
-from adafocus.models.outputs import Output
+from adafocus.core.output import Output
+from adafocus.layers.heads import PooledStepClassifier
+from adafocus.layers.precision import full_precision, widen
+from adafocus.layers.resize import resized
+from adafocus.methods.uni_adafocus.base import Choosing, Glance, Plan
+from adafocus.methods.walks import Reader, Walk
 from adafocus.policies.scaled import TWICE
-from adafocus.precision import full_precision, widen
 
 
 def glance_positions(candidates: int, segments: int) -> list[int]:
@@ -121,7 +121,7 @@ class UniAdaFocus(Choosing):
         return [first, *(round(planned + k * step) for k in range(1, self.exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.models.exits`. `frames` are the glance frames; `read` gives candidates."""
+        """See `adafocus.methods.walks`. `frames` are the glance frames; `read` gives candidates."""
         glance = self.look(frames, auxiliary=False)
         rows = torch.arange(len(frames), device=frames.device)
         stay = yield glance.steps[:, -1]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.models.choosing import Choosing, Glance
-from adafocus.models.exits import Reader, Walk
-from adafocus.models.glancing import resized
-from adafocus.models.heads import TwoHeads
-from adafocus.models.outputs import Output
+from adafocus.core.output import Output
+from adafocus.layers.heads import TwoHeads
+from adafocus.layers.resize import resized
+from adafocus.methods.uni_adafocus.base import Choosing, Glance
+from adafocus.methods.walks import Reader, Walk
 
 
 class UniAdaFocusTSM(Choosing):
@@ -99,7 +99,7 @@ class UniAdaFocusTSM(Choosing):
         return [first, first + rest + head]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.models.exits`. All chosen frames are one step."""
+        """See `adafocus.methods.walks`. All chosen frames are one step."""
         glance = self.look(frames)
         stay = yield glance.learned.mean(1)
         if not stay.any():
