@@ -162,11 +162,15 @@ def _constant_place(
         if stage.constant_place is None:
             log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
         return
-    size, loader = settings.evaluate.batch_size, settings.loader
-    order = EvaluationOrder(len(data.train), size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
+    loader = settings.loader
+    order = EvaluationOrder(
+        len(data.train), settings.evaluate.batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size
+    )
     clips = Loader(data.train, order, workers=loader.workers, timeout=loader.timeout, pin=world.device.type == "cuda")
     stage.constant_place = learned_mean(stage, clips, world)
-    if world.first:
+    if stage.constant_place is None:
+        log.info("no row of a constant patch: no training clip could be read")
+    elif world.first:
         best = settings.schedule.select == "best"
         checkpoint.Keeper(folder).amend({"stage": stage.state_dict()}, best=best)
 

@@ -77,7 +77,7 @@ class Stage(ABC):
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         """Answers of the asked variants, in evaluation mode and without gradient."""
 
-    def places(self, batch: Batch) -> Tensor:
+    def learned_places(self, batch: Batch) -> Tensor:
         """(B, T or 1, place_size) the places that the policy chooses in evaluation, from the glance alone."""
         raise NotImplementedError(f"stage {self.name} has no policy")
 

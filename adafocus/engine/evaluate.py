@@ -15,7 +15,7 @@ from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.engine import metrics
 from adafocus.engine.distributed import World
-from adafocus.engine.places import Places, places
+from adafocus.engine.places import PlaceStatistics, place_statistics
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Report:
     seconds: float
     videos: int
     examples: list[Example] = field(default_factory=list)
-    places: Places | None = None
+    places: PlaceStatistics | None = None
 
 
 def evaluate(
@@ -103,7 +103,7 @@ def evaluate(
     report.seconds, report.examples = time.monotonic() - started, kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
         where = torch.cat(where)
-        report.places = places(where, stage.model.boxes(where), stage.model.frame_size)
+        report.places = place_statistics(where, stage.model.boxes(where), stage.model.frame_size)
     return report
 
 

@@ -20,7 +20,7 @@ MOST = 0.9  #: of the clips
 
 
 @dataclass(frozen=True)
-class Places:
+class PlaceStatistics:
     """The places that a policy chose for N clips.
 
     Attributes:
@@ -67,7 +67,7 @@ class Places:
         return curves if self.spread_frames is None else {**curves, "place_spread_frames": self.spread_frames}
 
 
-def places(where: Tensor, boxes: Tensor, frame_size: int) -> Places:
+def place_statistics(where: Tensor, boxes: Tensor, frame_size: int) -> PlaceStatistics:
     """Statistics of the places of N clips.
 
     Args:
@@ -77,7 +77,7 @@ def places(where: Tensor, boxes: Tensor, frame_size: int) -> Places:
     """
     corner = where[..., :2].double()
     area = (boxes[..., 2:].double().prod(-1) / frame_size**2).mean(1)
-    return Places(
+    return PlaceStatistics(
         clips=len(where),
         spread_clips=float(corner.std(0, correction=0).mean()),
         spread_frames=float(corner.std(1, correction=0).mean()) if where.shape[1] > 1 else None,
@@ -92,7 +92,7 @@ def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
     """The mean square or rectangle of all places, in pixels: (2,) or (4,) float32 in [0, 1], as `Output.where` has them.
 
     The mean of centers and sides is meant: a corner is a share of the range that its rectangle leaves free, so corners of
-    rectangles count by that range. Arguments are those of `places`.
+    rectangles count by that range. Arguments are those of `place_statistics`.
     """
     where, boxes = where.flatten(0, 1).double(), boxes.flatten(0, 1).double()
     free = frame_size - boxes[:, 2:]
@@ -109,7 +109,7 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
     found: list[Tensor] = []
     for batch in batches:
         if batch.valid.any():
-            found.append(stage.places(_readable(batch).to(world.device)).float().cpu())
+            found.append(stage.learned_places(_readable(batch).to(world.device)).float().cpu())
     shares = [share for part in world.gather(found) for share in part]
     if not shares:
         return None

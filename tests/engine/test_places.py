@@ -13,7 +13,7 @@ from adafocus import build
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.engine.distributed import World
 from adafocus.engine.evaluate import evaluate
-from adafocus.engine.places import WHOLE, learned_mean, mean_place, places
+from adafocus.engine.places import WHOLE, learned_mean, mean_place, place_statistics
 from adafocus.layers.crop import boxes
 
 WORLD = World(0, 1, torch.device("cpu"))
@@ -50,7 +50,7 @@ def test_the_constant_place_is_the_mean_of_the_learned_ones(form: str) -> None:
     batch = next(iter(Loader(data.train, EvaluationOrder(9, 9))))
     learned, constant = stage.variants[0], next(v for v in stage.answerable if v.where == "constant")
     answers = stage.evaluate(batch, (learned, constant))
-    assert torch.equal(stage.places(batch), answers[learned].where)
+    assert torch.equal(stage.learned_places(batch), answers[learned].where)
     pixels = stage.model.boxes(answers[learned].where).flatten(0, 1)
     used = stage.model.boxes(answers[constant].where).flatten(0, 1)
     torch.testing.assert_close(used[0], pixels.mean(0), rtol=1e-4, atol=1e-3)
@@ -69,34 +69,34 @@ def test_a_mean_rectangle_is_the_mean_of_centers_and_sides() -> None:
 
 def test_spread_and_area() -> None:
     corner = torch.tensor([[[0.0, 0.2], [0.4, 0.2]], [[0.2, 0.6], [0.6, 0.6]]])  # 2 clips of 2 frames
-    found = places(corner, boxes(corner, 40, smallest=10), 40)
+    found = place_statistics(corner, boxes(corner, 40, smallest=10), 40)
     assert found.spread_clips == pytest.approx((0.1 + 0.1 + 0.2 + 0.2) / 4)
     assert found.spread_frames == pytest.approx((0.2 + 0.0) / 2)
     assert (found.area_min, found.area_max) == pytest.approx((1 / 16, 1 / 16)) and found.warning is None
-    assert places(corner[:, :1], boxes(corner[:, :1], 40, smallest=10), 40).spread_frames is None
+    assert place_statistics(corner[:, :1], boxes(corner[:, :1], 40, smallest=10), 40).spread_frames is None
 
 
 def test_what_is_said_of_a_policy_that_does_not_choose() -> None:
     still = torch.full((5, 4, 2), 0.3) + 0.01 * torch.rand(5, 4, 2)
-    assert "stands still" in places(still, boxes(still, 40, smallest=10), 40).warning
+    assert "stands still" in place_statistics(still, boxes(still, 40, smallest=10), 40).warning
     still[:, 1] = 0.9  # the same way in every clip is a way all the same
-    assert places(still, boxes(still, 40, smallest=10), 40).warning is None
+    assert place_statistics(still, boxes(still, 40, smallest=10), 40).warning is None
     whole = torch.rand(10, 1, 4)
     whole[..., 2:] = 0.995
     whole[0, 0, 2:] = 0.1
-    found = places(whole, boxes(whole, 40, smallest=10), 40)
+    found = place_statistics(whole, boxes(whole, 40, smallest=10), 40)
     assert found.whole_frames == 9 and found.area_median > WHOLE
     assert "whole frame" in found.warning and "9 of 10" in found.warning
     whole[1, 0, 2:] = 0.1
-    assert places(whole, boxes(whole, 40, smallest=10), 40).warning is None
+    assert place_statistics(whole, boxes(whole, 40, smallest=10), 40).warning is None
 
 
 def test_the_places_of_an_evaluation_are_those_of_the_learned_patch() -> None:
     data, stage = made("v2")
     loader = Loader(data.test, EvaluationOrder(len(data.test), 5))
     report = evaluate(stage, loader, len(data.test), WORLD, variants=stage.answerable)
-    where = torch.cat([stage.places(batch) for batch in loader])
-    assert report.places == places(where, stage.model.boxes(where), stage.model.frame_size)
+    where = torch.cat([stage.learned_places(batch) for batch in loader])
+    assert report.places == place_statistics(where, stage.model.boxes(where), stage.model.frame_size)
     assert report.places.clips == len(data.test)
     glance = tuple(variant for variant in stage.answerable if variant.where == "random")
     assert evaluate(stage, loader, len(data.test), WORLD, variants=glance).places is None

@@ -104,7 +104,7 @@ class ReinforcedStage(Stage):
         return answers
 
     @torch.no_grad()
-    def places(self, batch: Batch) -> Tensor:
+    def learned_places(self, batch: Batch) -> Tensor:
         return self._best(self.model.eval().see(self.normalize(batch.frames)))
 
     def _best(self, glanced: Glanced) -> Tensor:

@@ -97,7 +97,7 @@ class JointStage(Stage):
         return answers
 
     @torch.no_grad()
-    def places(self, batch: Batch) -> Tensor:
+    def learned_places(self, batch: Batch) -> Tensor:
         model = self.model.eval()
         if isinstance(model, AdaFocusV2TSM):
             frames = self.normalize(batch.frames[:, : model.glance_segments])

@@ -139,7 +139,7 @@ class ChoosingStage(Stage):
         return self._answers(batch, variants, GLANCE_ALONE in variants)
 
     @torch.no_grad()
-    def places(self, batch: Batch) -> Tensor:
+    def learned_places(self, batch: Batch) -> Tensor:
         model = self.model.eval()
         return model.plan(model.look(self.normalize(self.first_frames(batch)), auxiliary=False)).where
 
