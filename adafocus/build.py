@@ -15,7 +15,8 @@ from adafocus.core.stage import Stage, batch_norms
 from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
-from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM
+from adafocus.methods.adafocus_v1.model import AdaFocusV1
+from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
@@ -24,7 +25,7 @@ from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.stage import WholeFrames
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
-from adafocus.methods.uni_adafocus.stage import ChoosingStage
+from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
 from adafocus.schema import BackboneConfig, Config
 from adafocus.weights import imagenet_weights
 
@@ -134,7 +135,7 @@ def _adafocus_v1(config: Config, glance: nn.Module, focus: nn.Module, num_classe
         focus,
         segments=config.segments.glance,
         glance_size=backbone.glance_size,
-        cells=policy.grid,
+        grid=policy.grid,
         policy_convolution=policy.convolution,
         classifier_hidden=min(backbone.classifier_width, 1024),
         head_dropout=config.schedule.head_dropout,
@@ -230,7 +231,7 @@ def stage(config: Config, network: nn.Module) -> Stage:
         "frozen_norm": batch_norms(network) if config.schedule.freeze_norm else [],
     }
     if config.method.name == "uni_adafocus":
-        return ChoosingStage(
+        return UniAdaFocusStage(
             network,
             normalize,
             when=config.method.when,
@@ -246,9 +247,7 @@ def _reinforced(config: Config, network: nn.Module, normalize: Normalize) -> Sta
     """A stage of AdaFocus V1. Evaluation of a run of all stages is that of the last."""
     name = "3" if config.stage.name == "all" else config.stage.name
     # Dropout differs between stages, the network is one.
-    (network.dropout if hasattr(network, "dropout") else network.classifier.dropout).p = config.schedule.dropout
-    if isinstance(network.glance_head, nn.Sequential):
-        network.glance_head[0].p = config.schedule.head_dropout
+    network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
     shared = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
     if name != "2":
         return SupervisedStage(network, normalize, name=name, **shared)

@@ -24,7 +24,7 @@ from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
 from adafocus.engine.table import show_exits
 from adafocus.layers.precision import channels_last
-from adafocus.methods.walks import taken
+from adafocus.methods.network import passed_exits
 from adafocus.pictures import exit_curves
 from adafocus.schema import Config
 
@@ -96,20 +96,20 @@ class EarlyExit:
         self.unreadable: dict[str, str] = {}  # evaluation videos that count as wrong, and why
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
-        self.numbers = taken(model.exits, self.chunk, glance_first=model.glance_first)
+        self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
         costs = model.exit_costs(cost.parts)
         self.costs = torch.tensor([costs[number] for number in self.numbers], dtype=torch.float64)
         self.full_cost = stage.costs(cost.parts)[stage.variants[0]]
         budgets = list(self.options.budgets) or list(model.budgets)
         self.budgets = budgets
-        self.shares = exits.wanted_shares(budgets, len(self.numbers), model.budget_start)
+        self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)
 
     def rows(self) -> list[Row]:
         """Simulates all budgets of all criteria and runs those that are asked for."""
         everything = self._whole_data()
         log.info("thresholds from the training set: %d videos", len(self._sweep()))
         sure = self._training_certainty()
-        answers = self._pass(everything, lambda batch: self.stage.exits(batch)[:, self.numbers].float().cpu())
+        answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
         full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
         score = self._score(full.values, full)
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
@@ -139,8 +139,8 @@ class EarlyExit:
         ]
         whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
         model, chunk = self.stage.model, 1
-        while chunk < model.exits:
-            numbers = taken(model.exits, chunk, glance_first=model.glance_first)
+        while chunk < model.num_exits:
+            numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
             walked = seconds(
                 lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
@@ -167,7 +167,7 @@ class EarlyExit:
         nothing = torch.empty(0, len(self.numbers))  # a process may have no share of a few videos
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
         for batch in self._loader(self.data.train, self._sweep()):
-            logits = self.stage.exits(batch.to(self.world.device))[:, self.numbers].float()
+            logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
             for criterion, parts in found.items():
                 parts.append(exits.certainty(logits, criterion).cpu())
         shares = self.world.gather({name: torch.cat(parts) for name, parts in found.items()})

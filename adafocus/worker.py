@@ -41,6 +41,7 @@ from adafocus.engine.places import TRAINING_CLIPS, learned_mean
 from adafocus.engine.status import write_status
 from adafocus.engine.table import show_cost
 from adafocus.layers.precision import channels_last
+from adafocus.methods.network import EarlyExitNetwork
 from adafocus.report import finish, sheet_of
 from adafocus.schema import Config
 
@@ -301,7 +302,7 @@ def report_cost(settings: Config, folder: Path) -> int:
     cost = count(network, build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings))
     looked = build.looked_frames(settings)
     found = {**cost.as_dict(), "frames": looked, "parameters": sum(p.numel() for p in network.parameters())}
-    if hasattr(network, "exit_costs"):  # a video that leaves early
+    if isinstance(network, EarlyExitNetwork):
         found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
     write_json(folder / "cost.json", found)
     show_cost(found, looked)

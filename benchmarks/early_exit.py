@@ -21,7 +21,7 @@ from adafocus.core.batch import Batch
 from adafocus.engine import exits
 from adafocus.engine.cost import count
 from adafocus.layers.precision import channels_last
-from adafocus.methods.walks import taken
+from adafocus.methods.network import passed_exits
 
 ROUNDS = 3
 
@@ -47,10 +47,10 @@ def main() -> None:
     cost = count(network, frames, side)
     costs, full_cost = model.exit_costs(cost.parts), cost.total
     clips = torch.randint(0, 256, (options.clips, frames, side, side, 3), dtype=torch.uint8)
-    numbers = taken(model.exits, options.chunk, glance_first=model.glance_first)
+    numbers = passed_exits(model.num_exits, options.chunk, glance_exit=model.glance_exit)
     for size in options.batch:
         batches = [batch_of(clips[first : first + size], first, device) for first in range(0, options.clips, size)]
-        sure = torch.cat([exits.certainty(stage.exits(batch)[:, numbers].float()).cpu() for batch in batches])
+        sure = torch.cat([exits.certainty(stage.exit_logits(batch)[:, numbers].float()).cpu() for batch in batches])
         exits.whole(stage, batches[0])  # warm
         for q in (0.3, 0.7, 1.0):
             limits = exits.thresholds(sure, exits.wanted_shares([q], len(numbers))[0])

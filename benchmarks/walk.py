@@ -31,12 +31,12 @@ def a_step_at_a_time(
     """Actions, rewards and the policy's maps: policy, crop, focus network and classifier of a frame, and again for the other patch."""
     policy, classifier = model.policy, model.classifier
     with torch.no_grad():
-        glanced = model.see(frames)
+        glance = model.glance(frames)
     state = memory = None
     actions, rewards = [], []
     rows = torch.arange(len(label), device=label.device)
     for t in range(model.segments):
-        code = policy.encoder(glanced.maps[:, t])[:, None]
+        code = policy.encoder(glance.maps[:, t])[:, None]
         after, state = policy.gru(code, state)
         probabilities = policy.actor(after).softmax(-1).detach()
         ladder = probabilities.cumsum(-1)
@@ -46,13 +46,13 @@ def a_step_at_a_time(
             patches = torch.cat(
                 [cut(f[None], w[None], model.patch_size) for f, w in zip(frames[:, t], where, strict=True)]
             )
-            features = torch.cat((glanced.features[:, t], model.focus(patches).mean((-2, -1))), -1)
+            features = torch.cat((glance.features[:, t], model.focus_net(patches).mean((-2, -1))), -1)
             states, last = classifier.gru(features[:, None], memory)
             chances.append(classifier.head(states[:, 0]).softmax(-1)[rows, label].detach())
         memory = last.detach()
         actions.append(action[:, 0])
         rewards.append(chances[1] - chances[0])
-    return torch.stack(actions, 1), torch.stack(rewards, 1), glanced.maps
+    return torch.stack(actions, 1), torch.stack(rewards, 1), glance.maps
 
 
 def main() -> None:

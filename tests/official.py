@@ -33,8 +33,8 @@ def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[
         "policy.corner": "policy_stn.fc.0",
         "classifier.hidden": "classifier.mlp.layers.0",
         "classifier.norm": "classifier.mlp.layers.1",
-        "glance.": "global_CNN.",
-        "focus.": "local_CNN.",
+        "glance_net.": "global_CNN.",
+        "focus_net.": "local_CNN.",
     }
     state = {}
     for key, value in model.state_dict().items():
@@ -91,8 +91,8 @@ def official_uni(model: torch.nn.Module, *, tsm: bool) -> dict[str, Tensor]:
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in model.state_dict().items():
         shape = tuple(value.shape)
-        if key.startswith(("glance.", "focus.")):
-            part = "global_CNN." if key.startswith("glance.") else "local_CNN."
+        if key.startswith(("glance_net.", "focus_net.")):
+            part = "global_CNN." if key.startswith("glance_net.") else "local_CNN."
             name = official_key(key.partition(".")[2], "mobilenet" if part == "global_CNN." else "resnet")
             name = name.removeprefix("module.")
             shapes[f"module.{part}{name if tsm else name.removeprefix('base_model.')}"] = shape

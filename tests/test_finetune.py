@@ -132,7 +132,7 @@ def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Pa
         report = load_start(tmp_path / f"{part}.pt", network, part)
         assert report.missing == [] and report.loaded >= len(backbone.state_dict())
     for part, recognizer in files.items():
-        own = getattr(network, part).state_dict()
+        own = getattr(network, f"{part}_net").state_dict()
         assert all(torch.equal(own[key], value) for key, value in recognizer.backbone.state_dict().items())
     head = network.glance_head if form == "tsm" else network.glance_head[1]
     assert torch.equal(head.weight, files["glance"].head.weight)

@@ -222,7 +222,7 @@ def test_boxes_lie_on_what_was_cut(tmp_path: Path) -> None:
     side = predictor.view().short_side
     frames = rng.integers(0, 255, (9, side, side + 12, 3), dtype=np.uint8)  # not resized: the crop only
     seen: list[torch.Tensor] = []
-    predictor.model.focus.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
+    predictor.model.focus_net.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     found = predictor(frames)
     patches = seen[0][predictor.model.order.argsort()]
     normalized = predictor.normalize(torch.from_numpy(frames)[None])[0]

@@ -6,10 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output
+from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
 
@@ -77,9 +78,15 @@ class Stage(ABC):
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         """Answers of the asked variants, in evaluation mode and without gradient."""
 
+    @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
-        """(B, T or 1, place_size) the places that the policy chooses in evaluation, from the glance alone."""
-        raise NotImplementedError(f"stage {self.name} has no policy")
+        """(B, T or 1, place_size) the places that the policy chooses in evaluation; the focus network does not run."""
+        model = self.model.eval()
+        return model.decide(model.glance(self.glance_frames(batch))).where
+
+    def glance_frames(self, batch: Batch) -> Tensor:
+        """(B, G, 3, S, S) normalized frames that the glance network of a clip sees, in processing order."""
+        return self.model.glance_frames(self.normalize(batch.frames), Overrides())
 
     @property
     def needs_constant(self) -> bool:

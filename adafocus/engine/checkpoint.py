@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_checkpoint
 from adafocus.engine.files import write_bytes
 
 LAST, BEST = "last.pt", "best.pt"
@@ -44,4 +45,4 @@ def read(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path} was not written by this version of adafocus")
-    return state
+    return current_checkpoint(state)

@@ -148,14 +148,16 @@ def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[E
     kept = []
     for row in range(min(wanted, len(batch))):
         frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
-        if output.looked is not None:
-            frames = output.looked[row]
+        if output.focus_frames is not None:
+            frames = output.focus_frames[row]
         boxes = None
         if output.where is not None:
             boxes = stage.model.boxes(output.where[row].float()).cpu()
             if len(boxes) == 1:  # one place for all frames
                 boxes = boxes.expand(len(frames), -1)
-            elif output.looked is None and output.frames is not None:  # steps are in processing order, pictures in time
+            elif (
+                output.focus_frames is None and output.frames is not None
+            ):  # steps are in processing order, pictures in time
                 boxes = boxes[output.frames[row].cpu().argsort()]
         kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
     return kept

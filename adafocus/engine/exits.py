@@ -105,7 +105,7 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
         stage: with `model.walk`, `first_frames`, `other_frames` and `normalize`.
         batch: on the device.
         limits: (E',) thresholds of the exits that the walk passes.
-        numbers: which of the network's exits these are (see `methods.walks.taken`).
+        numbers: which of the network's exits these are (see `methods.network.passed_exits`).
         chunk: steps between two exits.
     """
     clock = Clock(batch)

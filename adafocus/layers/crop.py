@@ -1,4 +1,4 @@
-"""Coordinates to pixels: where a patch is cut out of a frame."""
+"""Coordinates to pixels: patches cut out of frames, at whole pixels, between pixels, or resampled."""
 
 from __future__ import annotations
 
@@ -99,6 +99,23 @@ def crop_rectangles(
         return functional.grid_sample(frames.to(dtype), grid, padding_mode="zeros", align_corners=False)
 
 
+def cut(frames: Tensor, where: Tensor, size: int) -> Tensor:
+    """Square patches at whole pixels: the corner is floor(where * (S - P)).
+
+    Args:
+        frames: (N, C, S, S).
+        where: (N, 2) fractions (y, x).
+        size: P.
+
+    Returns:
+        (N, C, P, P), channels-last: one gather of whole pixels.
+    """
+    side = frames.shape[-1]
+    # A cell's fraction times the range may fall a rounding error (1e-5 pixels) below a whole number.
+    corner = (where.float() * (side - size) + 1e-4).floor().long().clamp(0, side - size)
+    return _slices(frames, corner, size)
+
+
 def boxes(where: Tensor, frame_size: int, *, smallest: float, largest: float | None = None) -> Tensor:
     """(..., 2) corners or (..., 4) rectangles in [0, 1] to (..., 4): top, left, height, width in pixels of the frame.
 
@@ -109,14 +126,3 @@ def boxes(where: Tensor, frame_size: int, *, smallest: float, largest: float | N
     else:
         sides = smallest + where[..., 2:] * ((largest or frame_size) - smallest)
     return torch.cat([where[..., :2] * (frame_size - sides), sides], -1)
-
-
-class SquarePatches:
-    """Mixin of networks whose patches are all squares of `patch_size` pixels in frames of `frame_size`."""
-
-    patch_size: int
-    frame_size: int
-
-    def boxes(self, where: Tensor) -> Tensor:
-        """(..., 2) corners to top, left, height and width in pixels of the frame; see `boxes`."""
-        return boxes(where, self.frame_size, smallest=self.patch_size)

@@ -55,23 +55,23 @@ class GridPolicy(_ActorCritic):
     Args:
         channels: D of the glance map.
         map_size: (h, w) of it.
-        cells: n.
+        grid: n.
         hidden: width of encoder and GRU.
         convolution: a 1x1 convolution to 32 channels before the linear layer; else two linear layers on the whole map.
     """
 
     def __init__(
-        self, channels: int, map_size: tuple[int, int], *, cells: int = 7, hidden: int = 1024, convolution: bool = True
+        self, channels: int, map_size: tuple[int, int], *, grid: int = 7, hidden: int = 1024, convolution: bool = True
     ) -> None:
-        if cells < 2:
-            raise ValueError(f"a grid of {cells} x {cells} cells leaves no choice; method.grid must be at least 2")
+        if grid < 2:
+            raise ValueError(f"a grid of {grid} x {grid} places leaves no choice; it needs at least 2 on each side")
         places = map_size[0] * map_size[1]
         if convolution:
             layers = [nn.Conv2d(channels, 32, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(32 * places, hidden)]
         else:
             layers = [nn.Flatten(), nn.Linear(channels * places, 2 * hidden), nn.ReLU(), nn.Linear(2 * hidden, hidden)]
-        super().__init__(nn.Sequential(*layers, nn.ReLU()), hidden, cells**2)
-        self.cells = cells
+        super().__init__(nn.Sequential(*layers, nn.ReLU()), hidden, grid**2)
+        self.grid = grid
 
     def activate(self, scores: Tensor) -> Tensor:
         return scores.softmax(-1)
@@ -83,7 +83,7 @@ class GridPolicy(_ActorCritic):
     def sample(self, decision: Decision, draws: Tensor) -> Tensor:
         """(B, S) cells for uniform draws (B, S, 2), of which the first number is used."""
         ladder = decision.parameters.detach().cumsum(-1)
-        return (ladder < draws[..., :1] * ladder[..., -1:]).sum(-1).clamp(max=self.cells**2 - 1)
+        return (ladder < draws[..., :1] * ladder[..., -1:]).sum(-1).clamp(max=self.grid**2 - 1)
 
     def log_probability(self, decision: Decision, actions: Tensor) -> Tensor:
         return Categorical(probs=decision.parameters, validate_args=False).log_prob(actions)
@@ -93,8 +93,8 @@ class GridPolicy(_ActorCritic):
 
     def where(self, actions: Tensor) -> Tensor:
         """(..., 2) fractions (y, x) of the free range."""
-        place = torch.stack((actions.div(self.cells, rounding_mode="floor"), actions % self.cells), -1)
-        return place / (self.cells - 1)
+        place = torch.stack((actions.div(self.grid, rounding_mode="floor"), actions % self.grid), -1)
+        return place / (self.grid - 1)
 
 
 class GaussianPolicy(_ActorCritic):

@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
 from adafocus.weights.adafocus_v1 import from_adafocus_v1
 from adafocus.weights.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
 from adafocus.weights.files import State, load_file, save_safetensors, tensors
@@ -99,7 +100,7 @@ def detect(state: State) -> str | None:
         return "mmaction2"
     if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
         return "tsm_online"
-    if any(key.startswith(("glance.", "backbone.")) for key in state):
+    if any(key.startswith(("glance.", "glance_net.", "backbone.")) for key in state):
         return "adafocus"
     return None
 
@@ -110,7 +111,7 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     source = detect(state)
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
-    return source, state, SOURCES[source].convert(state)
+    return source, state, current_state(SOURCES[source].convert(state))
 
 
 def load_checkpoint(path: Path, model: nn.Module, content: dict[str, object] | None = None) -> LoadReport:

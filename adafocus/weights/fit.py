@@ -98,13 +98,13 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
         if key.startswith("head."):
             names = [head + key.removeprefix("head.") for head in heads if head]
         else:
-            names = [f"{part}.{key.removeprefix('backbone.')}" if key.startswith("backbone.") else key]
+            names = [f"{part}_net.{key.removeprefix('backbone.')}" if key.startswith("backbone.") else key]
         for name in names:
             target = plain.get(_plain(name))
-            wanted = target is not None and target.startswith((f"{part}.", f"{part}_head.", "classifier."))
+            wanted = target is not None and target.startswith((f"{part}_net.", f"{part}_head.", "classifier."))
             if wanted and (name != key or key.startswith(part)) and everything[target].shape == value.shape:
                 taken[target] = value
-    missing = [key for key in everything if key.startswith(f"{part}.") and key not in taken]
+    missing = [key for key in everything if key.startswith(f"{part}_net.") and key not in taken]
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing:
         raise UserError(

@@ -18,9 +18,9 @@ from adafocus.core.batch import Batch
 from adafocus.engine import exits
 from adafocus.engine.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.network import passed_exits
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
-from adafocus.methods.walks import taken
 
 KEPT = json.loads((Path(__file__).parents[1] / "models/golden_uni_adafocus.json").read_text())
 
@@ -69,7 +69,7 @@ def found(case: str, criterion: str) -> tuple[torch.Tensor, torch.Tensor]:
     """(Q, E) thresholds from the training answers, and (Q, N) exits of the others."""
     network, answers, train, val = CASES[case]
     sure, other = (exits.certainty(answers(*split), criterion) for split in (("train", train), ("val", val)))
-    shares = exits.wanted_shares(network.budgets, sure.shape[1], network.budget_start)
+    shares = exits.wanted_shares(network.budgets, sure.shape[1], network.first_power)
     limits = torch.stack([exits.thresholds(sure, share) for share in shares])
     return limits, torch.stack([exits.leaving(other, limit) for limit in limits])
 
@@ -116,11 +116,11 @@ def test_an_answer_that_is_nan_leaves_at_the_end() -> None:
 
 
 def test_exits_that_a_walk_in_chunks_passes() -> None:
-    assert taken(17, 1, glance_first=True) == list(range(17))
-    assert taken(17, 4, glance_first=True) == [0, 4, 8, 12, 16]
-    assert taken(5, 3, glance_first=True) == [0, 3, 4]
-    assert taken(16, 4, glance_first=False) == [3, 7, 11, 15]
-    assert taken(4, 3, glance_first=False) == [2, 3]
+    assert passed_exits(17, 1, glance_exit=True) == list(range(17))
+    assert passed_exits(17, 4, glance_exit=True) == [0, 4, 8, 12, 16]
+    assert passed_exits(5, 3, glance_exit=True) == [0, 3, 4]
+    assert passed_exits(16, 4, glance_exit=False) == [3, 7, 11, 15]
+    assert passed_exits(4, 3, glance_exit=False) == [2, 3]
 
 
 V2 = ("method=adafocus_v2", "segments.glance=5")
@@ -154,8 +154,8 @@ def whole_batch(data, batch: Batch) -> Batch:
 def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], chunk: int) -> None:
     settings, stage, data, batch = trained(*typed)
     model = stage.model
-    simulated = stage.exits(whole_batch(data, batch))
-    numbers = taken(model.exits, chunk, glance_first=model.glance_first)
+    simulated = stage.exit_logits(whole_batch(data, batch))
+    numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
     sure = exits.certainty(simulated[:, numbers])
     share = torch.full((len(numbers),), 1 / len(numbers))
     limits = exits.thresholds(sure, share)
@@ -193,7 +193,7 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
         model = build.model(settings, 10, weights=False)
     cost = count(model, build.clip_frames(settings), 96)
     costs = model.exit_costs(cost.parts)
-    assert len(costs) == model.exits and costs == sorted(costs)
+    assert len(costs) == model.num_exits and costs == sorted(costs)
     if isinstance(model, UniAdaFocusTSM):  # whoever looks at the first exit also computes its answer
         assert costs[-1] == cost.total + cost.parts["auxiliary glance"]
         assert costs[0] == cost.parts["glance"] + 2 * cost.parts["auxiliary glance"]

@@ -44,9 +44,9 @@ def test_the_constant_place_is_the_mean_of_the_learned_ones(form: str) -> None:
     """And its answer is the network's at this place, in every frame and clip; nothing but glance and policy is run."""
     data, stage = made(form)
     assert stage.needs_constant and not any(variant.where == "constant" for variant in stage.answerable)
-    stage.model.focus.forward = None
+    stage.model.focus_net.forward = None
     stage.constant_place = learned_mean(stage, Loader(data.train, EvaluationOrder(9, 4)), WORLD)
-    del stage.model.focus.forward
+    del stage.model.focus_net.forward
     batch = next(iter(Loader(data.train, EvaluationOrder(9, 9))))
     learned, constant = stage.variants[0], next(v for v in stage.answerable if v.where == "constant")
     answers = stage.evaluate(batch, (learned, constant))

@@ -13,7 +13,9 @@ import torch
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.engine.cost import count
-from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, StepClassifier, cut
+from adafocus.layers.crop import cut
+from adafocus.methods.adafocus_v1.model import AdaFocusV1, StepClassifier
+from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
 from adafocus.weights import load_checkpoint
@@ -60,8 +62,8 @@ def test_evaluation_and_walk_on_untrimmed_videos(shared: Path, tmp_path: Path) -
     assert load_checkpoint(tmp_path / "128checkpoint.pth.tar", model).source == "official AdaFocus V1"
     frames = golden_weights.frames("adafocus_v1/actnet_p128/frames2", (2, 48, 224, 224)).unflatten(1, (16, 3))
     with torch.no_grad():
-        glanced = model.see(frames)
-        decision = model.decide(glanced)
+        glance = model.glance(frames)
+        decision = model.policy(glance.maps)
         actions = model.policy.best(decision)
         assert actions.tolist() == golden["actions"].tolist()
         close(decision.parameters, golden["action_probs"], "probabilities")
@@ -106,12 +108,12 @@ def test_evaluation_on_tsm(shared: Path, tmp_path: Path) -> None:
     )
     spread = golden["pred"].std()
     with torch.no_grad():
-        glanced = model.see(frames)
-        decision = model.decide(glanced)
+        glance = model.glance(frames[:, :8])
+        decision = model.policy(glance.maps)
         close(decision.parameters, golden["action"], "action")
         close(decision.values, golden["state_value"], "value")
         other = torch.tensor([[0.25, 0.5], [0.9, 0.1]])[:, None]
-        output, baseline = model.compare(frames, glanced, decision.parameters, other)
+        output, baseline = model.compare(frames[:, 8:], glance, decision.parameters, other)
         assert (output.where[:, 0] * 80).floor().tolist() == golden["patch_yx"].tolist()
         assert np.abs(output.logits.numpy() - golden["pred"]).max() < 1e-4 * spread
         assert np.abs(model(frames).logits.numpy() - golden["pred"]).max() < 1e-4 * spread
@@ -162,24 +164,23 @@ def test_one_update(shared: Path, form: str) -> None:
     close(policy.actor.weight.flatten()[:64], golden[key], key, 1e-3)
 
 
-@pytest.mark.parametrize("cells", [2, 5, 6, 7, 8, 9])
+@pytest.mark.parametrize("grid", [2, 5, 6, 7, 8, 9])
 @pytest.mark.parametrize("patch", [64, 96, 112, 128, 144, 160, 176, 192, 224])
-def test_corners_of_a_grid_are_whole_pixels(cells: int, patch: int) -> None:
-    policy = GridPolicy(4, (2, 2), cells=cells, hidden=8)
+def test_corners_of_a_grid_are_whole_pixels(grid: int, patch: int) -> None:
+    policy = GridPolicy(4, (2, 2), grid=grid, hidden=8)
     rows = torch.arange(224, dtype=torch.float32)
     frame = torch.stack((rows[:, None].expand(224, 224), rows[None].expand(224, 224)))[None]
-    every = torch.arange(cells**2)
-    patches = cut(frame.expand(cells**2, -1, -1, -1), policy.where(every), patch)
+    every = torch.arange(grid**2)
+    patches = cut(frame.expand(grid**2, -1, -1, -1), policy.where(every), patch)
     expected = [
-        [(a // cells) * (224 - patch) // (cells - 1), (a % cells) * (224 - patch) // (cells - 1)]
-        for a in every.tolist()
+        [(a // grid) * (224 - patch) // (grid - 1), (a % grid) * (224 - patch) // (grid - 1)] for a in every.tolist()
     ]
     assert patches[:, :, 0, 0].long().tolist() == expected
     assert torch.equal(patches[-1, 0], frame[0, 0, 224 - patch :, 224 - patch :])
 
 
 def test_sampling_follows_the_probabilities() -> None:
-    policy = GridPolicy(4, (2, 2), cells=2, hidden=8)
+    policy = GridPolicy(4, (2, 2), grid=2, hidden=8)
     decision = Decision(torch.tensor([0.1, 0.2, 0.0, 0.7]).expand(1, 20000, 4), torch.zeros(1, 20000))
     draws = torch.rand(1, 20000, 2, generator=torch.Generator().manual_seed(0))
     share = torch.bincount(policy.sample(decision, draws).flatten(), minlength=4) / 20000
@@ -196,7 +197,7 @@ def test_other_patches_in_single_steps_equal_the_walk() -> None:
     head = StepClassifier(6, 3, hidden=5, dropout=0.0).double()
     chosen, other = torch.randn(2, 4, 6, dtype=torch.float64), torch.randn(2, 4, 6, dtype=torch.float64)
     steps, states = head(chosen)
-    instead = head.instead(other, states)
+    instead = head.counterfactual(other, states)
     for t in range(4):
         mixed = torch.cat((chosen[:, :t], other[:, t : t + 1]), 1)
         assert torch.allclose(head(mixed)[0][:, t], instead[:, t], atol=1e-12)

@@ -11,6 +11,7 @@ from official import official
 from torch import nn
 
 from adafocus.backbones import BACKBONES
+from adafocus.core.output import Overrides
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.methods.adafocus_v2.model import AdaFocusV2, coarse_to_fine
 from adafocus.methods.recognizer.model import Recognizer
@@ -70,7 +71,7 @@ def test_shapes_and_names_of_the_answer() -> None:
     output = tiny().eval()(torch.rand(3, 5, 3, 30, 30))
     assert output.logits.shape == (3, 7) and output.steps.shape == (3, 5, 7)
     assert output.where.shape == (3, 5, 2) and output.where.min() > 0 and output.where.max() < 1
-    assert output.glance.shape == output.focus.shape == (3, 5, 7)
+    assert output.aux_glance.shape == output.aux_focus.shape == (3, 5, 7)
     assert output.frames.tolist() == [coarse_to_fine(5)] * 3 and output.diversity is None
     assert torch.equal(output.logits, output.steps[:, -1])
 
@@ -96,26 +97,26 @@ def test_given_places_replace_the_policy() -> None:
     model = tiny().eval()
     where = torch.full((2, 5, 2), 0.25)
     model.policy.forward = lambda *_: pytest.fail("the policy was asked")
-    assert torch.equal(model(torch.rand(2, 5, 3, 30, 30), where=where).where, where)
+    assert torch.equal(model(torch.rand(2, 5, 3, 30, 30), Overrides(where)).where, where)
 
 
 def test_the_policy_learns_through_the_crop_and_the_glance_does_not_through_the_policy() -> None:
     model = tiny().train()
     output = model(torch.rand(2, 5, 3, 30, 30))
-    output.focus.sum().backward()
+    output.aux_focus.sum().backward()
     assert model.policy.corner.weight.grad.abs().sum() > 0
-    assert all(parameter.grad is None for parameter in model.glance.parameters())
+    assert all(parameter.grad is None for parameter in model.glance_net.parameters())
 
 
 def test_the_second_pass_has_batch_statistics_of_its_own_and_comes_second() -> None:
     model = tiny().train()
     frames, where = torch.rand(2, 5, 3, 30, 30), torch.rand(2, 5, 2)
     seen = []
-    model.focus.layers[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
-    output = model(frames, diversity=where)
+    model.focus_net.layers[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
+    output = model(frames, Overrides(diversity=where))
     assert len(seen) == 2 and int(model.classifier.norm.num_batches_tracked) == 2
-    assert int(model.glance.layers[1].num_batches_tracked) == 1
-    assert output.diversity.glance is output.glance and torch.equal(output.diversity.where, where)
+    assert int(model.glance_net.layers[1].num_batches_tracked) == 1
+    assert output.diversity.aux_glance is output.aux_glance and torch.equal(output.diversity.where, where)
     from adafocus.layers.crop import crop
 
     ordered = frames[:, coarse_to_fine(5)]
@@ -148,8 +149,8 @@ def test_steps_can_be_taken_one_by_one() -> None:
 
 def test_half_precision_keeps_places_and_logits_wide() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = tiny().train()(torch.rand(2, 5, 3, 30, 30), diversity=torch.rand(2, 5, 2))
-    for value in (output.where, output.steps, output.glance, output.focus):
+        output = tiny().train()(torch.rand(2, 5, 3, 30, 30), Overrides(diversity=torch.rand(2, 5, 2)))
+    for value in (output.where, output.steps, output.aux_glance, output.aux_focus):
         assert value.dtype == torch.float32
 
 

@@ -49,8 +49,10 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
     assert report.source == "official AdaFocus V2" and len(report.dropped) == 4
     frames = golden_weights.frames(f"{name}/frames", (2, 48, 224, 224)).unflatten(1, (16, 3))
     features = {}
-    model.focus.register_forward_hook(lambda _, __, out: features.update(focus=out.mean((-2, -1)).view(2, 16, -1)))
-    model.glance.register_forward_hook(lambda _, __, out: features.update(glance=out.mean((-2, -1)).view(2, 16, -1)))
+    model.focus_net.register_forward_hook(lambda _, __, out: features.update(focus=out.mean((-2, -1)).view(2, 16, -1)))
+    model.glance_net.register_forward_hook(
+        lambda _, __, out: features.update(glance=out.mean((-2, -1)).view(2, 16, -1))
+    )
     with torch.no_grad():
         output = model(frames)
     assert output.frames[0].tolist() == golden["input_order"].tolist()
@@ -58,8 +60,8 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
     for ours, theirs in (
         (features["glance"], "global_feat"),
         (features["focus"], "local_feat"),
-        (output.glance, "global_logits"),
-        (output.focus, "local_logits"),
+        (output.aux_glance, "global_logits"),
+        (output.aux_focus, "local_logits"),
         (output.steps, "step_logits"),
         (output.logits, "logits"),
         (output.steps.max(-1).values, "step_max_logit"),
@@ -67,7 +69,7 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
         close(ours, golden[theirs], 1e-4, theirs)
     with torch.no_grad():
         lean = model(frames, auxiliary=False)
-    assert lean.glance is None and torch.equal(lean.logits, output.logits)
+    assert lean.aux_glance is None and torch.equal(lean.logits, output.logits)
 
 
 @pytest.mark.slow
@@ -102,9 +104,9 @@ def test_training_step(shared: Path) -> None:
     close(kept["where"].grad, golden["actions_grad"], 1e-5, "gradient of where")
     norms = [torch.cat([p.grad.flatten() for p in group.parameters]).norm() for group in stage.param_groups()]
     close(torch.stack(norms), golden["grad_norms"], 1e-5, "gradient norms")
-    bn = {"policy_stn.encoder.1": model.policy.encoder[1], "local_CNN.bn1": model.focus.bn1}
+    bn = {"policy_stn.encoder.1": model.policy.encoder[1], "local_CNN.bn1": model.focus_net.bn1}
     assert (
-        [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus.bn1, model.classifier.norm)]
+        [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus_net.bn1, model.classifier.norm)]
         == [int(count) for count in golden["bn_counts"]]
         == [1, 2, 2]
     )

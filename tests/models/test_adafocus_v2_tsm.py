@@ -63,8 +63,8 @@ def test_evaluation(shared: Path, tmp_path: Path) -> None:
     for ours, name in (
         (output.where, "action"),
         (output.logits, "logits"),
-        (output.glance, "global_reg_logits"),
-        (output.focus, "local_reg_logits"),
+        (output.aux_glance, "global_reg_logits"),
+        (output.aux_focus, "local_reg_logits"),
     ):
         close(ours, golden[name], name)
 
@@ -92,7 +92,12 @@ def test_training_step(shared: Path) -> None:
     close(result.loss, golden["loss"], "loss", 1e-5)
     norms = [
         torch.cat([p.grad.flatten() for m in modules for p in m.parameters()]).norm()
-        for modules in ((model.policy,), (model.glance, model.glance_head), (model.focus, model.focus_head), (model,))
+        for modules in (
+            (model.policy,),
+            (model.glance_net, model.glance_head),
+            (model.focus_net, model.focus_head),
+            (model,),
+        )
     ]
     close(torch.stack(norms), golden["grad_norms"], "gradient norms", 1e-5)
     heads = [model.glance_head.predict, model.glance_head.learn, model.focus_head.predict, model.focus_head.learn]
@@ -140,7 +145,7 @@ def test_predictions_send_no_gradient_into_the_networks() -> None:
     model = build.model(settings, 5)
     output = model(torch.randn(2, 10, 3, 96, 96))
     output.logits.sum().backward()
-    assert all(p.grad is None for part in (model.glance, model.focus, model.policy) for p in part.parameters())
+    assert all(p.grad is None for part in (model.glance_net, model.focus_net, model.policy) for p in part.parameters())
     assert model.glance_head.predict.weight.grad is not None
     with pytest.raises(ValueError, match="4 glance and 6 focus"):
         model(torch.randn(2, 8, 3, 96, 96))

@@ -20,10 +20,10 @@ from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.core.batch import Batch
-from adafocus.methods.uni_adafocus.base import Given
+from adafocus.core.output import Overrides
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
-from adafocus.methods.uni_adafocus.stage import ChoosingStage
+from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
 from adafocus.policies.frames import inclusion_factors
 from adafocus.weights import fit, from_uni_adafocus, from_uni_adafocus_tsm, load_checkpoint, tensors
 
@@ -96,7 +96,7 @@ def test_figures_that_are_kept(tmp_path: Path) -> None:
     close(output.where, kept["action"], "rectangle")
     close(output.weights, kept["weights"], "weights")
     assert np.abs(output.logits[0, :12].numpy() - kept["logits"]).max() < 1e-4 * kept["largest"]
-    close(output.exits[0, 0, :12], kept["exit"], "exit", 1e-3)
+    close(output.exit_logits[0, 0, :12], kept["exit"], "exit", 1e-3)
 
 
 @pytest.mark.slow
@@ -116,21 +116,21 @@ def test_evaluation_on_plain_backbones(shared: Path, tmp_path: Path) -> None:
         output = model(frames)
         lean = model(frames, auxiliary=False)
     assert output.frames.tolist() == golden["focus_indices"].tolist()
-    assert model.glance_frames().tolist() == golden["glance_indices"][:1].tolist()
+    assert model.glance_positions().tolist() == golden["glance_indices"][:1].tolist()
     for ours, name in (
         (output.logits, "logits"),
         (output.steps, "step_logits"),
-        (output.glance, "global_logits"),
-        (output.focus, "local_logits"),
-        (output.spatial, "spatial_logits"),
+        (output.aux_glance, "global_logits"),
+        (output.aux_focus, "local_logits"),
+        (output.aux_spatial, "spatial_logits"),
         (output.weights, "weights"),
         (output.rectangles, "actions_glance"),
-        (output.exits.amax(-1), "exit_logit_max"),
+        (output.exit_logits.amax(-1), "exit_logit_max"),
         (temporal_logits(output, 5), "temporal_logits_exact"),
     ):
         close(ours, golden[name], name)
-    assert lean.glance is None and lean.spatial is None and lean.steps.shape[1] == 17
-    torch.testing.assert_close(lean.exits, output.exits, rtol=1e-5, atol=1e-3)
+    assert lean.aux_glance is None and lean.aux_spatial is None and lean.steps.shape[1] == 17
+    torch.testing.assert_close(lean.exit_logits, output.exit_logits, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -147,9 +147,9 @@ def test_evaluation_on_tsm(shared: Path, case: str, patch: int, focus: int) -> N
     assert output.frames.tolist() == golden["focus_indices"].tolist()
     for ours, name in (
         (output.logits, "final_logits"),
-        (output.glance, "global_logits"),
-        (output.focus, "local_logits"),
-        (output.spatial, "spatial_logits"),
+        (output.aux_glance, "global_logits"),
+        (output.aux_focus, "local_logits"),
+        (output.aux_spatial, "spatial_logits"),
         (output.weights, "frame_weights"),
         (output.rectangles, "action"),
         (output.per_frame, "global_frame_logits"),
@@ -164,7 +164,7 @@ def one_batch(frames: torch.Tensor, target: np.ndarray) -> Batch:
     return Batch(frames, label, torch.arange(size), 0, torch.ones(size, dtype=torch.bool))
 
 
-def norms(stage: ChoosingStage, parts: list[tuple[str, ...]]) -> torch.Tensor:
+def norms(stage: UniAdaFocusStage, parts: list[tuple[str, ...]]) -> torch.Tensor:
     groups = {group.name: group.parameters for group in stage.param_groups()}
     return torch.stack(
         [torch.cat([p.grad.flatten() for name in names for p in groups[name]]).norm() for names in parts]
@@ -178,7 +178,7 @@ def test_training_step_on_tsm(shared: Path) -> None:
     model = tsm(174, patch=96, focus=8, dropout=0.0)
     fit(model, from_uni_adafocus_tsm(tensors({"state_dict": golden_weights.state(case["keys"])})), name)
     model.double()
-    stage = ChoosingStage(model, lambda frames: frames, seed=0, rates=RATES, size_weight=0.5)
+    stage = UniAdaFocusStage(model, lambda frames: frames, seed=0, rates=RATES, size_weight=0.5)
     draws = {
         "thresholds": torch.from_numpy(inputs["u"]),
         "diversity": torch.from_numpy(inputs["random_action"])[:, None, :2],
@@ -218,7 +218,7 @@ def test_training_step_on_plain_backbones(shared: Path) -> None:
     case, golden, _ = read(shared, name)
     model = plain(200, patch=128, dropout=0.0)
     fit(model, from_uni_adafocus(tensors({"state_dict": golden_weights.state(case["keys"])})), name)
-    stage = ChoosingStage(model, lambda frames: frames, seed=0, rates=RATES)
+    stage = UniAdaFocusStage(model, lambda frames: frames, seed=0, rates=RATES)
     draws = {
         "thresholds": torch.from_numpy(golden["thresholds_uniform"]),
         "diversity": torch.from_numpy(golden["random_actions"]).view(2, 48, 4)[..., :2],
@@ -277,18 +277,18 @@ def test_gradients_take_the_routes_of_the_paper(form: str) -> None:
 
     def learning(pick) -> set[str]:
         model.zero_grad()
-        pick(model(frames, Given(diversity=torch.rand(4, model.places, 4)))).sum().backward()
+        pick(model(frames, Overrides(diversity=torch.rand(4, model.num_places, 4)))).sum().backward()
         return {
             name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0
         }
 
-    assert learning(lambda output: output.spatial.square()) == {"spatial_policy", "spatial_head"}
+    assert learning(lambda output: output.aux_spatial.square()) == {"spatial_policy", "spatial_head"}
     assert learning(lambda output: output.rectangles[..., 2:]) == {"spatial_policy"}
     temporal = learning(lambda output: temporal_logits(output, 1).square())
     steps = learning(lambda output: output.steps.square() + output.diversity.steps.square().mean())
     if form == "backbone=tiny":
-        assert temporal == {"frame_policy", "glance", "glance_head"}
-        assert steps == {"glance", "focus", "glance_steps", "focus_steps"}
+        assert temporal == {"frame_policy", "glance_net", "glance_head"}
+        assert steps == {"glance_net", "focus_net", "glance_steps", "focus_steps"}
     else:  # the prediction reads detached features, and so do the temporal logits
         assert temporal == {"frame_policy"} and steps == {"glance_head", "focus_head"}
 
@@ -300,7 +300,7 @@ def test_only_what_is_looked_at_decides(form: str) -> None:
     frames = torch.rand(2, build.clip_frames(settings), 3, 96, 96)
     with torch.no_grad():
         output = model(frames)
-        looked = {*model.glance_frames()[0].tolist(), *(output.frames[0] + model.first_candidate).tolist()}
+        looked = {*model.glance_positions()[0].tolist(), *(output.frames[0] + model.first_candidate).tolist()}
         changed = frames.clone()
         for frame in set(range(frames.shape[1])) - looked:
             changed[0, frame] = 9.0
@@ -331,7 +331,7 @@ def test_two_phases_of_reading_answer_like_the_whole_clip(form: str) -> None:
     )
     for name in stage.answerable:
         assert torch.equal(answers[name].logits, expected[name].logits), name
-    assert torch.equal(answers[stage.variants[0]].looked, expected[stage.variants[0]].looked)
+    assert torch.equal(answers[stage.variants[0]].focus_frames, expected[stage.variants[0]].focus_frames)
 
 
 @pytest.mark.parametrize(
@@ -451,6 +451,6 @@ def test_steps_with_draws_in_place_of_the_exact_logits(form: str) -> None:
     }
     assert float(exact["loss_kl"]) > 0
     model = stage.model.eval()
-    maps = model.look(stage.normalize(stage.first_frames(batch)))
+    maps = model.glance(stage.normalize(stage.first_frames(batch)))
     weights, flat = model.frame_policy(maps.features)
     assert flat.std() < weights.std()  # the temperature evens the weights that choose

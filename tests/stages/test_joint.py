@@ -98,7 +98,7 @@ def test_controls_answer_from_one_look_at_the_data() -> None:
     assert not learner.model.training
     alone = stage(controls=False)
     assert alone.variants == (patch_variant("learned"),)
-    assert alone.evaluate(batch([0]), alone.variants)[alone.variants[0]].glance is None
+    assert alone.evaluate(batch([0]), alone.variants)[alone.variants[0]].aux_glance is None
 
 
 def test_frozen_norms_keep_their_statistics() -> None:

@@ -15,8 +15,8 @@ from test_config import composed
 
 from adafocus import build, config
 from adafocus.core.batch import Batch
+from adafocus.core.output import GlanceOutput, Overrides, Plan
 from adafocus.engine.loop import Settings, make_optimizer
-from adafocus.methods.adafocus_v1.model import Glanced
 
 TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 
@@ -37,9 +37,9 @@ def batch_of(settings, count: int = 6) -> Batch:
 
 
 LEARNS = {
-    "glance": ("glance.", "glance_head."),
-    "focus": ("focus.", "focus_head.", "classifier."),
-    "1": ("focus.", "classifier."),
+    "glance": ("glance_net.", "glance_head."),
+    "focus": ("focus_net.", "focus_head.", "classifier."),
+    "1": ("focus_net.", "classifier."),
     "2": ("policy.",),
     "3": ("classifier.",),
 }
@@ -59,7 +59,7 @@ def test_what_does_not_learn_stays_the_same_to_the_bit(name: str, typed: tuple[s
     changed = {key for key, value in network.state_dict().items() if not torch.equal(value, before[key])}
     learns = LEARNS[name]
     if name == "focus":
-        learns = ("focus.", "classifier.") if typed else ("focus.", "focus_head.")
+        learns = ("focus_net.", "classifier.") if typed else ("focus_net.", "focus_head.")
     assert changed and all(key.startswith(learns) for key in changed)
     assert all(any(key.startswith(part) for key in changed) for part in learns)
 
@@ -82,17 +82,18 @@ def test_one_update_is_that_of_the_walk_step_by_step(reward: str, typed: tuple[s
     draws, other = stage.draws("policy", batch), stage.draws("random patch", batch)
     policy, rewards = network.policy, []
     with torch.no_grad():
-        glanced = network.see(frames)
-        decision = policy(glanced.maps)
+        glance = network.glance(network.glance_frames(frames, Overrides()))
+        shown = network.focus_frames(frames)
+        decision = policy(glance.maps)
         actions = policy.sample(decision, draws)
         where = policy.where(actions)
         before = torch.zeros(len(batch), dtype=torch.float64)
-        for t in range(network.places):
+        for t in range(network.num_places):
             mixed = where.clone()
             mixed[:, t] = other[:, t]
             rows = torch.arange(len(batch))
-            chosen = network.judge(frames, glanced, where).steps[:, t].softmax(-1)[rows, label]
-            instead = network.judge(frames, glanced, mixed).steps[:, t].softmax(-1)[rows, label]
+            chosen = network.focus(shown, Plan(where), glance).steps[:, t].softmax(-1)[rows, label]
+            instead = network.focus(shown, Plan(mixed), glance).steps[:, t].softmax(-1)[rows, label]
             rewards.append({"random": chosen - instead, "prev": chosen - before, "conf": chosen}.get(reward, chosen))
             before = chosen
     if reward != "padding":
@@ -140,7 +141,7 @@ def test_draws_are_those_of_the_video_not_of_the_batch() -> None:
     half = Batch(batch.frames[3:], batch.labels[3:], batch.index[3:], 0, batch.valid[3:])
     assert torch.equal(stage.draws("policy", batch)[3:], stage.draws("policy", half))
     assert not torch.equal(stage.draws("policy", batch), stage.draws("random patch", batch))
-    assert isinstance(network.see(stage.normalize(batch.frames)), Glanced)
+    assert isinstance(network.glance(stage.normalize(batch.frames)), GlanceOutput)
 
 
 SMALL = runs.arguments(method="adafocus_v1", schedule__epochs="2", schedule__lr="0.001")

@@ -15,22 +15,17 @@ from torch import Tensor
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
-from adafocus.methods.adafocus_v1.model import AdaFocusV1, AdaFocusV1TSM, Glanced
+from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
+from adafocus.policies.actor_critic import Decision
 
 STAGES = ("glance", "focus", "1", "2", "3")
-#: What learns, by attribute of the network; a form that lacks one goes without.
-_LEARNS = {
-    "glance": {"glance": ("glance", "glance_head")},
-    "focus": {"focus": ("focus", "focus_head")},
-    "1": {"focus": ("focus",), "classifier": ("classifier",)},
-    "2": {"policy": ("policy",)},
-    "3": {"classifier": ("classifier",)},
-}
+#: What learns in the stages that train parts of the whole network.
+_LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
 
 class ReinforcedStage(Stage):
@@ -47,7 +42,7 @@ class ReinforcedStage(Stage):
 
     def __init__(
         self,
-        model: AdaFocusV1 | AdaFocusV1TSM,
+        model: ReinforcedNetwork,
         normalize: Callable[[Tensor], Tensor],
         *,
         name: str,
@@ -57,10 +52,10 @@ class ReinforcedStage(Stage):
     ) -> None:
         super().__init__(model, normalize)
         self.name, self.seed, self.rates = name, seed, rates or {}
-        learns = dict(_LEARNS[name])
-        if name == "focus" and not hasattr(model, "focus_head"):  # on TSM the classifier is the network's head
-            learns = {"focus": ("focus", "classifier")}
-        self.learns = learns
+        #: What learns: part of the recipe's multiples -> submodules.
+        self.learns = {part: model.learning_modules[part] for part in _LEARNS.get(name, ())}
+        if name in ("glance", "focus"):
+            self.learns = {name: model.single_networks[name]}
         if name in ("glance", "focus"):
             self.variants = (GLANCE_ALONE if name == "glance" else WHOLE_FRAMES,)
         else:
@@ -74,7 +69,6 @@ class ReinforcedStage(Stage):
             ParamGroup(part, list(getattr(self.model, part).parameters()), self.rates.get(kind, 1.0))
             for kind, parts in self.learns.items()
             for part in parts
-            if hasattr(self.model, part)
         ]
 
     def train(self) -> None:
@@ -82,10 +76,7 @@ class ReinforcedStage(Stage):
         self.model.eval()
         for parts in self.learns.values():
             for part in parts:
-                if hasattr(self.model, part):
-                    getattr(self.model, part).train()
-        if "classifier" in self.learns and hasattr(self.model, "dropout"):
-            self.model.dropout.train()
+                getattr(self.model, part).train()
 
     @abstractmethod
     def step(self, batch: Batch) -> StepResult: ...
@@ -96,33 +87,26 @@ class ReinforcedStage(Stage):
         frames = self.normalize(batch.frames)
         if self.name in ("glance", "focus"):
             return {self.variants[0]: self.model(frames, alone=self.name)}
-        glanced = self.model.see(frames)
+        model = self.model
+        glance = model.glance(model.glance_frames(frames, Overrides()))
         answers = {}
         for variant in variants:
-            where = self._best(glanced) if variant.where == "learned" else self.elsewhere(variant.where, batch)
-            answers[variant] = self.model.judge(frames, glanced, where)
+            where = None if variant.where == "learned" else self.elsewhere(variant.where, batch)
+            plan = model.decide(glance, Overrides(where))
+            answers[variant] = model.focus(model.focus_frames(frames, plan), plan, glance)
         return answers
-
-    @torch.no_grad()
-    def learned_places(self, batch: Batch) -> Tensor:
-        return self._best(self.model.eval().see(self.normalize(batch.frames)))
-
-    def _best(self, glanced: Glanced) -> Tensor:
-        """(B, places, 2) the places that the policy holds for the best."""
-        policy = self.model.policy
-        return policy.where(policy.best(self.model.decide(glanced)))
 
     def elsewhere(self, choice: str, batch: Batch) -> Tensor:
         """(B, places, 2) constant, random or centered places."""
         if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.places, -1)
+            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.num_places, -1)
         if choice == "center":
-            return torch.full((len(batch), self.model.places, 2), 0.5, device=batch.frames.device)
+            return torch.full((len(batch), self.model.num_places, 2), 0.5, device=batch.frames.device)
         return self.draws("random patch", batch)
 
     def draws(self, purpose: str, batch: Batch) -> Tensor:
         """(B, places, 2) uniform numbers."""
-        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.places, 2))
+        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.num_places, 2))
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
@@ -145,7 +129,7 @@ class SupervisedStage(ReinforcedStage):
             steps = logits[:, None]
         else:
             where = self.elsewhere("random", batch) if self.name == "1" else None
-            output = self.net(frames, where)
+            output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
         rows = label.repeat_interleave(steps.shape[1])
         loss = functional.cross_entropy(steps.flatten(0, 1).float(), rows)
@@ -156,7 +140,7 @@ class SupervisedStage(ReinforcedStage):
 class _Episode:
     """What one walk through a batch of videos left behind."""
 
-    glanced: Glanced
+    glance: GlanceOutput
     actions: Tensor
     old: Tensor
     gain: Tensor
@@ -179,7 +163,7 @@ class PolicyStage(ReinforcedStage):
 
     def __init__(
         self,
-        model: AdaFocusV1 | AdaFocusV1TSM,
+        model: ReinforcedNetwork,
         normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
@@ -207,16 +191,16 @@ class PolicyStage(ReinforcedStage):
         if self._round == 0:
             frames = self.normalize(batch.frames)
             with torch.no_grad():
-                glanced = self.model.see(frames)
+                glance = self.model.glance(self.model.glance_frames(frames, Overrides()))
             with torch.set_grad_enabled(self.rounds == 1):
-                decision = self.net(None, maps=glanced.maps) if self.rounds == 1 else policy(glanced.maps)
-            self._episode = self._walk(frames, batch, glanced, decision)
+                decision = self.net(None, maps=glance.maps) if self.rounds == 1 else policy(glance.maps)
+            self._episode = self._walk(frames, batch, glance, decision)
         episode = self._episode
         rows = torch.arange(len(batch), device=batch.frames.device).chunk(self.minibatches)[
             self._round % self.minibatches
         ]
         if self.rounds > 1:
-            decision = self.net(None, maps=episode.glanced.maps[rows])
+            decision = self.net(None, maps=episode.glance.maps[rows])
         actions = episode.actions[rows]
         entropy = policy.entropy(decision)
         loss = ppo_loss(
@@ -238,17 +222,18 @@ class PolicyStage(ReinforcedStage):
         return StepResult(loss.elements.mean(), metrics)
 
     @torch.no_grad()
-    def _walk(self, frames: Tensor, batch: Batch, glanced: Glanced, decision) -> _Episode:  # noqa: ANN001
+    def _walk(self, frames: Tensor, batch: Batch, glance: GlanceOutput, decision: Decision) -> _Episode:
         """Draws the actions of a batch and rewards them."""
         policy, label = self.model.policy, batch.labels[:, 0]
+        frames = self.model.focus_frames(frames)
         actions = policy.sample(decision, self.draws("policy", batch))
         where = policy.where(actions)
         if self.reward in ("random", "padding"):
             other = self.draws("random patch", batch) if self.reward == "random" else None
-            output, instead = self.model.compare(frames, glanced, where, other)
+            output, instead = self.model.compare(frames, glance, where, other)
             baseline = _probability(instead, label)
         else:
-            output, baseline = self.model.judge(frames, glanced, where), None
+            output, baseline = self.model.focus(frames, Plan(where), glance), None
         reward = rewards(self.reward, _probability(output.steps, label), baseline)
         metrics = {
             "reward": reward.mean(),
@@ -256,7 +241,7 @@ class PolicyStage(ReinforcedStage):
             "where_spread": where.flatten(0, 1).std(0).mean(),
         }
         old = policy.log_probability(decision, actions)
-        return _Episode(glanced, actions, old, returns(reward, self.gamma), metrics)
+        return _Episode(glance, actions, old, returns(reward, self.gamma), metrics)
 
 
 def _probability(steps: Tensor, label: Tensor) -> Tensor:

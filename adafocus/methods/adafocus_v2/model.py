@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.output import Output
-from adafocus.layers.crop import SquarePatches, crop
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
 from adafocus.layers.resize import GLANCE_RESIZES, resized
-from adafocus.methods.walks import Reader, Walk
+from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
 from adafocus.policies.affine import AffinePolicy
 
 ORDERS = ("coarse_to_fine", "temporal")
@@ -36,23 +36,35 @@ def coarse_to_fine(segments: int) -> list[int]:
     return order
 
 
-class AdaFocusV2(SquarePatches, nn.Module):
+class AdaFocusV2(EarlyExitNetwork):
     """The untrimmed-video network of AdaFocus V2.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
         num_classes: K.
-        segments: T.
+        segments: T, frames of a clip; both networks see all of them.
         patch_size: P, in pixels.
         frame_size: side of the square frames.
         glance_size: side of the frames that the glance sees; None: frame_size.
         glance_resize: "aligned": bilinear with aligned corners, no antialiasing (the released code); "area": the mean
             over what a pixel covers.
         policy_hidden, classifier_width, dropout, head_dropout: of policy, classifier and auxiliary heads.
-        order: "coarse_to_fine" or "temporal". The order is applied here and nowhere else; every output is in it.
+        order: "coarse_to_fine" or "temporal". The verbs take and return frames and steps in this order; `forward` takes
+            frames in temporal order.
 
-    Source: AdaFocus V2, arXiv 2112.14238; spec adafocus_v2 sections 2.2 and 2.3.
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3; class `AdaFocus` of the released ActivityNet program.
     """
+
+    budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
+    shares_frames = True
+    parts = {
+        "glance": ("glance_net",),
+        "policy": ("policy",),
+        "focus": ("focus_net",),
+        "head": ("classifier",),
+        "auxiliary glance": ("glance_head",),
+        "auxiliary focus": ("focus_head",),
+    }
 
     def __init__(
         self,
@@ -71,15 +83,11 @@ class AdaFocusV2(SquarePatches, nn.Module):
         head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
     ) -> None:
-        super().__init__()
-        if patch_size > frame_size:
-            raise ValueError(f"a patch of {patch_size} pixels does not fit into frames of {frame_size}")
+        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         if glance_resize not in GLANCE_RESIZES or order not in ORDERS:
             raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES} and order one of {ORDERS}")
-        self.glance, self.focus = glance, focus
-        self.segments, self.patch_size, self.frame_size = segments, patch_size, frame_size
-        self.glance_size = glance_size or frame_size
-        self.glance_resize = glance_resize
+        self.segments = self.num_places = self.num_exits = segments
+        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = AffinePolicy(glance.width, glance.map_size(self.glance_size), policy_hidden)
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
@@ -89,75 +97,74 @@ class AdaFocusV2(SquarePatches, nn.Module):
         steps = coarse_to_fine(segments) if order == "coarse_to_fine" else list(range(segments))
         self.register_buffer("order", torch.tensor(steps), persistent=False)
 
-    #: Submodules by what they are for, for the count of multiply-adds.
-    parts = {
-        "glance": ("glance",),
-        "policy": ("policy",),
-        "focus": ("focus",),
-        "head": ("classifier",),
-        "auxiliary glance": ("glance_head",),
-        "auxiliary focus": ("focus_head",),
-    }
-
-    budgets, budget_start = tuple(number / 10 for number in range(5, 40)), 1
-    glance_first = False
-
     @property
-    def places(self) -> int:
-        """Places that are looked at in a video."""
-        return self.segments
+    def frame_sets(self) -> dict[str, int]:
+        """One set of frames, which both networks see."""
+        return {"frames": self.segments}
 
-    @property
-    def crop_values(self) -> int:
-        """Values that are blended to cut the patches of a video."""
-        return self.segments * 3 * self.patch_size**2
+    def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """(B, T, 3, S, S) frames in processing order, all of them or some."""
+        flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
+        maps = self.glance_net(flat).unflatten(0, frames.shape[:2])
+        features = maps.mean((-2, -1))
+        return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
+
+    def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
+        """One corner a frame; `state` is that of the plan of earlier frames."""
+        if overrides is not None and overrides.where is not None:
+            return Plan(overrides.where)
+        where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
+        return Plan(where, state=state[0])
+
+    def focus(
+        self,
+        frames: Tensor,
+        plan: Plan,
+        glance: GlanceOutput,
+        auxiliary: bool = False,
+        *,
+        first: int = 0,
+        running_max: Tensor | None = None,
+        answers: int | None = None,
+    ) -> Output:
+        """(B, S, 3, S, S) frames of steps first..first+S-1, in processing order.
+
+        Args:
+            first, running_max: number of earlier steps, and `Output.running_max` after them.
+            answers: how many of the last steps are asked for; None: all.
+        """
+        patches = crop(frames.flatten(0, 1), plan.where.flatten(0, 1), self.patch_size)
+        features = self.focus_net(patches).mean((-2, -1)).unflatten(0, plan.where.shape[:2])
+        joined = torch.cat([glance.features, features], -1)
+        steps, running_max = self.classifier(joined, running_max, first, answers=answers)
+        return Output(
+            steps[:, -1],
+            steps,
+            plan.where,
+            plan.frames,
+            aux_glance=glance.aux_logits if auxiliary else None,
+            aux_focus=_head(self.focus_head, features) if auxiliary else None,
+            exit_logits=steps,
+            running_max=running_max,
+        )
 
     def forward(
-        self, frames: Tensor, where: Tensor | None = None, diversity: Tensor | None = None, auxiliary: bool = True
+        self,
+        frames: Tensor,
+        overrides: Overrides | None = None,
+        auxiliary: bool = True,
+        prepare: Prepare = as_they_are,
     ) -> Output:
-        """
-        Args:
-            frames: (B, T, 3, S, S), normalized, in temporal order.
-            where: (B, T, 2) corners to look at, in processing order; None asks the policy.
-            diversity: (B, T, 2) corners of a second pass through focus network and classifier. It follows the first, with
-                batch statistics of its own, as in the released code.
-            auxiliary: whether the auxiliary logits are wanted.
-        """
+        """See `AdaptiveNetwork.forward`. The second pass follows the first, as in the released code."""
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
-        batch = len(frames)
-        frames = frames[:, self.order]
-        maps = self.glance_maps(frames)
-        seen = maps.mean((-2, -1))
-        if where is None:
-            where, _ = self.policy(maps.detach())
-        glance = _head(self.glance_head, seen) if auxiliary else None
-        output = self._look(frames, seen, where, glance)
-        output.frames = self.order.expand(batch, -1)
-        if diversity is not None:
-            output.diversity = self._look(frames, seen, diversity, glance)
+        output = super().forward(frames, overrides, auxiliary, prepare)
+        output.frames = self.order.expand(len(frames), -1)
         return output
 
-    def glance_maps(self, frames: Tensor) -> Tensor:
-        """(B, T, 3, S, S) to the glance network's maps (B, T, D, h, w)."""
-        flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
-        return self.glance(flat).unflatten(0, frames.shape[:2])
-
-    def focus_features(self, frames: Tensor, where: Tensor) -> Tensor:
-        """(B, T, 3, S, S) frames at (B, T, 2) corners to focus features (B, T, D)."""
-        patches = crop(frames.flatten(0, 1), where.flatten(0, 1), self.patch_size)
-        return self.focus(patches).mean((-2, -1)).unflatten(0, where.shape[:2])
-
-    def _look(self, frames: Tensor, seen: Tensor, where: Tensor, glance: Tensor | None) -> Output:
-        focused = self.focus_features(frames, where)
-        steps, _ = self.classifier(torch.cat([seen, focused], -1))
-        focus = None if glance is None else _head(self.focus_head, focused)
-        return Output(steps[:, -1], steps, where, glance=glance, focus=focus, exits=steps)
-
-    @property
-    def exits(self) -> int:
-        """After each frame."""
-        return self.segments
+    def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
+        """All frames, in processing order."""
+        return frames[:, self.order]
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
         """Multiply-adds of a video that leaves at each exit: every frame costs the same."""
@@ -165,24 +172,24 @@ class AdaFocusV2(SquarePatches, nn.Module):
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.methods.walks`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
+        """See `EarlyExitNetwork.walk`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
         rows = torch.arange(len(frames), device=frames.device)
-        order, state, seen = self.order, None, None
+        state = running_max = None
         for first in range(0, self.segments, chunk):
-            wanted = order[first : first + chunk].expand(len(rows), -1)
+            wanted = self.order[first : first + chunk].expand(len(rows), -1)
             if first:
                 frames = read(rows, wanted)
             elif chunk > 1:
                 frames = torch.cat([frames, read(rows, wanted[:, 1:])], 1)
-            maps = self.glance_maps(frames)
-            where, state = self.policy(maps, state)
-            joined = torch.cat([maps.mean((-2, -1)), self.focus_features(frames, where)], -1)
-            logits, seen = self.classifier(joined, seen, first, answers=1)
-            stay = yield logits[:, -1]
+            glance = self.glance(frames)
+            plan = self.decide(glance, state=state)
+            output = self.focus(frames, plan, glance, first=first, running_max=running_max, answers=1)
+            state, running_max = plan.state, output.running_max
+            stay = yield output.logits
             if not stay.any():
                 return
             if not stay.all():
-                rows, state, seen = rows[stay], state[:, stay], seen[stay]
+                rows, state, running_max = rows[stay], state[stay], running_max[stay]
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:

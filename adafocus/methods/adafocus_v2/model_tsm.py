@@ -2,30 +2,44 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor, nn
 
-from adafocus.core.output import Output
-from adafocus.layers.crop import SquarePatches, crop
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
+from adafocus.methods.network import AdaptiveNetwork
 from adafocus.policies.stacked import StackedPolicy
 
 
-class AdaFocusV2TSM(SquarePatches, nn.Module):
+class AdaFocusV2TSM(AdaptiveNetwork):
     """The short-video network of AdaFocus V2: the sum of what two TSM networks say, one of them of patches.
+
+    A clip holds the glance frames in temporal order, then the focus frames.
 
     Args:
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
         num_classes: K.
-        glance_segments, focus_segments: frames that each of them sees; the clip holds both, one after the other.
+        glance_segments, focus_segments: G, F, frames that each of them sees.
         patch_size, frame_size: in pixels.
         policy_hidden: of the policy.
         dropout: before the heads.
 
-    Source: AdaFocus V2, arXiv 2112.14238; spec adafocus_v2 section 2.4.
+    Source: AdaFocus V2 (arXiv 2112.14238); class `AdaFocus` of the released Something-Something program.
     """
 
-    #: Places that are looked at in a video.
-    places = 1
+    num_places = 1
+    glance_fields = ("maps", "logits")
+    focus_fields = ("logits",)
+    parts = {
+        "glance": ("glance_net",),
+        "policy": ("policy",),
+        "focus": ("focus_net",),
+        "head": ("glance_head.predict", "focus_head.predict"),
+        "auxiliary glance": ("glance_head.learn",),
+        "auxiliary focus": ("focus_head.learn",),
+    }
 
     def __init__(
         self,
@@ -40,64 +54,61 @@ class AdaFocusV2TSM(SquarePatches, nn.Module):
         policy_hidden: int = 1024,
         dropout: float = 0.5,
     ) -> None:
-        super().__init__()
-        if patch_size > frame_size:
-            raise ValueError(f"a patch of {patch_size} pixels does not fit into frames of {frame_size}")
-        self.glance, self.focus = glance, focus
+        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
-        self.patch_size, self.frame_size = patch_size, frame_size
         self.policy = StackedPolicy(glance.width, glance_segments, glance.map_size(frame_size), policy_hidden)
         self.glance_head = TwoHeads(glance.width, num_classes, dropout)
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
-    parts = {
-        "glance": ("glance",),
-        "policy": ("policy",),
-        "focus": ("focus",),
-        "head": ("glance_head.predict", "focus_head.predict"),
-        "auxiliary glance": ("glance_head.learn",),
-        "auxiliary focus": ("focus_head.learn",),
-    }
-
     @property
-    def crop_values(self) -> int:
-        """Values that are blended to cut the patches of a video."""
-        return self.focus_segments * 3 * self.patch_size**2
+    def frame_sets(self) -> dict[str, int]:
+        """Each network has frames of its own."""
+        return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
-    def forward(
-        self, frames: Tensor, where: Tensor | None = None, diversity: Tensor | None = None, auxiliary: bool = True
-    ) -> Output:
-        """
-        Args:
-            frames: (B, T_glance + T_focus, 3, S, S), normalized: the glance frames in temporal order, then the focus frames.
-            where: (B, 1, 2) the corner to look at; None asks the policy.
-            diversity: (B, 1, 2) the corner of another pass through the focus network. It comes before the policy's, in the
-                order of the released code, which decides what BatchNorm's running statistics see last.
-            auxiliary: whether the logits of the learning heads are wanted.
-
-        Returns:
-            One step: `steps`, `glance` and `focus` are (B, 1, K).
-        """
+    def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
+        """The first frames of a clip."""
         if frames.shape[1] != self.glance_segments + self.focus_segments:
             raise ValueError(
                 f"this network takes {self.glance_segments} glance and {self.focus_segments} focus frames, not "
                 f"{frames.shape[1]} in all"
             )
-        glanced, focused = frames.split([self.glance_segments, self.focus_segments], 1)
-        maps = self.glance(glanced.flatten(0, 1)).unflatten(0, glanced.shape[:2])
-        glance = self.glance_head(maps.mean((-2, -1)), auxiliary)
-        if where is None:
-            where = self.policy(maps.detach())[:, None]
-        other = None if diversity is None else self.look(focused, diversity, glance, auxiliary)
-        output = self.look(focused, where, glance, auxiliary)
-        output.diversity = other
-        return output
+        return frames[:, : self.glance_segments]
 
-    def look(self, frames: Tensor, where: Tensor, glance: tuple[Tensor, Tensor | None], auxiliary: bool) -> Output:
-        """(B, F, 3, S, S) focus frames at (B, 1, 2) to an answer; `glance` are the logits of the glance network's heads."""
-        corners = where.expand(-1, frames.shape[1], -1).flatten(0, 1)
-        features = self.focus(crop(frames.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
+    def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
+        """The frames after those."""
+        return frames[:, self.glance_segments :]
+
+    def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """(B, G, 3, S, S) through the glance network and its heads; `aux_logits` are (B, 1, K)."""
+        maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        features = maps.mean((-2, -1))
+        logits, learned = self.glance_head(features, auxiliary)
+        return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None])
+
+    def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
+        """One corner a video."""
+        if overrides is not None and overrides.where is not None:
+            return Plan(overrides.where)
+        return Plan(self.policy(glance.maps.detach())[:, None])
+
+    def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
+        """(B, F, 3, S, S) focus frames at one corner; one step: `steps`, `aux_glance` and `aux_focus` are (B, 1, K)."""
+        corners = plan.where.expand(-1, frames.shape[1], -1).flatten(0, 1)
+        features = self.focus_net(crop(frames.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
         predicted, learned = self.focus_head(features.unflatten(0, frames.shape[:2]), auxiliary)
-        logits = glance[0] + predicted
-        steps = [None if part is None else part[:, None] for part in (logits, glance[1], learned)]
-        return Output(logits, steps[0], where, glance=steps[1], focus=steps[2])
+        logits = glance.logits + predicted
+        return Output(
+            logits,
+            logits[:, None],
+            plan.where,
+            aux_glance=glance.aux_logits,
+            aux_focus=None if learned is None else learned[:, None],
+        )
+
+    def focus_twice(
+        self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
+    ) -> tuple[Output, Output]:
+        """The second pass comes before the planned one: the released code's order, which decides what BatchNorm's running
+        statistics see last."""
+        other = self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
+        return self.focus(frames, plan, glance, auxiliary), other

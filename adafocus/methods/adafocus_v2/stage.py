@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output
+from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHERE, Variant, controls_of, patch_variant
@@ -60,9 +60,9 @@ class JointStage(Stage):
         model = self.model
         groups = [
             ParamGroup("policy", list(model.policy.parameters()), self.rates["policy"]),
-            ParamGroup("glance", list(model.glance.parameters()), self.rates["glance"]),
+            ParamGroup("glance", list(model.glance_net.parameters()), self.rates["glance"]),
             ParamGroup("glance head", list(model.glance_head.parameters()), self.rates["glance"]),
-            ParamGroup("focus", list(model.focus.parameters()), self.rates["focus"]),
+            ParamGroup("focus", list(model.focus_net.parameters()), self.rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), self.rates["focus"]),
         ]
         if hasattr(model, "classifier"):  # on TSM the heads are all there is
@@ -72,7 +72,7 @@ class JointStage(Stage):
     def step(self, batch: Batch) -> StepResult:
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
-        output = self.net(frames, where=self._where(self.where, batch), diversity=self._where("random", batch))
+        output = self.net(frames, Overrides(self._where(self.where, batch), self._where("random", batch)))
         losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
@@ -89,26 +89,16 @@ class JointStage(Stage):
         answers: dict[Variant, Output] = {}
         for variant in variants:
             if variant != GLANCE_ALONE:
-                where = self._where(variant.where, batch)
-                answers[variant] = self.model(frames, where=where, auxiliary=wanted and not answers)
+                overrides = Overrides(self._where(variant.where, batch))
+                answers[variant] = self.model(frames, overrides, auxiliary=wanted and not answers)
         if wanted:
-            glance = answers[self.variants[0]].glance
-            answers[GLANCE_ALONE] = Output(logits=glance.mean(1))
+            answers[GLANCE_ALONE] = Output(self.model.glance_answer(answers[self.variants[0]]))
         return answers
 
     @torch.no_grad()
-    def learned_places(self, batch: Batch) -> Tensor:
-        model = self.model.eval()
-        if isinstance(model, AdaFocusV2TSM):
-            frames = self.normalize(batch.frames[:, : model.glance_segments])
-            maps = model.glance(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-            return model.policy(maps)[:, None]
-        return model.policy(model.glance_maps(self.normalize(batch.frames)[:, model.order]))[0]
-
-    @torch.no_grad()
-    def exits(self, batch: Batch) -> Tensor:
+    def exit_logits(self, batch: Batch) -> Tensor:
         """(B, E, K) the predictions with which clips could leave."""
-        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exits
+        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exit_logits
 
     def first_frames(self, batch: Batch) -> Tensor:
         """(B, 1, H, W, 3) uint8: the frame that is looked at first."""
@@ -124,7 +114,7 @@ class JointStage(Stage):
         """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
         if choice == "learned":
             return None
-        places = self.model.places
+        places = self.model.num_places
         if choice == "constant":
             return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         if choice == "center":
@@ -143,7 +133,7 @@ class JointStage(Stage):
 def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:
     segments = output.steps.shape[1]
     rows = label.repeat_interleave(segments)
-    parts = {"steps": output.steps, "glance": output.glance, "focus": output.focus}
+    parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
     return {
         f"loss_{name}_{part}": functional.cross_entropy(logits.flatten(0, 1).float(), rows)
         for part, logits in parts.items()

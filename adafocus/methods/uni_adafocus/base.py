@@ -7,71 +7,21 @@ that join frames (short videos; one rectangle a video, two heads a network).
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.output import Output
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import boxes, crop_rectangles
 from adafocus.layers.precision import full_precision
+from adafocus.methods.network import EarlyExitNetwork
 from adafocus.policies.frames import FramePolicy, choose_frames
 from adafocus.policies.scaled import ScaledPolicy, over_time
 
-Prepare = Callable[[Tensor], Tensor]
 
-
-@dataclass
-class Glance:
-    """What the glance network saw: maps (B, G, D, h, w) and features (B, G, D), after dropout where the heads drop."""
-
-    maps: Tensor
-    features: Tensor
-    predicted: Tensor | None = None  # (B, K), on TSM the part that the prediction adds
-    learned: Tensor | None = None  # (B, G, K), on TSM what the glance network learns by
-    steps: Tensor | None = None  # (B, G or 1, K), in the long-video form answers after the glance frames
-    seen: Tensor | None = None  # (B, W), and the maximum that the later steps read
-
-
-@dataclass
-class Plan:
-    """What the policies decided.
-
-    Attributes:
-        weights: (B, G) of the glance frames.
-        frames: (B, F) int64, chosen candidates in temporal order.
-        rectangles: (B, G, 4), or (B, 1, 4) on TSM: the spatial policy's own answer, with gradient.
-        where: (B, F, 4), or (B, 1, 4) on TSM: rectangles of the chosen frames.
-    """
-
-    weights: Tensor
-    frames: Tensor
-    rectangles: Tensor
-    where: Tensor
-
-
-@dataclass
-class Given:
-    """What a stage gives to the network; what is None the network decides, as in evaluation.
-
-    Attributes:
-        offsets: (B, G) int64 place of each glance frame in its segment (plain form).
-        thresholds: (B, F) uniform numbers of the frame choice.
-        frames: (B, F) frames in place of the chosen ones.
-        where, diversity: (B, N, 4) for all candidates, or (B, 1, 4) on TSM: rectangles in place of the policy's, and those
-            of a second branch.
-    """
-
-    offsets: Tensor | None = None
-    thresholds: Tensor | None = None
-    frames: Tensor | None = None
-    where: Tensor | None = None
-    diversity: Tensor | None = None
-
-
-class Choosing(nn.Module):
-    """What both forms have: two networks, two policies, and an auxiliary head that the spatial policy learns by.
+class UniAdaFocusBase(EarlyExitNetwork):
+    """Two networks, two policies, and an auxiliary head that the spatial policy learns by.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`), with temporal modules in the TSM form.
@@ -83,9 +33,17 @@ class Choosing(nn.Module):
         frame_size: side of the square frames; also the largest side of a rectangle.
         glance_size, glance_resize: see `AdaFocusV2`.
         spatial_hidden, temporal_hidden, temperature: of the policies.
+
+    Attributes:
+        single_place: whether one rectangle serves all frames of a video.
+        first_candidate: where the candidates begin in a training clip.
     """
 
-    single_place = False  # one rectangle a video
+    single_place = False
+    first_candidate = 0
+    chooses_frames = True
+    glance_exit = True
+    decide_fields = ("maps", "features")
 
     def __init__(
         self,
@@ -105,17 +63,13 @@ class Choosing(nn.Module):
         temporal_hidden: int = 64,
         temperature: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.smallest = smallest or 3 * frame_size / 7
-        if not self.smallest <= patch_size <= frame_size:
-            raise ValueError(
-                f"a patch of {patch_size} pixels must be from {self.smallest:g} (patch.smallest) to the {frame_size} of a frame"
-            )
+        if patch_size < self.smallest:
+            raise ValueError(f"a patch of {patch_size} pixels is below the smallest rectangle of {self.smallest:g}")
         if focus_segments > candidates:
             raise ValueError(f"cannot choose {focus_segments} of {candidates} candidate frames")
-        self.glance, self.focus = glance, focus
         self.glance_segments, self.focus_segments, self.candidates = glance_segments, focus_segments, candidates
-        self.patch_size, self.frame_size = patch_size, frame_size
         self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         map_size = glance.map_size(self.glance_size)
         self.spatial_policy = ScaledPolicy(
@@ -125,9 +79,9 @@ class Choosing(nn.Module):
         self.spatial_head = nn.Linear(glance.width, num_classes)
 
     @property
-    def crop_values(self) -> int:
-        """Values that are blended to cut the patches of a video."""
-        return self.focus_segments * 3 * self.patch_size**2
+    def frame_sets(self) -> dict[str, int]:
+        """The glance frames, and the candidates that were chosen."""
+        return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
     @property
     def native(self) -> float:
@@ -138,36 +92,40 @@ class Choosing(nn.Module):
         """(..., 4) rectangles to top, left, height and width in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.smallest)
 
-    @abstractmethod
-    def look(self, frames: Tensor, auxiliary: bool = True) -> Glance:
-        """(B, G, 3, S, S) glance frames through the glance network."""
+    def glance_answer(self, output: Output) -> Tensor:
+        """(B, K): the answer of the exit after the glance."""
+        return output.exit_logits[:, 0]
 
     @abstractmethod
-    def answer(self, glance: Glance, features: Tensor, auxiliary: bool = True) -> Output:
-        """What was seen in both networks to an answer; features (B, F, D) of the patches."""
+    def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
+        """(1 or B, G): which frames of a training clip the glance network sees."""
 
-    @abstractmethod
-    def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
-        """Which frames of a training clip the glance network sees."""
+    def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
+        """See `AdaptiveNetwork.glance_frames`."""
+        return _take(frames, self.glance_positions(overrides.offsets))
 
-    @property
-    @abstractmethod
-    def first_candidate(self) -> int:
-        """Where the candidates begin in a training clip."""
+    def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
+        """The chosen candidates."""
+        return _take(frames, plan.frames + self.first_candidate)
 
-    def plan(self, glance: Glance, given: Given | None = None) -> Plan:
+    def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """Frames and rectangles."""
-        given = given or Given()
+        overrides = overrides or Overrides()
         rectangles = self.spatial_policy(glance.maps.detach())
         weights, choosing = self.frame_policy(glance.features.detach() if self.single_place else glance.features)
-        frames = given.frames
+        frames = overrides.frames
         if frames is None:
-            frames = choose_frames(choosing, self.candidates, self.focus_segments, given.thresholds)
-        where = rectangles.detach() if given.where is None else given.where
-        return Plan(weights, frames, rectangles, self._of_frames(where, frames))
+            frames = choose_frames(choosing, self.candidates, self.focus_segments, overrides.thresholds)
+        where = rectangles.detach() if overrides.where is None else overrides.where
+        return Plan(self.of_frames(where, frames), frames, weights, rectangles)
 
-    def _of_frames(self, where: Tensor, frames: Tensor) -> Tensor:
-        """The rectangles of chosen frames."""
+    def even_frames(self, like: Tensor) -> Tensor:
+        """(B, F) the frames that are chosen when all glance frames of (B, ...) clips weigh the same."""
+        even = torch.full((len(like), self.glance_segments), 1.0, device=like.device)
+        return choose_frames(even / even.shape[1], self.candidates, self.focus_segments)
+
+    def of_frames(self, where: Tensor, frames: Tensor) -> Tensor:
+        """The rectangles of chosen frames (B, F): from those of all candidates or glance frames, or the only one."""
         if self.single_place:
             return where
         if where.shape[1] != self.candidates:
@@ -183,7 +141,28 @@ class Choosing(nn.Module):
 
     def focus_features(self, patches: Tensor) -> Tensor:
         """(B, F, 3, P, P) to features (B, F, D)."""
-        return self.focus(patches.flatten(0, 1)).mean((-2, -1)).unflatten(0, patches.shape[:2])
+        return self.focus_net(patches.flatten(0, 1)).mean((-2, -1)).unflatten(0, patches.shape[:2])
+
+    @abstractmethod
+    def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
+        """What both networks saw to an output; features (B, F, D) of the patches."""
+
+    def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
+        """(B, F, 3, S, S) chosen frames at their rectangles."""
+        return self.answer(glance, self.focus_features(self.patches(frames, plan.where)), plan, auxiliary)
+
+    def focus_twice(
+        self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
+    ) -> tuple[Output, Output]:
+        """Both branches in one pass, with one set of batch statistics, as in the released code."""
+        other = replace(plan, where=self.of_frames(diversity, plan.frames))
+        patches = torch.cat([self.patches(frames, plan.where), self.patches(frames, other.where)])
+        first, second = self.focus_features(patches).chunk(2)
+        return self.answer(glance, first, plan, auxiliary), self.answer(glance, second, other, auxiliary)
+
+    def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
+        """Adds the logits that the spatial policy learns by."""
+        output.aux_spatial = self.spatial_logits(glance.maps, plan.rectangles)
 
     def spatial_logits(self, maps: Tensor, rectangles: Tensor) -> Tensor:
         """(B, K): the class by what the rectangles cut out of the glance maps. The spatial policy learns by them alone."""
@@ -202,41 +181,6 @@ class Choosing(nn.Module):
         )
         with full_precision(maps):
             return self.spatial_head(cut.mean((-2, -1)).unflatten(0, maps.shape[:2]).mean(1))
-
-    def forward(
-        self, frames: Tensor, given: Given | None = None, auxiliary: bool = True, prepare: Prepare | None = None
-    ) -> Output:
-        """A clip that holds all candidates, as training needs it.
-
-        Args:
-            frames: (B, T, 3, S, S) normalized frames; with `prepare` anything of (B, T, ...).
-            given: see `Given`.
-            auxiliary: whether the logits that only training needs are wanted.
-            prepare: makes chosen frames (B, n, ...) into normalized ones (B, n, 3, S, S), so that the others need not be.
-        """
-        given, prepare = given or Given(), prepare or _as_is
-        glance = self.look(prepare(_take(frames, self.glance_frames(given.offsets))), auxiliary)
-        plan = self.plan(glance, given)
-        chosen = prepare(_take(frames, plan.frames + self.first_candidate))
-        patches = self.patches(chosen, plan.where)
-        other = None
-        if given.diversity is None:
-            output = self.answer(glance, self.focus_features(patches), auxiliary)
-        else:  # both branches in one pass, with one set of batch statistics, as in the released code
-            other = self._of_frames(given.diversity, plan.frames)
-            features = self.focus_features(torch.cat([patches, self.patches(chosen, other)])).chunk(2)
-            output = self.answer(glance, features[0], auxiliary)
-            output.diversity = self.answer(glance, features[1], auxiliary)
-            output.diversity.where = other
-        output.where, output.frames = plan.where, plan.frames
-        output.weights, output.rectangles = plan.weights, plan.rectangles
-        if auxiliary:
-            output.spatial = self.spatial_logits(glance.maps, plan.rectangles)
-        return output
-
-
-def _as_is(frames: Tensor) -> Tensor:
-    return frames
 
 
 def _take(frames: Tensor, index: Tensor) -> Tensor:

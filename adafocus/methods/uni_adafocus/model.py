@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.output import Output
+from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
 from adafocus.layers.resize import resized
-from adafocus.methods.uni_adafocus.base import Choosing, Glance, Plan
-from adafocus.methods.walks import Reader, Walk
+from adafocus.methods.network import Reader, Walk
+from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
 
 
@@ -23,22 +23,25 @@ def glance_positions(candidates: int, segments: int) -> list[int]:
     return [segment * length + length // 2 for segment in range(segments)]
 
 
-class UniAdaFocus(Choosing):
+class UniAdaFocus(UniAdaFocusBase):
     """The long-video form: glance frames are among the candidates, and the classifier answers after each step.
 
     Args:
         classifier_width, dropout: of the step classifiers.
         head_dropout: before the auxiliary heads of both networks.
-        Others: see `Choosing`. N must be a multiple of G.
+        Others: see `UniAdaFocusBase`. N must be a multiple of G.
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus section 2.
+    Source: Uni-AdaFocus (arXiv 2412.11228); the released ActivityNet program.
     """
 
+    budgets = tuple(number / 20 for number in range(1, 20))
+    glance_fields = ("maps", "features", "running_max")
+    focus_fields = ("running_max",)
     parts = {
-        "glance": ("glance",),
+        "glance": ("glance_net",),
         "frame policy": ("frame_policy",),
         "spatial policy": ("spatial_policy",),
-        "focus": ("focus",),
+        "focus": ("focus_net",),
         "head": ("glance_steps", "focus_steps"),
         "auxiliary glance": ("glance_head",),
         "auxiliary focus": ("focus_head",),
@@ -71,16 +74,17 @@ class UniAdaFocus(Choosing):
         steps = (num_classes, self.focus_segments, classifier_width, dropout)
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
-    first_candidate = 0
-    budgets, budget_start = tuple(number / 20 for number in range(1, 20)), 0
-    glance_first = True
-
     @property
-    def places(self) -> int:
-        """Rectangles of a clip."""
+    def num_places(self) -> int:
+        """Rectangles of a clip: one for each candidate."""
         return self.candidates
 
-    def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
+    @property
+    def num_exits(self) -> int:
+        """After the glance, and after each patch."""
+        return 1 + self.focus_segments
+
+    def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
         """(1 or B, G) indices among the candidates: one of each segment, in evaluation its center."""
         device = self.spatial_head.weight.device
         if offsets is None:
@@ -88,55 +92,57 @@ class UniAdaFocus(Choosing):
         length = self.candidates // self.glance_segments
         return torch.arange(self.glance_segments, device=device) * length + offsets
 
-    def look(self, frames: Tensor, auxiliary: bool = True) -> Glance:
-        """(B, G, 3, S, S) through the glance network."""
-        maps = self.glance(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
+    def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """(B, G, 3, S, S) through the glance network; `steps` are the last answer, or all with `auxiliary`."""
+        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
         maps = maps.unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
-        steps, seen = self.glance_steps(features, answers=None if auxiliary else 1)
-        return Glance(maps, features, steps=steps, seen=seen)
+        steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
+        return GlanceOutput(maps, features, steps=steps, running_max=running_max)
 
-    def answer(self, glance: Glance, features: Tensor, auxiliary: bool = True) -> Output:
+    def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
         """`steps` are those of the glance frames and then those of the patches; without `auxiliary` the last of the former
-        and all of the latter, which are the exits."""
-        focused, _ = self.focus_steps(features, beside=glance.seen)
-        steps = torch.cat([glance.steps, focused], 1)
-        output = Output(steps[:, -1], steps, exits=steps[:, -self.exits :])
+        and all of the latter, which are the exits. An exported program has no `glance.steps`: then those of the patches."""
+        focused, _ = self.focus_steps(features, beside=glance.running_max)
+        steps = focused if glance.steps is None else torch.cat([glance.steps, focused], 1)
+        output = Output(
+            steps[:, -1],
+            steps,
+            plan.where,
+            plan.frames,
+            plan.weights,
+            plan.rectangles,
+            exit_logits=steps[:, -self.num_exits :],
+        )
         if auxiliary:
             with full_precision(features):
-                output.glance = output.per_frame = self.glance_head(widen(glance.features))
-                output.focus = self.focus_head(widen(features))
+                output.aux_glance = output.per_frame = self.glance_head(widen(glance.features))
+                output.aux_focus = self.focus_head(widen(features))
         return output
-
-    @property
-    def exits(self) -> int:
-        """After the glance, and after each patch."""
-        return 1 + self.focus_segments
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
         """Multiply-adds of a video that leaves at each exit."""
         first = parts["glance"] + self.glance_steps.cost(self.glance_segments, 1)
         step = (parts["focus"] + parts["crop"]) / self.focus_segments + self.focus_steps.cost(1, 1)
         planned = first + parts["frame policy"] + parts["spatial policy"]
-        return [first, *(round(planned + k * step) for k in range(1, self.exits))]
+        return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.methods.walks`. `frames` are the glance frames; `read` gives candidates."""
-        glance = self.look(frames, auxiliary=False)
+        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` gives candidates."""
+        glance = self.glance(frames)
         rows = torch.arange(len(frames), device=frames.device)
         stay = yield glance.steps[:, -1]
         if not stay.any():
             return
-        rows, beside = rows[stay], glance.seen[stay]
-        plan = self.plan(Glance(glance.maps[stay], glance.features[stay]))
-        seen = None
+        rows, glance = rows[stay], glance.rows(stay)
+        plan, beside, running_max = self.decide(glance), glance.running_max, None
         for first in range(0, self.focus_segments, chunk):
-            chosen = plan.frames[:, first : first + chunk]
-            patches = self.patches(read(rows, chosen), plan.where[:, first : first + chunk])
-            logits, seen = self.focus_steps(self.focus_features(patches), seen, first, beside=beside, answers=1)
+            part = slice(first, first + chunk)
+            patches = self.patches(read(rows, plan.frames[:, part]), plan.where[:, part])
+            features = self.focus_features(patches)
+            logits, running_max = self.focus_steps(features, running_max, first, beside=beside, answers=1)
             stay = yield logits[:, -1]
             if not stay.any():
                 return
             if not stay.all():
-                rows, beside, seen = rows[stay], beside[stay], seen[stay]
-                plan = Plan(plan.weights[stay], plan.frames[stay], plan.rectangles[stay], plan.where[stay])
+                rows, plan, beside, running_max = rows[stay], plan.rows(stay), beside[stay], running_max[stay]

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.output import Output
+from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
-from adafocus.methods.uni_adafocus.base import Choosing, Glance
-from adafocus.methods.walks import Reader, Walk
+from adafocus.methods.network import Reader, Walk
+from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 
 
-class UniAdaFocusTSM(Choosing):
+class UniAdaFocusTSM(UniAdaFocusBase):
     """The short-video form: glance frames are a set of their own, one rectangle serves all chosen frames, and the answer is
     the sum of what both networks say.
 
     Args:
         dropout: before the heads.
         remove_background: both networks see how each pixel differs from its mean over the frames that they see.
-        Others: see `Choosing`.
+        Others: see `UniAdaFocusBase`.
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus_tsm section 2.
+    Source: Uni-AdaFocus (arXiv 2412.11228); the released Something-Something program.
     """
 
     single_place = True
-    places = 1
-    exits = 2
-    budgets, budget_start = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6)), 0
-    glance_first = True
+    num_places = 1
+    num_exits = 2
+    budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
+    glance_fields = ("maps", "features", "logits")
+    focus_fields = ("logits",)
     parts = {
-        "glance": ("glance",),
+        "glance": ("glance_net",),
         "frame policy": ("frame_policy",),
         "spatial policy": ("spatial_policy",),
-        "focus": ("focus",),
+        "focus": ("focus_net",),
         "head": ("glance_head.predict", "focus_head.predict"),
         "auxiliary glance": ("glance_head.learn",),
         "auxiliary focus": ("focus_head.learn",),
@@ -52,25 +55,20 @@ class UniAdaFocusTSM(Choosing):
         **options: object,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
-        self.remove_background = remove_background
+        self.remove_background, self.first_candidate = remove_background, self.glance_segments
         self.glance_head = TwoHeads(glance.width, num_classes, dropout)
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
-    @property
-    def first_candidate(self) -> int:
-        """The clip holds the glance frames, then the candidates."""
-        return self.glance_segments
-
-    def glance_frames(self, offsets: Tensor | None = None) -> Tensor:
+    def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
         """(1, G): the first frames of the clip."""
         return torch.arange(self.glance_segments, device=self.spatial_head.weight.device)[None]
 
-    def look(self, frames: Tensor, auxiliary: bool = True) -> Glance:
+    def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """(B, G, 3, S, S) through the glance network and its heads."""
         frames = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
-        maps = self.glance(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
+        maps = self.glance_net(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
-        return Glance(maps, dropped, predicted.mean(1), learned)
+        return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
     def focus_features(self, patches: Tensor) -> Tensor:
         """(B, F, 3, P, P) to features (B, F, D)."""
@@ -79,16 +77,18 @@ class UniAdaFocusTSM(Choosing):
     def _foreground(self, frames: Tensor) -> Tensor:
         return frames - frames.mean(1, keepdim=True) if self.remove_background else frames
 
-    def answer(self, glance: Glance, features: Tensor, auxiliary: bool = True) -> Output:
-        """One step: `steps`, `glance` and `focus` are (B, 1, K). Exits: what the glance network learns by, and the answer."""
+    def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
+        """One step: `steps`, `aux_glance` and `aux_focus` are (B, 1, K). Exits: what the glance network learns by, and the
+        answer."""
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
-        logits = glance.predicted + predicted.mean(1)
-        output = Output(logits, logits[:, None])
-        if glance.learned is not None:
-            output.glance, output.per_frame = glance.learned.mean(1, keepdim=True), glance.learned.detach()
-            output.exits = torch.cat([output.glance, output.steps], 1)
+        logits = glance.logits + predicted.mean(1)
+        output = Output(logits, logits[:, None], plan.where, plan.frames, plan.weights, plan.rectangles)
+        if glance.aux_logits is not None:
+            output.aux_glance = glance.aux_logits.mean(1, keepdim=True)
+            output.per_frame = glance.aux_logits.detach()
+            output.exit_logits = torch.cat([output.aux_glance, output.steps], 1)
         if learned is not None:
-            output.focus = learned.mean(1, keepdim=True)
+            output.aux_focus = learned.mean(1, keepdim=True)
         return output
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
@@ -99,13 +99,12 @@ class UniAdaFocusTSM(Choosing):
         return [first, first + rest + head]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `adafocus.methods.walks`. All chosen frames are one step."""
-        glance = self.look(frames)
-        stay = yield glance.learned.mean(1)
+        """See `EarlyExitNetwork.walk`. All chosen frames are one step."""
+        glance = self.glance(frames, auxiliary=True)
+        stay = yield glance.aux_logits.mean(1)
         if not stay.any():
             return
-        glance = Glance(glance.maps[stay], glance.features[stay], glance.predicted[stay])
-        plan = self.plan(glance)
+        glance = replace(glance.rows(stay), aux_logits=None)
+        plan = self.decide(glance)
         rows = torch.arange(len(frames), device=frames.device)[stay]
-        patches = self.patches(read(rows, plan.frames), plan.where)
-        yield self.answer(glance, self.focus_features(patches), auxiliary=False).logits
+        yield self.focus(read(rows, plan.frames), plan, glance).logits

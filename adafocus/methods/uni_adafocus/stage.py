@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output
+from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHEN, WHERE, Variant, controls_of, patch_variant
-from adafocus.methods.uni_adafocus.base import Choosing, Given, Glance
-from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
+from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
+from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
 
-class ChoosingStage(Stage):
+class UniAdaFocusStage(Stage):
     """One stage for glance, both policies, focus and heads of Uni-AdaFocus.
 
     Loss, with two branches (the policy's rectangles and random ones of the patch's own size, in the same frames):
@@ -49,7 +49,7 @@ class ChoosingStage(Stage):
 
     def __init__(
         self,
-        model: Choosing,
+        model: UniAdaFocusBase,
         normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
@@ -78,10 +78,10 @@ class ChoosingStage(Stage):
         groups = [
             ParamGroup("frame policy", list(model.frame_policy.parameters()), rates["temporal"]),
             ParamGroup("spatial policy", list(model.spatial_policy.parameters()), rates["spatial"]),
-            ParamGroup("glance", list(model.glance.parameters()), rates["glance"]),
+            ParamGroup("glance", list(model.glance_net.parameters()), rates["glance"]),
             ParamGroup("glance head", list(model.glance_head.parameters()), rates["glance"]),
             ParamGroup("spatial head", list(model.spatial_head.parameters()), rates["glance"]),
-            ParamGroup("focus", list(model.focus.parameters()), rates["focus"]),
+            ParamGroup("focus", list(model.focus_net.parameters()), rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), rates["focus"]),
         ]
         if hasattr(model, "focus_steps"):
@@ -90,14 +90,14 @@ class ChoosingStage(Stage):
         return groups
 
     def step(self, batch: Batch) -> StepResult:
-        given = self._given(self.when, self.where, batch)
+        overrides = self._overrides(self.when, self.where, batch)
         model, device = self.model, batch.frames.device
-        given.diversity = self._rectangles("random", batch)
-        given.thresholds = self._draw("thresholds", batch, (model.focus_segments,)).to(device)
+        overrides.diversity = self._rectangles("random", batch)
+        overrides.thresholds = self._draw("thresholds", batch, (model.focus_segments,)).to(device)
         if not model.single_place:
             length = model.candidates // model.glance_segments
-            given.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
-        output = self.net(batch.frames, given=given, prepare=self.normalize)
+            overrides.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
+        output = self.net(batch.frames, overrides, prepare=self.normalize)
         label = batch.labels[:, 0]
         losses = self.losses(output, label, batch)
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
@@ -122,11 +122,11 @@ class ChoosingStage(Stage):
         losses = {
             "policy_steps": _cross_entropy(output.steps, label) / 2,
             "random_steps": _cross_entropy(output.diversity.steps, label) / 2,
-            "policy_focus": _cross_entropy(output.focus, label) / 2,
-            "random_focus": _cross_entropy(output.diversity.focus, label) / 2,
-            "glance": _cross_entropy(output.glance, label),
+            "policy_focus": _cross_entropy(output.aux_focus, label) / 2,
+            "random_focus": _cross_entropy(output.diversity.aux_focus, label) / 2,
+            "glance": _cross_entropy(output.aux_glance, label),
             "temporal": _cross_entropy(temporal[:, None], label),
-            "spatial": _cross_entropy(output.spatial[:, None], label),
+            "spatial": _cross_entropy(output.aux_spatial[:, None], label),
             "size": self.size_weight * (output.rectangles[..., 2:] - 1).square().mean(),
         }
         if self.kl_weight:
@@ -138,22 +138,20 @@ class ChoosingStage(Stage):
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         return self._answers(batch, variants, GLANCE_ALONE in variants)
 
-    @torch.no_grad()
-    def learned_places(self, batch: Batch) -> Tensor:
-        model = self.model.eval()
-        return model.plan(model.look(self.normalize(self.first_frames(batch)), auxiliary=False)).where
+    def glance_frames(self, batch: Batch) -> Tensor:
+        """See `Stage.glance_frames`; evaluation clips may hold nothing else."""
+        return self.normalize(self.first_frames(batch))
 
     @torch.no_grad()
-    def exits(self, batch: Batch) -> Tensor:
+    def exit_logits(self, batch: Batch) -> Tensor:
         """(B, E, K) the predictions with which clips could leave."""
-        return self._answers(batch, self.variants[:1], True)[self.variants[0]].exits
+        return self._answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
 
     def first_frames(self, batch: Batch) -> Tensor:
         """(B, G, H, W, 3) uint8: what is looked at in any case."""
         if batch.source is not None:
             return batch.frames
-        index = self.model.glance_frames()
-        return batch.frames[torch.arange(len(batch), device=index.device)[:, None], index]
+        return self.model.glance_frames(batch.frames, Overrides())
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
         """(B', n, H, W, 3) uint8: chosen candidates of some rows, read now if the batch does not hold them."""
@@ -164,34 +162,32 @@ class ChoosingStage(Stage):
     def _answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
         model = self.model
         model.eval()
-        glance: Glance = model.look(self.normalize(self.first_frames(batch)), auxiliary)
+        glance = model.glance(self.normalize(self.first_frames(batch)), auxiliary)
         rows = torch.arange(len(batch), device=batch.frames.device)
         answers: dict[Variant, Output] = {}
         for variant in variants:
             if variant == GLANCE_ALONE:
                 continue
-            plan = model.plan(glance, self._given(variant.when, variant.where, batch))
-            looked = self.other_frames(batch, rows, plan.frames)
-            patches = model.patches(self.normalize(looked), plan.where)
-            answers[variant] = output = model.answer(glance, model.focus_features(patches), auxiliary and not answers)
-            output.where, output.frames, output.weights, output.looked = plan.where, plan.frames, plan.weights, looked
+            plan = model.decide(glance, self._overrides(variant.when, variant.where, batch))
+            chosen = self.other_frames(batch, rows, plan.frames)
+            answers[variant] = output = model.focus(self.normalize(chosen), plan, glance, auxiliary and not answers)
+            output.focus_frames = chosen
         if GLANCE_ALONE in variants:
-            answers[GLANCE_ALONE] = Output(answers[self.variants[0]].exits[:, 0])
+            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
         return answers
 
-    def _given(self, when: str, where: str, batch: Batch) -> Given:
+    def _overrides(self, when: str, where: str, batch: Batch) -> Overrides:
         """What is not left to the policies."""
-        model, given = self.model, Given(where=self._rectangles(where, batch))
+        overrides = Overrides(self._rectangles(where, batch))
         if when == "spread":
-            even = torch.full((len(batch), model.glance_segments), 1.0, device=batch.frames.device)
-            given.frames = choose_frames(even / even.shape[1], model.candidates, model.focus_segments)
-        return given
+            overrides.frames = self.model.even_frames(batch.frames)
+        return overrides
 
     def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
         """(B, places, 4) rectangles, but for the constant one of the patch's own size; None leaves them to the policy."""
         if choice == "learned":
             return None
-        places = self.model.places
+        places = self.model.num_places
         if choice == "constant":
             return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         size = torch.full((len(batch), places, 2), self.model.native)

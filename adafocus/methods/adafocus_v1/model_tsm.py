@@ -1,0 +1,126 @@
+"""AdaFocus V1 on networks that join frames (TSM): one place a video."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.layers.crop import cut
+from adafocus.layers.precision import full_precision, widen
+from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
+from adafocus.policies.actor_critic import GaussianPolicy
+
+
+class AdaFocusV1TSM(ReinforcedNetwork):
+    """The form for short videos on TSM: one place a video, the sum of both networks' logits.
+
+    A clip holds the glance frames in temporal order, then the focus frames.
+
+    Args:
+        glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
+        deviation, policy_hidden, policy_norm: of the policy.
+        dropout: before the focus network's head.
+
+    Source: AdaFocus V1 (arXiv 2105.03245) section 4.3; the released Something-Something program.
+    """
+
+    num_places = 1
+    glance_fields = ("maps", "logits")
+    focus_fields = ("logits",)
+    single_networks = {"glance": ("glance_net", "glance_head"), "focus": ("focus_net", "classifier", "dropout")}
+    learning_modules = {**ReinforcedNetwork.learning_modules, "classifier": ("classifier", "dropout")}
+    parts = {
+        "glance": ("glance_net", "glance_head"),
+        "policy": ("policy.encoder", "policy.gru", "policy.actor"),
+        "focus": ("focus_net",),
+        "head": ("classifier",),
+        "auxiliary critic": ("policy.critic",),
+    }
+    crop_values = 0  # patches are cut at whole pixels: nothing is blended
+
+    def __init__(
+        self,
+        glance: nn.Module,
+        focus: nn.Module,
+        *,
+        num_classes: int,
+        glance_segments: int,
+        focus_segments: int,
+        patch_size: int,
+        frame_size: int = 224,
+        deviation: float = 0.25,
+        policy_hidden: int = 1024,
+        policy_norm: bool = True,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        self.glance_segments, self.focus_segments = glance_segments, focus_segments
+        self.policy = GaussianPolicy(
+            glance_segments * glance.width,
+            glance.map_size(frame_size),
+            hidden=policy_hidden,
+            deviation=deviation,
+            norm=policy_norm,
+        )
+        self.glance_head = nn.Linear(glance.width, num_classes)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(focus.width, num_classes)
+
+    @property
+    def frame_sets(self) -> dict[str, int]:
+        """Each network has frames of its own."""
+        return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
+
+    def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
+        """The first frames of a clip."""
+        return frames[:, : self.glance_segments]
+
+    def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
+        """The frames after those."""
+        return frames[:, self.glance_segments :]
+
+    def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """(B, G, 3, S, S) to maps stacked on channels, (B, 1, G * D, h, w), features (B, G, D) and logits (B, K)."""
+        maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        features = maps.mean((-2, -1))
+        with full_precision(maps):
+            logits = self.glance_head(widen(features)).mean(1)
+        return GlanceOutput(maps.flatten(1, 2)[:, None], features, logits)
+
+    def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
+        """(B, F, 3, S, S) focus frames at one corner a video; one step."""
+        logits = glance.logits + self._focused(frames, plan.where)
+        return Output(logits, logits[:, None], plan.where)
+
+    def compare(
+        self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
+    ) -> tuple[Output, Tensor]:
+        """See `ReinforcedNetwork.compare`."""
+        if other is None:
+            chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
+        else:  # both in one batch through the focus network
+            chosen, instead = self._focused(frames, where, other).chunk(2)
+        logits = glance.logits + chosen
+        return Output(logits, logits[:, None], where), (glance.logits + instead)[:, None]
+
+    def whole_frames(self, frames: Tensor, network: str) -> Output:
+        """The glance or the focus network alone on its own frames, whole."""
+        if network == "glance":
+            return Output(self.glance(self.glance_frames(frames, Overrides())).logits)
+        shown = self.focus_frames(frames)
+        features = self.focus_net(shown.flatten(0, 1)).mean((-2, -1))
+        with full_precision(features):
+            logits = self.classifier(self.dropout(widen(features))).unflatten(0, (frames.shape[0], -1))
+        return Output(logits.mean(1), per_frame=logits)
+
+    def set_dropout(self, classifier: float, head: float) -> None:
+        """See `ReinforcedNetwork.set_dropout`; the glance network's head has none here."""
+        self.dropout.p = classifier
+
+    def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
+        """The focus network's logits (n B, K) of the same focus frames at n places a video, in one batch."""
+        flat, corners = frames.flatten(0, 1), [place.expand(-1, frames.shape[1], -1).flatten(0, 1) for place in where]
+        features = self.focus_net(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
+        with full_precision(features):
+            return self.classifier(self.dropout(widen(features))).unflatten(0, (-1, frames.shape[1])).mean(1)
