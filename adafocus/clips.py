@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.frames import FramePlan
 from adafocus.data import annotations
 from adafocus.data.annotations import Split
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
-from adafocus.methods.adafocus_v2.model import coarse_to_fine
-from adafocus.methods.uni_adafocus.model import glance_positions
+from adafocus.methods import method_of
 from adafocus.schema import Config, DatasetConfig
 
 
@@ -50,12 +50,12 @@ def data(config: Config) -> Data:
 
 
 def _glyphs(config: Config) -> Data:
-    dataset = config.dataset
+    dataset, plan = config.dataset, frame_plan(config)
     splits = {
         split: GlyphVideos(
             split=split,
             size=size,
-            frames=dataset.frames or max(config.segments.glance, focus_frames(config), candidates(config)),
+            frames=dataset.frames or max(plan.glance, plan.focus, plan.candidates),
             frame_size=dataset.frame_size,
             classes=dataset.classes or 10,
             glyph_size=dataset.glyph_size,
@@ -75,10 +75,11 @@ def _glyphs(config: Config) -> Data:
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
     protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
-    shown = {"candidates": candidates(config), "first": first_frames(config)}
-    own = () if shown["first"] else (config.segments.glance,)
-    sets = (*own, *(size for size in (second_frames(config) or shown["candidates"],) if size))
-    clips = {name: GlyphClips(videos, sets, **shown) for name, videos in splits.items()}
+    own = () if plan.first else (plan.glance,)
+    sets = (*own, *(size for size in (plan.fixed_focus or plan.candidates,) if size))
+    clips = {
+        name: GlyphClips(videos, sets, candidates=plan.candidates, first=plan.first) for name, videos in splits.items()
+    }
     return Data(
         clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
     )
@@ -192,16 +193,16 @@ def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
 def views(config: Config, classes: list[str]) -> tuple[View, View]:
     """How the protocol looks at videos in its test, and how training looks at them and validates."""
     dataset, protocol = config.dataset, config.protocol
-    choosing = config.method.name == "uni_adafocus"
-    rule = protocol.test or ("fractional" if choosing else "middle")
+    method, plan = method_of(config), frame_plan(config)
+    rule = protocol.test or method.test_frames
     shared = {
-        "second": second_frames(config),
-        "candidates": candidates(config),
-        "first": first_frames(config),
+        "second": plan.fixed_focus,
+        "candidates": plan.candidates,
+        "first": plan.first,
         "separate_crops": dataset.separate_crops,
         "short": dataset.short_videos,
         "window": protocol.window,
-        "training_rule": protocol.train or ("fractional" if choosing else "uniform"),
+        "training_rule": protocol.train or method.train_frames,
         "flip": dataset.flip,
         "flip_labels": (annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
         "scales": tuple(dataset.crop_scales),
@@ -230,48 +231,9 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
     return test, validate
 
 
-def focus_frames(config: Config) -> int:
-    """Frames that the focus network sees and that are not simply those of the glance network; else 0."""
-    segments, plain = config.segments, config.backbone.shift == "none"
-    if config.method.name == "uni_adafocus":
-        return segments.chosen(plain)[0]
-    if config.method.name == "recognizer" or plain:
-        return 0
-    return segments.focus or segments.glance * 3 // 2  # int(1.5 T) in the released programs
-
-
-def second_frames(config: Config) -> int:
-    """Frames of a clip that are read for the focus network in any case."""
-    return 0 if config.method.name == "uni_adafocus" else focus_frames(config)
-
-
-def candidates(config: Config) -> int:
-    """Frames that a network chooses from, and that evaluation reads only when they are chosen; else 0."""
-    if config.method.name == "uni_adafocus":
-        return config.segments.chosen(config.backbone.shift == "none")[1]
-    return config.segments.glance if config.mode == "early_exit" else 0
-
-
-def first_frames(config: Config) -> tuple[int, ...]:
-    """Those candidates that are looked at in any case; none where the glance frames are a set of their own."""
-    if not candidates(config) or config.backbone.shift != "none":
-        return ()
-    segments = config.segments.glance
-    if config.method.name == "uni_adafocus":
-        return tuple(glance_positions(candidates(config), segments))
-    return ((coarse_to_fine(segments) if config.method.order == "coarse_to_fine" else [0])[0],)
-
-
-def looked_frames(config: Config) -> int:
-    """Frames of a video that any network sees in evaluation."""
-    own = config.segments.glance
-    return own + (focus_frames(config) if candidates(config) else second_frames(config))
-
-
-def clip_frames(config: Config) -> int:
-    """All frames of a training clip."""
-    own = 0 if first_frames(config) else config.segments.glance
-    return own + (candidates(config) or second_frames(config))
+def frame_plan(config: Config) -> FramePlan:
+    """Which frames of a clip the networks of a run see; with early exit frames are read when they are looked at."""
+    return method_of(config).frame_plan(deferred=config.mode == "early_exit")
 
 
 def protocol_line(config: Config, view: View) -> str:

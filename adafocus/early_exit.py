@@ -18,7 +18,7 @@ from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
 from adafocus.engine import exits, metrics
-from adafocus.engine.cost import Cost, count
+from adafocus.engine.cost import Cost
 from adafocus.engine.distributed import World
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
@@ -154,8 +154,9 @@ class EarlyExit:
     def _whole_data(self) -> ClipSource:
         """Evaluation clips as the whole network takes them."""
         if self._whole is None:
-            uni = self.settings.method.name == "uni_adafocus"
-            self._whole = self.data.test if uni else build.data(replace(self.settings, mode="evaluate")).test
+            # Where the whole network chooses frames as well, its clips are read like those of a walk.
+            same = self.stage.model.chooses_frames
+            self._whole = self.data.test if same else build.data(replace(self.settings, mode="evaluate")).test
         return self._whole
 
     def _sweep(self) -> TrainingSweep:
@@ -255,10 +256,7 @@ class EarlyExit:
         """A recognizer on whole frames."""
         other = predict.load(self.options.baseline, device=self.world.device.type)
         data = build.data(other.settings)
-        frames = build.clip_frames(other.settings)
-        with torch.device("meta"):
-            network = build.model(other.settings, len(other.classes), weights=False)
-        cost = count(network, frames, other.settings.dataset.frame_size, build.channels(other.settings))
+        cost = build.cost(other.settings, len(other.classes))
         found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
         score = self._score(found.values, found)
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)

@@ -24,7 +24,6 @@ from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
-from adafocus.engine.cost import count
 from adafocus.engine.distributed import pick_device
 from adafocus.engine.evaluate import answer, only
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
@@ -219,10 +218,7 @@ class Predictor:
     @cached_property
     def cost(self) -> int:
         """Multiply-adds of one answer, all views of the protocol together."""
-        with torch.device("meta"):
-            network = build.model(self.settings, len(self.classes), weights=False)
-        settings = self.settings
-        cost = count(network, build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings))
+        cost = build.cost(self.settings, len(self.classes))
         return self.view().views * self.stage.costs(cost.parts)[self.stage.variants[0]]
 
     @torch.no_grad()

@@ -29,7 +29,6 @@ from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.early_exit import EarlyExit
 from adafocus.early_exit import write as write_exits
 from adafocus.engine import checkpoint
-from adafocus.engine.cost import count
 from adafocus.engine.distributed import World, join
 from adafocus.engine.evaluate import Report, evaluate
 from adafocus.engine.files import read_json, write_json
@@ -102,12 +101,7 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
-    cost = count(
-        _on_meta(settings, len(data.classes)),
-        build.clip_frames(settings),
-        settings.dataset.frame_size,
-        build.channels(settings),
-    )
+    cost = build.cost(settings, len(data.classes))
     names = config.stages(settings)
     places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
     begun = any((place / checkpoint.LAST).is_file() for place in places.values())
@@ -298,20 +292,14 @@ def report_cost(settings: Config, folder: Path) -> int:
     classes = settings.dataset.classes
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
-    network = _on_meta(settings, classes)
-    cost = count(network, build.clip_frames(settings), settings.dataset.frame_size, build.channels(settings))
-    looked = build.looked_frames(settings)
-    found = {**cost.as_dict(), "frames": looked, "parameters": sum(p.numel() for p in network.parameters())}
+    network, cost = build.meta_model(settings, classes), build.cost(settings, classes)
+    frames = build.frame_plan(settings).seen
+    found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
     if isinstance(network, EarlyExitNetwork):
         found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
     write_json(folder / "cost.json", found)
-    show_cost(found, looked)
+    show_cost(found, frames)
     return 0
-
-
-def _on_meta(settings: Config, num_classes: int) -> nn.Module:
-    with torch.device("meta"):
-        return build.model(settings, num_classes, weights=False)
 
 
 def _checkpoint_file(key: str, value: str, select: str) -> Path:

@@ -41,7 +41,7 @@ def main() -> None:
     torch.manual_seed(0)
     model = channels_last(build.model(settings, 20, weights=False).to(device)).eval()
     stage = build.stage(settings, model)
-    side, frames = settings.dataset.frame_size, build.clip_frames(settings)
+    side, frames = settings.dataset.frame_size, build.frame_plan(settings).clip
     with torch.device("meta"):
         network = build.model(settings, 20, weights=False)
     cost = count(network, frames, side)

@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from adafocus.core.frames import segment_centers
 from adafocus.data.annotations import VIDEO_SUFFIXES, Record
 from adafocus.data.dataset import EVALUATION, VideoClips
 from adafocus.data.view import View
-from adafocus.methods.uni_adafocus.model import glance_positions
 
 ROUNDS = 3
 
@@ -43,7 +43,7 @@ def main() -> None:
     records = [Record(str(path.relative_to(options.videos)), (0,)) for path in paths]
     candidates = 3 * options.focus
     side = {"segments": options.glance, "size": options.size, "short_side": options.size * 256 // 224}
-    first = tuple(glance_positions(candidates, options.glance))
+    first = tuple(segment_centers(candidates, options.glance))
     lazy = View(**side, evaluation_rule="fractional", candidates=candidates, first=first)
     every = View(**{**side, "segments": candidates}, evaluation_rule="fractional")
     shared = {"root": options.videos, "seed": 0, "template": options.template}

@@ -167,7 +167,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
     assert settings.dataset.flip == flip and settings.policy.temperature == 1.0
     assert (settings.backbone.spatial_hidden, settings.backbone.temporal_hidden) == (128, 64)
     glance, focus = map(int, segments.split("+"))
-    assert (settings.segments.glance, build.focus_frames(settings), build.candidates(settings)) == (
+    assert (settings.segments.glance, build.frame_plan(settings).focus, build.frame_plan(settings).candidates) == (
         glance,
         focus,
         3 * focus,
@@ -179,7 +179,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
         network = build.model(
             settings, {"jester": 174, "fcvid": 200}.get(dataset, settings.dataset.classes), weights=False
         )
-    cost = count(network, build.clip_frames(settings), 224)
+    cost = count(network, build.frame_plan(settings).clip, 224)
     assert f"{cost.published / 1e9:.1f}" == f"{settings.published.gflops:.1f}"
 
 
@@ -209,7 +209,7 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
         50,
     )
     assert (schedule.head_dropout, schedule.evaluate_every, schedule.select) == (0.5, 1, "best")
-    assert (settings.segments.glance, build.focus_frames(settings), settings.patch.size) == (8, 12, 128)
+    assert (settings.segments.glance, build.frame_plan(settings).focus, settings.patch.size) == (8, 12, 128)
     assert (settings.dataset.flip, settings.dataset.short_videos, settings.protocol.name) == (
         0.0,
         "first_frame",

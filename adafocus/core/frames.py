@@ -37,3 +37,32 @@ class FramePlan:
     def clip(self) -> int:
         """All frames of a training clip."""
         return (0 if self.first else self.glance) + (self.candidates or self.focus)
+
+
+def coarse_to_fine(segments: int) -> list[int]:
+    """The order in which frames are looked at: middle, first, last, then the middles between them, ever finer.
+
+    Source: FrameExit (arXiv 2104.13400). The released rule gives too long a list below three frames; there the order is
+    that of time.
+    """
+    if segments < 3:
+        return list(range(segments))
+    order = [(segments - 1) // 2, 0, segments - 1]
+    parts = 2
+    while len(order) < segments:
+        borders = [part * (segments - 1) // parts for part in range(parts + 1)]
+        for left, right in zip(borders, borders[1:], strict=False):
+            middle = (left + right) // 2
+            if middle not in order:
+                order.append(middle)
+        parts *= 2
+    return order
+
+
+def segment_centers(candidates: int, segments: int) -> list[int]:
+    """Which candidates the glance network sees in evaluation: the center of each segment of N / G.
+
+    The released code takes every (N // G)-th from 1 on, which is the same for N / G of 2 and 3, and too few frames for 1.
+    """
+    length = candidates // segments
+    return [segment * length + length // 2 for segment in range(segments)]

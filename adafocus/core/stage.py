@@ -13,6 +13,9 @@ from adafocus.core.batch import Batch
 from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
+#: uint8 clips (B, T, H, W, 3) to what networks read, (B, T, 3, H, W).
+Normalize = Callable[[Tensor], Tensor]
+
 
 @dataclass
 class ParamGroup:
@@ -52,9 +55,7 @@ class Stage(ABC):
     place_size: int = 0
     constant_place: Tensor | None = None
 
-    def __init__(
-        self, model: nn.Module, normalize: Callable[[Tensor], Tensor], *, frozen_norm: Iterable[nn.Module] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, normalize: Normalize, *, frozen_norm: Iterable[nn.Module] = ()) -> None:
         """
         Args:
             model: the network.

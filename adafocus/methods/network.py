@@ -36,6 +36,8 @@ class AdaptiveNetwork(nn.Module, ABC):
         parts: names of parts -> submodules, for the count of multiply-adds; see `engine.cost`.
         glance_fields, decide_fields, focus_fields: which fields of `GlanceOutput` an exported program of each verb returns
             or reads.
+        step_classifiers: submodules that join both networks and answer after every step; none where the heads of the two
+            networks are all there is.
         chooses_frames: whether a plan says which frames are focused on.
         shares_frames: whether both networks see the same frames.
     """
@@ -44,6 +46,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     glance_fields: ClassVar[tuple[str, ...]] = ("maps", "features")
     decide_fields: ClassVar[tuple[str, ...]] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
+    step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
 

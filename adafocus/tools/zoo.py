@@ -96,10 +96,11 @@ def _rows(name: str, settings: Any) -> Iterator[Row]:
     counted = _count(settings, printed.classes or classes)[0]
     segments, method = settings.segments, settings.method.name
     frames = str(settings.protocol.segments or segments.glance)
-    if focus := build.focus_frames(settings):
-        frames += f"+{focus}"
-    if pool := build.candidates(settings):
-        frames += f" of {pool}"
+    plan = build.frame_plan(settings)
+    if plan.focus:
+        frames += f"+{plan.focus}"
+    if plan.candidates:
+        frames += f" of {plan.candidates}"
     for extra in ({}, *printed.others):
         typed = [word for word in extra.get("typed", []) if not word.startswith("mode=")]
         early = "mode=early_exit" in extra.get("typed", [])
@@ -153,7 +154,7 @@ def _count_anew(settings: Any, classes: int) -> tuple[float, float, int]:
 
     with torch.device("meta"):
         network = build.model(settings, classes, weights=False)
-    frames = build.clip_frames(settings)
+    frames = build.frame_plan(settings).clip
     if settings.protocol.segments and settings.method.name == "recognizer":
         frames = settings.protocol.segments
     cost = count(network, frames, settings.dataset.frame_size, build.channels(settings))

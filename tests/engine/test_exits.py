@@ -191,7 +191,7 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
     settings = composed("dataset=glyphs", *typed)
     with torch.device("meta"):
         model = build.model(settings, 10, weights=False)
-    cost = count(model, build.clip_frames(settings), 96)
+    cost = count(model, build.frame_plan(settings).clip, 96)
     costs = model.exit_costs(cost.parts)
     assert len(costs) == model.num_exits and costs == sorted(costs)
     if isinstance(model, UniAdaFocusTSM):  # whoever looks at the first exit also computes its answer
@@ -206,7 +206,7 @@ def test_the_seeds_table_of_costs() -> None:
     settings = composed("experiment=uni_adafocus_actnet_p128", "dataset.root=/data")
     with torch.device("meta"):
         model = build.model(settings, 200, weights=False)
-    parts = dict(count(model, build.clip_frames(settings), 224).parts, crop=0)
+    parts = dict(count(model, build.frame_plan(settings).clip, 224).parts, crop=0)
     costs = [cost / 1e9 for cost in model.exit_costs(parts)]
     idle = 15 * 4096 * 200 / 1e9  # heads of glance steps that a run that stops there does not need
     assert costs[0] + idle == pytest.approx(4.8892, abs=3e-4)

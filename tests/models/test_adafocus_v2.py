@@ -11,9 +11,10 @@ from official import official
 from torch import nn
 
 from adafocus.backbones import BACKBONES
+from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import Overrides
 from adafocus.layers.heads import PooledStepClassifier
-from adafocus.methods.adafocus_v2.model import AdaFocusV2, coarse_to_fine
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.recognizer.model import Recognizer
 from adafocus.policies.affine import AffinePolicy
 from adafocus.weights import fit, from_adafocus_v2, tensors

@@ -273,7 +273,7 @@ FORMS = ["backbone=tiny", "backbone=tiny_tsm"]
 def test_gradients_take_the_routes_of_the_paper(form: str) -> None:
     settings = small(form)
     model = build.model(settings, 5).train()
-    frames = torch.randn(4, build.clip_frames(settings), 3, 96, 96)
+    frames = torch.randn(4, build.frame_plan(settings).clip, 3, 96, 96)
 
     def learning(pick) -> set[str]:
         model.zero_grad()
@@ -297,7 +297,7 @@ def test_gradients_take_the_routes_of_the_paper(form: str) -> None:
 def test_only_what_is_looked_at_decides(form: str) -> None:
     settings = small(form)
     model = build.model(settings, 5).eval()
-    frames = torch.rand(2, build.clip_frames(settings), 3, 96, 96)
+    frames = torch.rand(2, build.frame_plan(settings).clip, 3, 96, 96)
     with torch.no_grad():
         output = model(frames)
         looked = {*model.glance_positions()[0].tolist(), *(output.frames[0] + model.first_candidate).tolist()}

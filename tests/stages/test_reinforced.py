@@ -31,7 +31,7 @@ def made(name: str, *typed: str):
 
 def batch_of(settings, count: int = 6) -> Batch:
     torch.manual_seed(1)
-    frames = torch.randint(0, 256, (count, build.clip_frames(settings), 32, 32, 3), dtype=torch.uint8)
+    frames = torch.randint(0, 256, (count, build.frame_plan(settings).clip, 32, 32, 3), dtype=torch.uint8)
     labels = torch.randint(0, 5, (count, 1))
     return Batch(frames, labels, torch.arange(count), 0, torch.ones(count, dtype=torch.bool))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
@@ -14,26 +15,6 @@ from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as
 from adafocus.policies.affine import AffinePolicy
 
 ORDERS = ("coarse_to_fine", "temporal")
-
-
-def coarse_to_fine(segments: int) -> list[int]:
-    """The order in which frames are looked at: middle, first, last, then the middles between them, ever finer.
-
-    Source: FrameExit (arXiv 2104.13400). The released rule gives too long a list below three frames; there the order is
-    that of time.
-    """
-    if segments < 3:
-        return list(range(segments))
-    order = [(segments - 1) // 2, 0, segments - 1]
-    parts = 2
-    while len(order) < segments:
-        borders = [part * (segments - 1) // parts for part in range(parts + 1)]
-        for left, right in zip(borders, borders[1:], strict=False):
-            middle = (left + right) // 2
-            if middle not in order:
-                order.append(middle)
-        parts *= 2
-    return order
 
 
 class AdaFocusV2(EarlyExitNetwork):
@@ -57,6 +38,7 @@ class AdaFocusV2(EarlyExitNetwork):
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
+    step_classifiers = ("classifier",)
     parts = {
         "glance": ("glance_net",),
         "policy": ("policy",),

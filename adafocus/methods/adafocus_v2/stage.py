@@ -65,8 +65,8 @@ class JointStage(Stage):
             ParamGroup("focus", list(model.focus_net.parameters()), self.rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), self.rates["focus"]),
         ]
-        if hasattr(model, "classifier"):  # on TSM the heads are all there is
-            groups.append(ParamGroup("classifier", list(model.classifier.parameters()), self.rates["classifier"]))
+        for name in model.step_classifiers:
+            groups.append(ParamGroup(name, list(model.get_submodule(name).parameters()), self.rates["classifier"]))
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:

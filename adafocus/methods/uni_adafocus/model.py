@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
@@ -12,15 +13,6 @@ from adafocus.layers.resize import resized
 from adafocus.methods.network import Reader, Walk
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
-
-
-def glance_positions(candidates: int, segments: int) -> list[int]:
-    """Which candidates the glance network sees in evaluation: the center of each segment of N / G.
-
-    The released code takes every (N // G)-th from 1 on, which is the same for N / G of 2 and 3, and too few frames for 1.
-    """
-    length = candidates // segments
-    return [segment * length + length // 2 for segment in range(segments)]
 
 
 class UniAdaFocus(UniAdaFocusBase):
@@ -37,6 +29,7 @@ class UniAdaFocus(UniAdaFocusBase):
     budgets = tuple(number / 20 for number in range(1, 20))
     glance_fields = ("maps", "features", "running_max")
     focus_fields = ("running_max",)
+    step_classifiers = ("glance_steps", "focus_steps")
     parts = {
         "glance": ("glance_net",),
         "frame policy": ("frame_policy",),
@@ -88,7 +81,7 @@ class UniAdaFocus(UniAdaFocusBase):
         """(1 or B, G) indices among the candidates: one of each segment, in evaluation its center."""
         device = self.spatial_head.weight.device
         if offsets is None:
-            return torch.tensor([glance_positions(self.candidates, self.glance_segments)], device=device)
+            return torch.tensor([segment_centers(self.candidates, self.glance_segments)], device=device)
         length = self.candidates // self.glance_segments
         return torch.arange(self.glance_segments, device=device) * length + offsets
 

@@ -84,8 +84,8 @@ class UniAdaFocusStage(Stage):
             ParamGroup("focus", list(model.focus_net.parameters()), rates["focus"]),
             ParamGroup("focus head", list(model.focus_head.parameters()), rates["focus"]),
         ]
-        if hasattr(model, "focus_steps"):
-            steps = [*model.glance_steps.parameters(), *model.focus_steps.parameters()]
+        if model.step_classifiers:
+            steps = [p for name in model.step_classifiers for p in model.get_submodule(name).parameters()]
             groups.append(ParamGroup("classifier", steps, rates["classifier"]))
         return groups
 

@@ -1,0 +1,85 @@
+"""AdaFocus V1 (arXiv 2105.03245): a policy learned by reinforcement, in stages; on plain backbones and on TSM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adafocus.core.frames import FramePlan
+from adafocus.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adafocus.core.stage import Normalize, Stage
+
+
+class AdaFocusV1Method(Method):
+    """One patch a frame on plain backbones, one a video on TSM."""
+
+    name = "adafocus_v1"
+    stages = ("glance", "focus", "1", "2", "3")
+
+    def frame_plan(self, *, deferred: bool = False) -> FramePlan:
+        """Both networks see the same frames; on TSM each has its own, by default 3/2 as many for the focus network."""
+        segments = self.config.segments
+        return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
+
+    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+        """See `Method.network`."""
+        backbone, policy, frames = self.config.backbone, self.config.policy, self.frame_plan()
+        shared = {
+            "num_classes": num_classes,
+            "patch_size": self.config.patch.size,
+            "frame_size": self.config.dataset.frame_size,
+            "policy_hidden": min(backbone.policy_hidden, 1024),
+            "dropout": self.config.schedule.dropout,
+        }
+        if self.on_tsm:
+            from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
+
+            return AdaFocusV1TSM(
+                glance,
+                focus,
+                glance_segments=frames.glance,
+                focus_segments=frames.focus,
+                deviation=policy.deviation,
+                policy_norm=policy.norm,
+                **shared,
+            )
+        from adafocus.methods.adafocus_v1.model import AdaFocusV1
+
+        return AdaFocusV1(
+            glance,
+            focus,
+            segments=frames.glance,
+            glance_size=backbone.glance_size,
+            grid=policy.grid,
+            policy_convolution=policy.convolution,
+            classifier_hidden=min(backbone.classifier_width, 1024),
+            head_dropout=self.config.schedule.head_dropout,
+            **shared,
+        )
+
+    def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
+        """See `Method.stage`. The evaluation of a run of all stages is that of the last."""
+        from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
+
+        config, policy = self.config, self.config.policy
+        name = self.stages[-1] if config.stage.name == "all" else config.stage.name
+        # Dropout differs between stages, the network is one.
+        network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
+        shared = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
+        if name != "2":
+            return SupervisedStage(network, normalize, name=name, **shared)
+        return PolicyStage(
+            network,
+            normalize,
+            reward=policy.reward,
+            gamma=policy.gamma,
+            clip=policy.clip,
+            value_weight=policy.value_weight,
+            entropy_weight=policy.entropy_weight,
+            epochs=policy.epochs,
+            minibatches=policy.minibatches,
+            **shared,
+        )

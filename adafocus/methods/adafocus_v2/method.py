@@ -1,0 +1,86 @@
+"""AdaFocus V2 (arXiv 2112.14238): a differentiable patch choice, one stage; on plain backbones with early exit, and on TSM."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adafocus.core.frames import FramePlan, coarse_to_fine
+from adafocus.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adafocus.core.stage import Normalize, Stage
+
+
+class AdaFocusV2Method(Method):
+    """One patch a frame on plain backbones, one a video on TSM."""
+
+    name = "adafocus_v2"
+
+    @property
+    def exits_early(self) -> bool:
+        """On plain backbones it answers after every frame."""
+        return not self.on_tsm
+
+    def frame_plan(self, *, deferred: bool = False) -> FramePlan:
+        """Both networks see the same frames; on TSM each has its own, by default 3/2 as many for the focus network."""
+        segments = self.config.segments
+        if self.on_tsm:
+            return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
+        if not deferred:
+            return FramePlan(segments.glance)
+        first = coarse_to_fine(segments.glance)[0] if self.config.method.order == "coarse_to_fine" else 0
+        return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
+
+    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+        """See `Method.network`."""
+        backbone, schedule, frames = self.config.backbone, self.config.schedule, self.frame_plan()
+        shared = {
+            "num_classes": num_classes,
+            "patch_size": self.config.patch.size,
+            "frame_size": self.config.dataset.frame_size,
+        }
+        if self.on_tsm:
+            from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+
+            return AdaFocusV2TSM(
+                glance,
+                focus,
+                glance_segments=frames.glance,
+                focus_segments=frames.focus,
+                policy_hidden=min(backbone.policy_hidden, 1024),
+                dropout=schedule.head_dropout,
+                **shared,
+            )
+        from adafocus.methods.adafocus_v2.model import AdaFocusV2
+
+        return AdaFocusV2(
+            glance,
+            focus,
+            segments=frames.glance,
+            glance_size=backbone.glance_size,
+            glance_resize=backbone.glance_resize,
+            policy_hidden=backbone.policy_hidden,
+            classifier_width=backbone.classifier_width,
+            dropout=schedule.dropout,
+            head_dropout=schedule.head_dropout,
+            order=self.config.method.order,
+            **shared,
+        )
+
+    def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
+        """See `Method.stage`."""
+        from adafocus.core.stage import batch_norms
+        from adafocus.methods.adafocus_v2.stage import JointStage
+
+        config = self.config
+        return JointStage(
+            network,
+            normalize,
+            seed=config.seed,
+            rates=config.schedule.lr_mults,
+            where=config.method.where,
+            controls=config.evaluate.controls,
+            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+        )

@@ -1,0 +1,50 @@
+"""Whole-frame recognition: TSN, TSM, NL-TSM, online TSM and TAM, by the temporal modules of the backbone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adafocus.core.frames import FramePlan
+from adafocus.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adafocus.core.stage import Normalize, Stage
+
+
+class RecognizerMethod(Method):
+    """A backbone on whole frames and the mean of their logits."""
+
+    name = "recognizer"
+    has_glance = False
+
+    def frame_plan(self, *, deferred: bool = False) -> FramePlan:
+        """One set of frames."""
+        return FramePlan(self.config.segments.glance)
+
+    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+        """See `Method.network`; `glance` is None."""
+        from adafocus.methods.recognizer.model import Recognizer
+
+        return Recognizer(
+            focus,
+            num_classes=num_classes,
+            segments=self.config.segments.glance,
+            dropout=self.config.schedule.head_dropout,
+            remove_background=self.config.method.remove_background,
+        )
+
+    def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
+        """See `Method.stage`."""
+        from adafocus.methods.recognizer.stage import WholeFrames
+
+        schedule = self.config.schedule
+        return WholeFrames(
+            network,
+            normalize,
+            groups=schedule.param_groups,
+            head_rate=schedule.head_lr_mult,
+            flow=self.config.dataset.modality == "flow",
+            norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
+        )

@@ -1,0 +1,86 @@
+"""Uni-AdaFocus (arXiv 2412.11228): frames and rectangles of free size are chosen; on plain backbones and on TSM; early exit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adafocus.core.frames import FramePlan, segment_centers
+from adafocus.methods.base import Method
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adafocus.core.stage import Normalize, Stage
+
+
+class UniAdaFocusMethod(Method):
+    """One rectangle a frame on plain backbones, one a video on TSM."""
+
+    name = "uni_adafocus"
+    train_frames = test_frames = "fractional"
+
+    @property
+    def exits_early(self) -> bool:
+        """After the glance and, on plain backbones, after every focus frame."""
+        return True
+
+    def frame_plan(self, *, deferred: bool = False) -> FramePlan:
+        """Focus frames are chosen from candidates, which on plain backbones hold the glance frames."""
+        segments = self.config.segments
+        focus, candidates = segments.chosen(not self.on_tsm)
+        first = () if self.on_tsm else tuple(segment_centers(candidates, segments.glance))
+        return FramePlan(segments.glance, focus, candidates, first)
+
+    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+        """See `Method.network`."""
+        config, backbone, schedule = self.config, self.config.backbone, self.config.schedule
+        frames = self.frame_plan()
+        shared = {
+            "num_classes": num_classes,
+            "glance_segments": frames.glance,
+            "focus_segments": frames.focus,
+            "candidates": frames.candidates,
+            "patch_size": config.patch.size,
+            "smallest": config.patch.smallest,
+            "frame_size": config.dataset.frame_size,
+            "glance_size": backbone.glance_size,
+            "glance_resize": backbone.glance_resize,
+            "spatial_hidden": backbone.spatial_hidden,
+            "temporal_hidden": backbone.temporal_hidden,
+            "temperature": config.policy.temperature,
+        }
+        if self.on_tsm:
+            from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+
+            background = config.method.remove_background
+            return UniAdaFocusTSM(glance, focus, dropout=schedule.head_dropout, remove_background=background, **shared)
+        from adafocus.methods.uni_adafocus.model import UniAdaFocus
+
+        return UniAdaFocus(
+            glance,
+            focus,
+            classifier_width=backbone.classifier_width,
+            dropout=schedule.dropout,
+            head_dropout=schedule.head_dropout,
+            **shared,
+        )
+
+    def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
+        """See `Method.stage`."""
+        from adafocus.core.stage import batch_norms
+        from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
+
+        config = self.config
+        return UniAdaFocusStage(
+            network,
+            normalize,
+            seed=config.seed,
+            rates=config.schedule.lr_mults,
+            where=config.method.where,
+            when=config.method.when,
+            size_weight=config.schedule.size_weight,
+            kl_weight=config.schedule.kl_weight,
+            draws=config.policy.draws,
+            controls=config.evaluate.controls,
+            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+        )
