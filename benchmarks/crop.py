@@ -59,7 +59,8 @@ def main() -> None:
                 ours, theirs = (statistics.median(times[name]) for name in ("crop", "grid"))
                 sys.stdout.write(
                     f"{count} frames of {options.size}, patch {options.patch}, {layout}, "
-                    f"{'forward and backward' if backward else 'forward'}: crop {ours:.1f} ms, grid sampler {theirs:.1f} ms, "
+                    f"{'forward and backward' if backward else 'forward'}: crop {ours:.1f} ms, "
+                    f"grid sampler {theirs:.1f} ms, "
                     f"ratio {theirs / ours:.2f}\n"
                 )
 

@@ -1,10 +1,10 @@
 """Leaving early for real: how much of the saving in multiply-adds is a saving of time.
 
-python benchmarks/early_exit.py [--method adafocus_v2|uni_adafocus|uni_adafocus_tsm] [--nets tiny|mbv2_r50] [--device cuda]
-                                [--clips 32] [--batch 1 32] [--segments 8] [--chunk 1]
+python benchmarks/early_exit.py [--method adafocus_v2|uni_adafocus|uni_adafocus_tsm] [--nets tiny|mbv2_r50]
+                                [--device cuda] [--clips 32] [--batch 1 32] [--segments 8] [--chunk 1]
 
-Networks with random weights on random frames; thresholds that spread the clips over the exits in three ways. The whole network
-in one go is the yardstick, and every way is measured in turns with it.
+Networks with random weights on random frames; thresholds that spread the clips over the exits in three ways. The whole
+network in one go is the yardstick, and every way is measured in turns with it.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ def main() -> None:
             full, left = statistics.median(whole), statistics.median(early)
             saved, time_saved = 1 - mean / full_cost, 1 - left / full
             sys.stdout.write(
-                f"{options.method} {options.nets} batch {size} chunk {options.chunk}: {100 * mean / full_cost:.0f} % of {full_cost / 1e9:.3g} G, "
+                f"{options.method} {options.nets} batch {size} chunk {options.chunk}: "
+                f"{100 * mean / full_cost:.0f} % of {full_cost / 1e9:.3g} G, "
                 f"{1000 * left / options.clips:.1f} ms a clip against {1000 * full / options.clips:.1f}: "
                 f"{100 * time_saved / saved:.0f} % of the saving is one of time\n"
             )

@@ -2,8 +2,8 @@
 
 python benchmarks/loading.py FOLDER_OF_MP4 [--frames 8 16 24 48] [--workers 1 2]
 
-Frames are extracted once to a temporary folder at short side 256. "pillow and float" is the seeds' way: each frame opened,
-cropped and resized by Pillow, the clip made float and normalized in the loader.
+Frames are extracted once to a temporary folder at short side 256. "Pillow and float" is how the released programs
+do it: each frame opened, cropped and resized by Pillow, the clip made float and normalized in the loader.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def pillow_and_float(folder: Path, count: int, frames: int, epoch: int, index: int) -> torch.Tensor:
-    """What the seeds' loaders do for a clip, step by step: pictures, crops, one wide array, a float tensor, 3 T channels."""
+    """What the released loaders do for a clip: pictures, crops, one wide array, a float tensor of 3 T channels."""
     rng = generator(0, "augment", epoch, index, 0)
     images = [
         Image.open(folder / f"img_{number + 1:05d}.jpg").convert("RGB")
@@ -55,7 +55,7 @@ def pillow_and_float(folder: Path, count: int, frames: int, epoch: int, index: i
 
 
 def in_turns(ways: dict[str, Callable[[int, list[int]], object]], clips: int, epochs: int = 6) -> dict[str, float]:
-    """Milliseconds of one core a clip, from files to a batch: the median over batches; ways take turns at whole epochs."""
+    """Milliseconds of one core a clip, from files to a batch: the median over batches. Ways take turns at epochs."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for epoch in range(epochs):
         for name, get in ways.items():
@@ -122,7 +122,8 @@ def main() -> None:
             for name, value in spent.items():
                 ratio = spent["JPEG, Pillow and float"] / value
                 sys.stdout.write(
-                    f"N={frames}, {name}: {1000 / value:.0f} clips/s and core ({value:.1f} ms), {ratio:.2f} x Pillow and float"
+                    f"N={frames}, {name}: {1000 / value:.0f} clips/s and core ({value:.1f} ms), "
+                    f"{ratio:.2f} x Pillow and float"
                 )
                 for workers in options.workers if name in sources else []:
                     sys.stdout.write(f"; {workers} workers {through_loader(sources[name], workers):.0f} clips/s")

@@ -1,7 +1,7 @@
 """A step of AdaFocus V1's stage 2: all frames of the walk at once, as here, against a frame at a time, as released.
 
-Both do the whole step up to the gradients: glance, walk, rewards, PPO loss, backward. The released form also runs the policy
-twice, to draw and to learn.
+Both do the whole step up to the gradients: glance, walk, rewards, PPO loss, backward. The released form also runs
+the policy twice, to draw and to learn.
 
 python benchmarks/walk.py [--device cuda] [--backbone tiny|r50] [--clips 8] [--segments 16]
 
@@ -28,7 +28,7 @@ from adafocus.methods.adafocus_v1.stages import PolicyStage
 def a_step_at_a_time(
     model: AdaFocusV1, frames: Tensor, label: Tensor, draws: Tensor, other: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Actions, rewards and the policy's maps: policy, crop, focus network and classifier of a frame, and again for the other patch."""
+    """Actions, rewards and the policy's maps, a frame at a time; the other patch goes through the networks again."""
     policy, classifier = model.policy, model.classifier
     with torch.no_grad():
         glance = model.glance(frames)
@@ -122,7 +122,8 @@ def main() -> None:
             times.append((mine, theirs))
     ratio = statistics.median(theirs / mine for mine, theirs in times)
     sys.stdout.write(
-        f"{options.backbone}, {options.clips} clips of {options.segments} frames: {1000 * statistics.median(m for m, _ in times):.1f} ms, "
+        f"{options.backbone}, {options.clips} clips of {options.segments} frames: "
+        f"{1000 * statistics.median(m for m, _ in times):.1f} ms, "
         f"{ratio:.2f} times as fast as a step at a time; same actions and rewards\n"
     )
 

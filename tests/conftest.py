@@ -8,10 +8,20 @@ from pathlib import Path
 import pytest
 
 
+def shared_folder() -> Path | None:
+    """The folder of measurement data (complete golden cases, real videos), which is no part of the repository."""
+    root = Path(os.environ.get("ADAFOCUS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+    return root if root.is_dir() else None
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The measurement data beside the checkout (golden cases, real videos); tests skip where it is absent."""
-    root = Path(os.environ.get("ADAFOCUS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
-    if not root.is_dir():
+    """The measurement data beside the checkout; tests skip where it is absent."""
+    root = shared_folder()
+    if root is None:
         pytest.skip("no shared measurement data here (set ADAFOCUS_SHARED)")
     return root
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-losses", action="store_true", help="write the curves of tests/golden/losses again")

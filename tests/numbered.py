@@ -11,7 +11,7 @@ BITS = 8
 
 
 def picture(number: int, height: int = 64, width: int = 96) -> np.ndarray:
-    """White and black blocks in a row: the number in binary, most significant first; a marker in the lower left corner."""
+    """White and black blocks: the number in binary, most significant first; a marker in the lower left corner."""
     image = np.full((height, width, 3), 60, np.uint8)
     for bit in range(BITS):
         value = 235 if number >> (BITS - 1 - bit) & 1 else 16

@@ -87,7 +87,7 @@ _UNI = {
 
 
 def official_uni(model: torch.nn.Module, *, tsm: bool) -> dict[str, Tensor]:
-    """A file's state for one of our Uni-AdaFocus models, by turning our names around, with the weights of the golden cases."""
+    """The state of an official-looking Uni-AdaFocus file, from the names of our model and the golden weights."""
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in model.state_dict().items():
         shape = tuple(value.shape)

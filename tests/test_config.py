@@ -6,22 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hydra import compose, initialize_config_dir
+from helpers.configs import CONF, composed
 
-from adafocus import build, composing, config
+from adafocus import build, config
 
 ROOT = Path(__file__).resolve().parents[1]
-CONF = ROOT / "conf"
 PAIRS = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
-
-
-def composed(*typed: str) -> config.Config:
-    from adafocus import naming
-
-    arguments = naming.quote_numbers(typed)
-    composing.register(arguments)
-    with initialize_config_dir(version_base="1.3", config_dir=str(CONF)):
-        return config.from_node(compose("config", arguments))
 
 
 @pytest.mark.parametrize("pair", PAIRS)
@@ -108,8 +98,8 @@ def test_rate_follows_the_batch_and_says_so() -> None:
     assert "batch 8 = 2 device(s) x 2 clips x 2 accumulation" in line and "rate 0.002 at 32 -> 0.0005 at 8" in line
 
 
-#: Spec uni_adafocus section 5, spec uni_adafocus_tsm section 5:
-#: dataset -> rate, batch, decay, dropout, head dropout, weight of sizes, clip, precision, rates, focus frames, candidates, flip
+#: dataset -> learning rate, batch size, weight decay, dropout, head dropout, weight of the size loss, limit of the
+#: gradient norm, precision, multiples of the learning rate, probability of a mirror
 UNI_LONG = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
 UNI_SHORT = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0}
 UNI = {

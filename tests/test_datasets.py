@@ -9,8 +9,8 @@ import numbered
 import numpy as np
 import pytest
 import torch
+from helpers.configs import composed
 from PIL import Image
-from test_config import composed
 
 from adafocus import build
 from adafocus.cli import main

@@ -11,7 +11,7 @@ import numbered
 import pytest
 import runs
 import torch
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, config
 

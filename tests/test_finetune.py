@@ -113,7 +113,7 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
 @pytest.mark.parametrize("form", ["plain", "tsm"])
 def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Path) -> None:
     """AdaFocus V1's stage 1 from two files: TSM's pre-training, or stage 0 of its own."""
-    from test_config import composed
+    from helpers.configs import composed
 
     from adafocus import build
     from adafocus.weights import load_start

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import numpy as np
 import pytest
 import runs
 import torch
+from golden_cases import Case, flat
+from helpers.configs import composed
 from official import official, official_key, official_uni
-from test_config import composed
 
 import adafocus
 from adafocus import build, config
@@ -60,10 +60,10 @@ ANSWERS = {"patch": "128", "dataset": None, "segments": None}
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_released_file_says(shared: Path, tmp_path: Path, case: str) -> None:
+def test_what_a_released_file_says(tmp_path: Path, case: str) -> None:
     """Nested, with `module.` and with extra entries, as the released programs save; and then it builds and loads."""
     known, open_ = CASES[case]
-    keys = json.loads((shared / "golden" / case / "case.json").read_text())["keys"]
+    keys = dict(flat(Case(case).about["keys"]))
     content = released(keys)
     torch.save(content, tmp_path / "x.pth.tar")
     state = tensors(load_file(tmp_path / "x.pth.tar"))

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import golden_weights
 import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 from torch.nn import functional
 
 from adafocus.layers.crop import boxes, crop, crop_rectangles
@@ -82,31 +81,30 @@ def test_a_patch_larger_than_the_frame_is_refused() -> None:
         crop(torch.rand(1, 3, 16, 40), torch.rand(1, 2), 32)
 
 
-def test_rectangles_equal_the_released_patches(shared: Path) -> None:
-    golden = np.load(shared / "golden/uni_adafocus_patch/outputs.npz")
+def test_rectangles_equal_the_released_patches() -> None:
+    golden = Case("uni_adafocus_patch")
     images = golden_weights.frames("uni_adafocus_patch", (6, 3, 224, 224))
     maps = golden_weights.array("uni_adafocus_patch/featuremap", (6, 8, 7, 7))
     where = torch.from_numpy(golden["actions"])
     for size in (96, 128, 160):
         patch = crop_rectangles(images, where, size, smallest=96)
         step = size // 16
-        np.testing.assert_allclose(patch[..., ::step, ::step].numpy(), golden[f"patch_{size}"], atol=1e-4)
+        golden.check(f"patch_{size}", patch[..., ::step, ::step], 1e-4, of=1.0)
         cells = crop_rectangles(maps, where, size // 32, smallest=3, largest=7)
-        np.testing.assert_allclose(cells.numpy(), golden[f"feature_patch_{size}"], atol=1e-5)
+        golden.check(f"feature_patch_{size}", cells, 1e-5, of=1.0)
 
 
-def test_rectangles_of_one_video_and_their_gradient(shared: Path) -> None:
-    folder = shared / "golden/uni_adafocus_tsm_patch"
-    golden, inputs = np.load(folder / "outputs.npz"), np.load(folder / "inputs.npz")
+def test_rectangles_of_one_video_and_their_gradient() -> None:
+    golden = Case("uni_adafocus_tsm_patch")
     safe = {96: [6, 7, 8, 9], 128: [0, 1, 2, 4, 5, 6, 7, 8, 9]}
     frame = golden_weights.frames("uni_adafocus_tsm_patch/frames", (1, 224, 224)).expand(10, -1, -1, -1)
     maps = golden_weights.array("uni_adafocus_tsm_patch/maps", (1, 4, 7, 7)).expand(10, -1, -1, -1)
     for size in (96, 128):
-        where = torch.from_numpy(inputs["actions"]).requires_grad_()
+        where = torch.from_numpy(golden["actions"]).requires_grad_()
         patch = crop_rectangles(frame, where, size, smallest=96)[:, 0].detach()
-        np.testing.assert_allclose(patch[:, ::4, ::4].numpy(), golden[f"patch_{size}_inside"], atol=1e-4)
+        golden.check(f"patch_{size}_inside", patch[:, ::4, ::4], 1e-4, of=1.0)
         cells = crop_rectangles(maps, where, size // 32, smallest=3, largest=7)
-        np.testing.assert_allclose(cells.detach().numpy(), golden[f"map_{size}"], atol=1e-5)
+        golden.check(f"map_{size}", cells, 1e-5, of=1.0)
         side = size // 32
         weights = golden_weights.array(f"uni_adafocus_tsm_patch/coef_{size}", (10, 4, side, side))
         (cells * weights).sum().backward()

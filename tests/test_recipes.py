@@ -1,160 +1,112 @@
-"""The seeds' training commands, one experiment each, against the tables of the specifications."""
+"""The training commands of the TSM and TANet repositories, one experiment each, against what they set."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
 import pytest
 import torch
-from test_config import CONF, composed
+from helpers.configs import CONF, composed
 
 from adafocus import build
 from adafocus.core.errors import UserError
 
-NPB, PBN = False, True
-FLIP, NO_FLIP = 0.5, 0.0
-#: experiment -> dataset, segments, rate, decay, milestones, epochs, batch, dropout, partial BN, flip, training frames, protocol
-#: Spec tsm section 5.4 and 7.1; spec tam section 5.
+
+@dataclass(frozen=True)
+class Recipe:
+    """What the released training command of an experiment sets; the fields are those of most commands."""
+
+    dataset: str
+    segments: int = 8
+    lr: float = 0.01
+    weight_decay: float = 5e-4
+    milestones: tuple[int, ...] = (20, 40)
+    epochs: int = 50
+    batch_size: int = 64
+    head_dropout: float = 0.5
+    partial_norm: bool = False
+    flip: float = 0.0
+    train_frames: str = "uniform"
+    protocol: str = "tsm_1crop"
+
+
+def kinetics(**changes: Any) -> Recipe:
+    """TSM and TSN on Kinetics-400 with frames spread over the video."""
+    common = {"dataset": "kinetics400", "lr": 0.02, "weight_decay": 1e-4, "batch_size": 128, "flip": 0.5}
+    return Recipe(**{**common, **changes})
+
+
+def dense(**changes: Any) -> Recipe:
+    """Networks on Kinetics-400 with 64 consecutive frames, twice as long."""
+    common = {"lr": 0.01, "batch_size": 64, "milestones": (40, 80), "epochs": 100, "train_frames": "dense"}
+    return kinetics(**{**common, "protocol": "tsm_dense_30view", **changes})
+
+
+def fine_tuned(dataset: str, **changes: Any) -> Recipe:
+    """From weights of Kinetics-400 with frozen BatchNorm but for the first layer's."""
+    common = {"lr": 0.001, "milestones": (10, 20), "epochs": 25, "partial_norm": True}
+    return Recipe(dataset, **{**common, **changes})
+
+
+#: The commands that the TSM and TANet repositories or their authors give, by experiment.
 TABLE = {
-    "tsn_kinetics400_5f": ("kinetics400", 5, 0.02, 1e-4, [20, 40], 50, 128, 0.5, NPB, FLIP, "uniform", "tsm_1crop"),
-    "tsm_kinetics400_8f": ("kinetics400", 8, 0.02, 1e-4, [20, 40], 50, 128, 0.5, NPB, FLIP, "uniform", "tsm_1crop"),
-    "tsm_kinetics400_16f": ("kinetics400", 16, 0.02, 1e-4, [20, 40], 50, 128, 0.5, NPB, FLIP, "uniform", "tsm_1crop"),
-    "tsm_kinetics400_8f_dense": (
-        "kinetics400",
-        8,
-        0.01,
-        1e-4,
-        [40, 80],
-        100,
-        64,
-        0.5,
-        NPB,
-        FLIP,
-        "dense",
-        "tsm_dense_30view",
+    "tsn_kinetics400_5f": kinetics(segments=5),
+    "tsm_kinetics400_8f": kinetics(),
+    "tsm_kinetics400_16f": kinetics(segments=16),
+    "tsm_kinetics400_8f_dense": dense(),
+    "nl_tsm_kinetics400_8f_dense": dense(),
+    "tsm_kinetics400_mbv2_8f_dense": dense(head_dropout=0),
+    "tsm_kinetics400_8f_flow": kinetics(),
+    "tsm_ucf101_8f_from_kinetics": fine_tuned("ucf101", head_dropout=0.8, flip=0.5),
+    "tsm_hmdb51_8f_from_kinetics": fine_tuned("hmdb51", head_dropout=0.8, flip=0.5),
+    "tsm_sthv1_8f": Recipe("sthv1"),
+    "tsm_sthv1_16f": Recipe("sthv1", segments=16),
+    "tsm_sthv1_r101_8f": Recipe("sthv1"),
+    "tsm_sthv2_8f": Recipe("sthv2", protocol="tsm_twice_6view_full"),
+    "tsm_sthv2_16f": Recipe("sthv2", segments=16, protocol="tsm_twice_6view_full"),
+    "tsm_sthv2_r101_8f": Recipe("sthv2", protocol="tsm_twice_6view_full"),
+    "tsm_sthv1_8f_author": Recipe("sthv1", lr=0.025, weight_decay=0.0001),
+    "tsm_sthv1_16f_from_kinetics": fine_tuned("sthv1", segments=16),
+    "tsm_jester_mbv2_8f": Recipe("jester", weight_decay=0.0001, batch_size=32),
+    "tsm_jester_mbv2_online_8f": Recipe("jester", weight_decay=0.0001, batch_size=32),
+    "tam_kinetics400_8f": dense(milestones=(50, 75, 90), protocol="tam_dense_30view"),
+    "tam_kinetics400_16f": dense(segments=16, milestones=(50, 75, 90), protocol="tam_dense_30view"),
+    "tam_sthv1_8f": Recipe(
+        "sthv1", weight_decay=0.001, milestones=(30, 40, 45), head_dropout=0.6, protocol="tam_1crop"
     ),
-    "nl_tsm_kinetics400_8f_dense": (
-        "kinetics400",
-        8,
-        0.01,
-        1e-4,
-        [40, 80],
-        100,
-        64,
-        0.5,
-        NPB,
-        FLIP,
-        "dense",
-        "tsm_dense_30view",
+    "tam_sthv1_16f": Recipe(
+        "sthv1", segments=16, weight_decay=0.001, milestones=(30, 40, 45), head_dropout=0.6, protocol="tam_1crop"
     ),
-    "tsm_kinetics400_mbv2_8f_dense": (
-        "kinetics400",
-        8,
-        0.01,
-        1e-4,
-        [40, 80],
-        100,
-        64,
-        0.0,
-        NPB,
-        FLIP,
-        "dense",
-        "tsm_dense_30view",
+    "tam_sthv2_8f": Recipe(
+        "sthv2", lr=0.02, milestones=(30, 40, 45), batch_size=128, flip=0.5, protocol="tam_uniform2_6view"
     ),
-    "tsm_kinetics400_8f_flow": (
-        "kinetics400",
-        8,
-        0.02,
-        1e-4,
-        [20, 40],
-        50,
-        128,
-        0.5,
-        NPB,
-        FLIP,
-        "uniform",
-        "tsm_1crop",
+    "tam_sthv2_16f": Recipe(
+        "sthv2", segments=16, lr=0.02, milestones=(30, 40, 45), batch_size=128, flip=0.5, protocol="tam_uniform2_6view"
     ),
-    "tsm_ucf101_8f_from_kinetics": ("ucf101", 8, 0.001, 5e-4, [10, 20], 25, 64, 0.8, PBN, FLIP, "uniform", "tsm_1crop"),
-    "tsm_hmdb51_8f_from_kinetics": ("hmdb51", 8, 0.001, 5e-4, [10, 20], 25, 64, 0.8, PBN, FLIP, "uniform", "tsm_1crop"),
-    "tsm_sthv1_8f": ("sthv1", 8, 0.01, 5e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tsm_sthv1_16f": ("sthv1", 16, 0.01, 5e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tsm_sthv1_r101_8f": ("sthv1", 8, 0.01, 5e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tsm_sthv2_8f": ("sthv2", 8, 0.01, 5e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_twice_6view_full"),
-    "tsm_sthv2_16f": ("sthv2", 16, 0.01, 5e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_twice_6view_full"),
-    "tsm_sthv2_r101_8f": (
-        "sthv2",
-        8,
-        0.01,
-        5e-4,
-        [20, 40],
-        50,
-        64,
-        0.5,
-        NPB,
-        NO_FLIP,
-        "uniform",
-        "tsm_twice_6view_full",
-    ),
-    "tsm_sthv1_8f_author": ("sthv1", 8, 0.025, 1e-4, [20, 40], 50, 64, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tsm_sthv1_16f_from_kinetics": (
-        "sthv1",
-        16,
-        0.001,
-        5e-4,
-        [10, 20],
-        25,
-        64,
-        0.5,
-        PBN,
-        NO_FLIP,
-        "uniform",
-        "tsm_1crop",
-    ),
-    "tsm_jester_mbv2_8f": ("jester", 8, 0.01, 1e-4, [20, 40], 50, 32, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tsm_jester_mbv2_online_8f": ("jester", 8, 0.01, 1e-4, [20, 40], 50, 32, 0.5, NPB, NO_FLIP, "uniform", "tsm_1crop"),
-    "tam_kinetics400_8f": (
-        "kinetics400",
-        8,
-        0.01,
-        1e-4,
-        [50, 75, 90],
-        100,
-        64,
-        0.5,
-        NPB,
-        FLIP,
-        "dense",
-        "tam_dense_30view",
-    ),
-    "tam_kinetics400_16f": (
-        "kinetics400",
-        16,
-        0.01,
-        1e-4,
-        [50, 75, 90],
-        100,
-        64,
-        0.5,
-        NPB,
-        FLIP,
-        "dense",
-        "tam_dense_30view",
-    ),
-    "tam_sthv1_8f": ("sthv1", 8, 0.01, 1e-3, [30, 40, 45], 50, 64, 0.6, NPB, NO_FLIP, "uniform", "tam_1crop"),
-    "tam_sthv1_16f": ("sthv1", 16, 0.01, 1e-3, [30, 40, 45], 50, 64, 0.6, NPB, NO_FLIP, "uniform", "tam_1crop"),
-    "tam_sthv2_8f": ("sthv2", 8, 0.02, 5e-4, [30, 40, 45], 50, 128, 0.5, NPB, FLIP, "uniform", "tam_uniform2_6view"),
-    "tam_sthv2_16f": ("sthv2", 16, 0.02, 5e-4, [30, 40, 45], 50, 128, 0.5, NPB, FLIP, "uniform", "tam_uniform2_6view"),
 }
-#: experiment -> shift, place, adaptive, non-local, focus network
+
+
+class Network(NamedTuple):
+    """The network of an experiment or of a family of experiments."""
+
+    shift: str = "none"
+    shift_place: str = "blockres"
+    adaptive: bool = False
+    non_local: bool = False
+    focus: str = "resnet50"
+
+
 NETWORKS = {
-    "tsn": ("none", "blockres", False, False, "resnet50"),
-    "tsm": ("bidirectional", "blockres", False, False, "resnet50"),
-    "nl_tsm": ("bidirectional", "blockres", False, True, "resnet50"),
-    "tam": ("none", "blockres", True, False, "resnet50"),
-    "tsm_sthv1_r101_8f": ("bidirectional", "blockres", False, False, "resnet101"),
-    "tsm_sthv2_r101_8f": ("bidirectional", "blockres", False, False, "resnet101"),
-    "tsm_kinetics400_mbv2_8f_dense": ("bidirectional", "blockres", False, False, "mobilenet_v2"),
-    "tsm_jester_mbv2_8f": ("bidirectional", "branch", False, False, "mobilenet_v2"),
-    "tsm_jester_mbv2_online_8f": ("online", "blockres", False, False, "mobilenet_v2"),
+    "tsn": Network(),
+    "tsm": Network(shift="bidirectional"),
+    "nl_tsm": Network(shift="bidirectional", non_local=True),
+    "tam": Network(adaptive=True),
+    "tsm_sthv1_r101_8f": Network(shift="bidirectional", focus="resnet101"),
+    "tsm_sthv2_r101_8f": Network(shift="bidirectional", focus="resnet101"),
+    "tsm_kinetics400_mbv2_8f_dense": Network(shift="bidirectional", focus="mobilenet_v2"),
+    "tsm_jester_mbv2_8f": Network(shift="bidirectional", shift_place="branch", focus="mobilenet_v2"),
+    "tsm_jester_mbv2_online_8f": Network(shift="online", focus="mobilenet_v2"),
 }
 
 
@@ -166,43 +118,36 @@ def recipe(name: str, *typed: str):
 @pytest.mark.parametrize("name", TABLE)
 def test_effective_hyper_parameters(name: str) -> None:
     settings = recipe(name)
-    dataset, segments, rate, decay, milestones, epochs, batch, dropout, partial, flip, frames, protocol = TABLE[name]
-    schedule = settings.schedule
-    assert (settings.dataset.name, settings.segments.glance, settings.method.name) == (dataset, segments, "recognizer")
-    assert (schedule.optimizer, schedule.momentum, schedule.clip_grad_norm, schedule.lr_schedule) == (
-        "sgd",
-        0.9,
-        20.0,
-        "step",
+    expected, schedule = TABLE[name], settings.schedule
+    assert settings.method.name == "recognizer"
+    found = Recipe(
+        dataset=settings.dataset.name,
+        segments=settings.segments.glance,
+        lr=schedule.lr,
+        weight_decay=schedule.weight_decay,
+        milestones=tuple(schedule.milestones),
+        epochs=schedule.epochs,
+        batch_size=schedule.batch_size,
+        head_dropout=schedule.head_dropout,
+        partial_norm=schedule.partial_norm,
+        flip=settings.dataset.flip,
+        train_frames=settings.protocol.train or "uniform",
+        protocol=settings.protocol.name,
     )
-    assert (schedule.lr, schedule.weight_decay, schedule.milestones) == (rate, decay, milestones)
-    assert (schedule.epochs, schedule.batch_size, schedule.base_batch_size, schedule.warmup_epochs) == (
-        epochs,
-        batch,
-        batch,
-        0.0,
-    )
-    assert (schedule.head_dropout, schedule.partial_norm, schedule.freeze_norm) == (dropout, partial, False)
-    assert (schedule.param_groups, schedule.head_lr_mult, schedule.lr_gamma, schedule.step_per_epoch) == (
-        "tsm",
-        5.0,
-        0.1,
-        True,
-    )
+    assert found == expected
+    assert (schedule.optimizer, schedule.momentum, schedule.clip_grad_norm) == ("sgd", 0.9, 20.0)
+    assert (schedule.lr_schedule, schedule.lr_gamma, schedule.step_per_epoch) == ("step", 0.1, True)
+    assert (schedule.base_batch_size, schedule.warmup_epochs) == (expected.batch_size, 0.0)
+    assert (schedule.param_groups, schedule.head_lr_mult, schedule.freeze_norm) == ("tsm", 5.0, False)
     assert (schedule.evaluate_every, schedule.select) == (1, "best")
-    assert settings.dataset.flip == flip and settings.dataset.short_videos == "first_frame"
-    assert (settings.protocol.train or "uniform", settings.protocol.name) == (frames, protocol)
+    assert settings.dataset.short_videos == "first_frame"
     scales = [1.0, 0.875, 0.75] if name.endswith("flow") else [1.0, 0.875, 0.75, 0.66]
     assert settings.dataset.crop_scales == scales
-    family = (
-        name
-        if name in NETWORKS
-        else name.split("_kinetics")[0].split("_")[0]
-        if not name.startswith("nl")
-        else "nl_tsm"
-    )
+    family = "nl_tsm" if name.startswith("nl_tsm") else name.split("_")[0]
     net = settings.backbone
-    assert (net.shift, net.shift_place, net.adaptive, net.non_local, net.focus) == NETWORKS[family]
+    assert Network(net.shift, net.shift_place, net.adaptive, net.non_local, net.focus) == NETWORKS.get(
+        name, NETWORKS[family]
+    )
     assert net.shift_div == 8
 
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import cli
 from adafocus.tools import zoo

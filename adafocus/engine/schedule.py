@@ -34,6 +34,7 @@ def learning_rates(
     """
     if shape not in SHAPES:
         raise ValueError(f"schedule.lr_schedule={shape!r} is unknown; choose one of {', '.join(SHAPES)}")
+    rates: np.ndarray
     exact = np.arange(epochs * steps_per_epoch) / steps_per_epoch
     epoch = np.floor(exact + 1e-9) if per_epoch else exact
     if shape == "cosine":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import golden_weights
 import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 from torch import Tensor
 
 from adafocus.data.sampling import evaluation_frames, training_frames
@@ -29,8 +27,9 @@ NORMALIZE = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @pytest.mark.parametrize("segments", [3, 5, 8, 16])
-def test_frames_of_tsm(shared: Path, segments: int) -> None:
-    table = np.load(shared / "golden/tsm_frame_sampling/outputs.npz")
+def test_frames_of_tsm(segments: int) -> None:
+    golden = Case("tsm_frame_sampling")
+    table = {name: golden[name] for name in golden if name == "num_frames" or name.endswith(f"_s{segments}")}
     rng = np.random.default_rng(0)
     for row, frames in enumerate(table["num_frames"].tolist()):
         for rule, name in (("middle", "val"), ("uniform-1", "test"), ("twice", "twice"), ("dense-10", "dense_test")):
@@ -46,8 +45,9 @@ def test_frames_of_tsm(shared: Path, segments: int) -> None:
         assert low <= min(starts) and max(starts) <= high
 
 
-def test_snippets_of_flow(shared: Path) -> None:
-    table = np.load(shared / "golden/tsm_frame_sampling/outputs.npz")
+def test_snippets_of_flow() -> None:
+    golden = Case("tsm_frame_sampling")
+    table = {name: golden[name] for name in ("num_frames", "flow_val_s8", "flow_test_s8")}
     for row, frames in enumerate(table["num_frames"].tolist()):
         for rule, name in (("middle", "val"), ("uniform-1", "test")):
             found = evaluation_frames(frames, 8, rule, short="first_frame", length=5).ravel() + 1
@@ -58,10 +58,10 @@ def test_snippets_of_flow(shared: Path) -> None:
 
 
 @pytest.mark.parametrize("segments", [8, 16])
-def test_frames_of_tam(shared: Path, segments: int) -> None:
-    table = np.load(shared / "golden/tam_protocol/outputs.npz")
+def test_frames_of_tam(segments: int) -> None:
+    table = Case("tam_protocol")
     rules = {"val_uniform": "middle", "val_dense": "dense-1"}
-    for key in (key for key in table.files if key.endswith(f"_T{segments}")):
+    for key in (key for key in table if key.endswith(f"_T{segments}")):
         name = key.removesuffix(f"_T{segments}")
         rule = rules.get(name, name.removeprefix("test_"))
         for frames, expected in zip(table["frames"].tolist(), table[key].tolist(), strict=True):
@@ -105,16 +105,14 @@ def inputs(views: Tensor) -> np.ndarray:
     return NORMALIZE(views).flatten(0, 2).numpy()
 
 
-def close(ours: np.ndarray, golden: np.ndarray, what: str) -> None:
-    # One gray level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
-    assert ours.shape == golden.shape and np.abs(ours - golden).max() < 0.02, what
+#: One gray level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
+GRAY_LEVEL = 0.02
 
 
 @pytest.mark.parametrize("name", ["land", "wide", "tall", "small"])
-def test_views_of_tsm(shared: Path, name: str) -> None:
-    table = np.load(shared / "golden/tsm_transforms/outputs.npz")
-    case = json.loads((shared / "golden/tsm_transforms/case.json").read_text())
-    frames = picture(name, case["inputs"][f"tsm:picture:{name}"]["shape"])
+def test_views_of_tsm(name: str) -> None:
+    table = Case("tsm_transforms")
+    frames = picture(name, table.about["inputs"][f"tsm:picture:{name}"]["shape"])
     height, width = short_side_size(*frames.shape[1:3], 256)
     if f"{name}_scaled_size" in table:
         assert [width, height] == table[f"{name}_scaled_size"].tolist()
@@ -127,24 +125,24 @@ def test_views_of_tsm(shared: Path, name: str) -> None:
         if f"{key}_grid" not in table:
             continue
         planes = inputs(evaluation_views(frames, size, 256, crops))
-        close(planes[:, 5::31, 3::31], table[f"{key}_grid"], key)
-        close(planes.mean((1, 2)), table[f"{key}_mean"], key)
+        table.check(f"{key}_grid", planes[:, 5::31, 3::31], GRAY_LEVEL, of=1.0)
+        table.check(f"{key}_mean", planes.mean((1, 2)), GRAY_LEVEL, of=1.0)
     choices = table[f"{name}_train_choices"]
     full = frames.shape[1:3]
     ours = [multi_scale_places(*full, crop) for crop in multi_scale_sizes(*full, 224)]
     rows = [[row[0].width, row[0].height, *(value for box in row for value in (box.left, box.top))] for row in ours]
     assert rows == choices.tolist()
-    for key in (key for key in table.files if key.startswith(f"{name}_train_") and key != f"{name}_train_choices"):
+    for key in (key for key in table if key.startswith(f"{name}_train_") and key != f"{name}_train_choices"):
         row, corner, flip = map(int, key.split("_")[-3:])
         box = ours[row][corner]
         view = resize(frames[:, box.top : box.top + box.height, box.left : box.left + box.width], 224, 224)
-        close(inputs((mirror(view) if flip else view)[None])[:, 5::31, 3::31], table[key], key)
+        table.check(key, inputs((mirror(view) if flip else view)[None])[:, 5::31, 3::31], GRAY_LEVEL, of=1.0)
 
 
 @pytest.mark.parametrize("name", ["landscape", "portrait", "exact"])
-def test_views_of_tam(shared: Path, name: str) -> None:
-    table = np.load(shared / "golden/tam_protocol/outputs.npz")
-    case = json.loads((shared / "golden/tam_protocol/case.json").read_text())["config"]["multi_scale_crop"][name]
+def test_views_of_tam(name: str) -> None:
+    table = Case("tam_protocol")
+    case = table.about["multi_scale_crop"][name]
     width, height = case["size_wh"]
     y, x = np.mgrid[:height, :width]
     frames = torch.from_numpy(
@@ -162,11 +160,15 @@ def test_views_of_tam(shared: Path, name: str) -> None:
             ]
         ).astype(np.uint8)
     )
-    close(inputs(evaluation_views(frames, 256, 256, 3))[:, ::16, ::16], table[f"{name}_full_res_3crop"], name)
-    close(inputs(evaluation_views(frames, 224, 256))[:, ::16, ::16], table[f"{name}_center_crop"], name)
+    table.check(
+        f"{name}_full_res_3crop", inputs(evaluation_views(frames, 256, 256, 3))[:, ::16, ::16], GRAY_LEVEL, of=1.0
+    )
+    table.check(f"{name}_center_crop", inputs(evaluation_views(frames, 224, 256))[:, ::16, ::16], GRAY_LEVEL, of=1.0)
     w, h, left, top, flip = case["drawn (seed 0..3: w, h, x, y, flip)"][1]
     view = resize(frames[:, top : top + h, left : left + w], 224, 224)
-    close(inputs((mirror(view) if flip else view)[None])[:, ::16, ::16], table[f"{name}_train_seed1"], name)
+    table.check(
+        f"{name}_train_seed1", inputs((mirror(view) if flip else view)[None])[:, ::16, ::16], GRAY_LEVEL, of=1.0
+    )
 
 
 def test_flush_crops_reach_the_borders_in_both_shapes() -> None:
@@ -181,8 +183,8 @@ def test_a_mirror_turns_flow_around() -> None:
     assert mirror(torch.full((1, 2, 3, 3), 10, dtype=torch.uint8)).unique().tolist() == [10]
 
 
-def test_scores_of_views(shared: Path) -> None:
-    table = np.load(shared / "golden/tsm_score_averaging/outputs.npz")
+def test_scores_of_views() -> None:
+    table = Case("tsm_score_averaging")
     views = {"crop1": 1, "crop3_dense": 30, "crop3_twice": 6, "crop10": 10, "crop5": 5}
     plain = {}
     for name, count in views.items():

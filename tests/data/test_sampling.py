@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
+from golden_cases import Case
 
 from adafocus.data.sampling import evaluation_frames, segment_frames, training_frames
 
@@ -47,8 +45,8 @@ def test_an_empty_video_is_refused(frames: int) -> None:
         segment_frames(frames, 8)
 
 
-def test_golden_indices(shared) -> None:
-    golden = np.load(shared / "golden/adafocus_v2_sampling/outputs.npz")
+def test_golden_indices() -> None:
+    golden = Case("adafocus_v2_sampling")
     rows = {
         "untrimmed_val": (16, "repeat_last", None),
         "sth_val_glance": (8, "first_frame", None),
@@ -65,10 +63,9 @@ def test_golden_indices(shared) -> None:
             assert index.tolist() == expected.tolist(), (name, frames)
 
 
-def test_fractional_frames_are_those_of_uni_adafocus(shared: Path) -> None:
-    folder = shared / "golden/uni_adafocus_tsm_data"
-    golden = np.load(folder / "outputs.npz")
-    lengths = json.loads((folder / "case.json").read_text())["config"]["num_frames"]
+def test_fractional_frames_are_those_of_uni_adafocus() -> None:
+    golden = Case("uni_adafocus_tsm_data")
+    lengths = golden.about["num_frames"]
     for name, segments in (("val_glance", 8), *((f"val_candidates_{n}", n) for n in (24, 36, 48))):
         found = np.stack([evaluation_frames(n, segments, "fractional")[0] + 1 for n in lengths])
         assert (found == golden[name]).all(), name

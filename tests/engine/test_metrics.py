@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from golden_cases import Case
 
 from adafocus.engine.metrics import average_precision, mean_average_precision, scores
 
@@ -32,8 +33,8 @@ def test_class_accuracy_weighs_classes_alike() -> None:
     assert (result["top1"], result["class_accuracy"]) == (75.0, 50.0)
 
 
-def test_golden_map(shared) -> None:
-    golden = np.load(shared / "golden/map_actnet/outputs.npz")
+def test_golden_map() -> None:
+    golden = Case("map_actnet")
     logits, labels = torch.from_numpy(golden["scores"]), torch.from_numpy(golden["targets"])
     np.testing.assert_allclose(average_precision(logits, labels, everything(160)), golden["AP"], rtol=1e-5)
     np.testing.assert_allclose(mean_average_precision(logits, labels, everything(160)), golden["mAP"][0], rtol=1e-5)

@@ -1,13 +1,8 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
-import golden_weights
-import numpy as np
 import pytest
 import torch
-from official import official
+from golden_cases import Case
 from torch import nn
 
 from adafocus.backbones import BACKBONES
@@ -17,9 +12,6 @@ from adafocus.layers.heads import PooledStepClassifier
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.recognizer.model import Recognizer
 from adafocus.policies.affine import AffinePolicy
-from adafocus.weights import fit, from_adafocus_v2, tensors
-
-GOLDEN = json.loads((Path(__file__).parent / "golden_adafocus_v2.json").read_text())
 
 
 def tiny(segments: int = 5, classes: int = 7, **changes) -> AdaFocusV2:
@@ -42,30 +34,12 @@ def tiny(segments: int = 5, classes: int = 7, **changes) -> AdaFocusV2:
 
 @pytest.mark.parametrize("segments", [4, 8, 10, 12, 16, 32])
 def test_golden_processing_orders(segments: int) -> None:
-    assert coarse_to_fine(segments) == GOLDEN[f"input_order_{segments}"]
+    assert coarse_to_fine(segments) == Case("adafocus_v2_sampling")[f"input_order_{segments}"].tolist()
 
 
 @pytest.mark.parametrize("segments", range(1, 40))
 def test_every_order_is_a_permutation(segments: int) -> None:
     assert sorted(coarse_to_fine(segments)) == list(range(segments))
-
-
-@pytest.mark.slow
-def test_golden_figures_of_the_released_program() -> None:
-    """The figures of one video of the released ResNet-50 + ResNet-50 program, so that a clone without the cases is guarded."""
-    state, _ = official(
-        "resnet50", 16, 200, patch_size=128, frame_size=224, glance_size=96, policy_hidden=2048, classifier_width=4096
-    )
-    model = AdaFocusV2(
-        BACKBONES["resnet50"](), BACKBONES["resnet50"](), num_classes=200, segments=16, patch_size=128, glance_size=96
-    ).eval()
-    fit(model, from_adafocus_v2(tensors(state)), "golden")
-    frames = golden_weights.frames("adafocus_v2_actnet_p128_res50/frames", (2, 48, 224, 224))[:1].unflatten(1, (16, 3))
-    with torch.no_grad():
-        output = model(frames)
-    np.testing.assert_allclose(output.where[0], GOLDEN["where"], atol=2e-5)
-    np.testing.assert_allclose(output.logits[0, :40], GOLDEN["logits"], atol=1e-4 * GOLDEN["largest_logit"])
-    np.testing.assert_allclose(output.steps[0].max(-1).values, GOLDEN["step_max"], atol=1e-4 * GOLDEN["largest_logit"])
 
 
 def test_shapes_and_names_of_the_answer() -> None:

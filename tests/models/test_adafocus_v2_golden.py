@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import golden_weights
-import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 
 from adafocus.backbones import BACKBONES
 from adafocus.core.batch import Batch
@@ -17,11 +16,6 @@ from adafocus.methods.adafocus_v2.stage import JointStage
 from adafocus.weights import fit, from_adafocus_v2, load_checkpoint, tensors
 
 TRAIN = "adafocus_v2_trainstep_actnet_p96_mbv2"
-
-
-def close(ours: torch.Tensor, golden: np.ndarray, tolerance: float, what: str) -> None:
-    deviation = np.abs(ours.detach().double().numpy() - golden).max() / np.abs(golden).max()
-    assert deviation < tolerance, f"{what}: {deviation:.2e}"
 
 
 def network(glance: str, *, classes: int, segments: int, patch: int, dropout: float = 0.2) -> AdaFocusV2:
@@ -39,12 +33,11 @@ def network(glance: str, *, classes: int, segments: int, patch: int, dropout: fl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("glance", ["mobilenet_v2", "resnet50"])
-def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
+def test_evaluation(tmp_path: Path, glance: str) -> None:
     name = f"adafocus_v2_actnet_p128_{'mbv2' if glance == 'mobilenet_v2' else 'res50'}"
-    case = json.loads((shared / "golden" / name / "case.json").read_text())
-    golden = np.load(shared / "golden" / name / "outputs.npz")
+    golden = Case(name)
     model = network(glance, classes=200, segments=16, patch=128).eval()
-    torch.save({"state_dict": golden_weights.state(case["keys"])}, tmp_path / "official.pth.tar")
+    torch.save({"state_dict": golden.state()}, tmp_path / "official.pth.tar")
     report = load_checkpoint(tmp_path / "official.pth.tar", model)
     assert report.source == "official AdaFocus V2" and len(report.dropped) == 4
     frames = golden_weights.frames(f"{name}/frames", (2, 48, 224, 224)).unflatten(1, (16, 3))
@@ -56,7 +49,7 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
     with torch.no_grad():
         output = model(frames)
     assert output.frames[0].tolist() == golden["input_order"].tolist()
-    close(output.where, golden["actions"], 1e-4, "where")
+    golden.check("actions", output.where, 1e-4)
     for ours, theirs in (
         (features["glance"], "global_feat"),
         (features["focus"], "local_feat"),
@@ -66,18 +59,17 @@ def test_evaluation(shared: Path, tmp_path: Path, glance: str) -> None:
         (output.logits, "logits"),
         (output.steps.max(-1).values, "step_max_logit"),
     ):
-        close(ours, golden[theirs], 1e-4, theirs)
+        golden.check(theirs, ours)
     with torch.no_grad():
         lean = model(frames, auxiliary=False)
     assert lean.aux_glance is None and torch.equal(lean.logits, output.logits)
 
 
 @pytest.mark.slow
-def test_training_step(shared: Path) -> None:
-    case = json.loads((shared / "golden" / TRAIN / "case.json").read_text())
-    golden = np.load(shared / "golden" / TRAIN / "outputs.npz")
+def test_training_step() -> None:
+    golden = Case(TRAIN)
     model = network("mobilenet_v2", classes=20, segments=8, patch=96, dropout=0.0)
-    fit(model, from_adafocus_v2(tensors({"state_dict": golden_weights.state(case["keys"])})), "golden")
+    fit(model, from_adafocus_v2(tensors({"state_dict": golden.state()})), "golden")
     model.double()
     frames = golden_weights.frames(f"{TRAIN}/frames", (2, 24, 224, 224)).unflatten(1, (8, 3)).double()
     target = golden_weights.array(f"{TRAIN}/label", (2, 20)).argmax(1)
@@ -98,12 +90,12 @@ def test_training_step(shared: Path) -> None:
     result = stage.step(Batch(clip, target[:, None], torch.arange(2), 0, torch.ones(2, dtype=torch.bool)))
     result.loss.backward()
     terms = [result.metrics[f"loss_{a}_{b}"] for a in ("policy", "random") for b in ("steps", "glance", "focus")]
-    close(torch.stack(terms), golden["loss_terms"], 1e-5, "loss terms")
-    close(result.loss, golden["loss"], 1e-5, "loss")
-    close(kept["where"], golden["actions"], 1e-5, "where")
-    close(kept["where"].grad, golden["actions_grad"], 1e-5, "gradient of where")
+    golden.check("loss_terms", torch.stack(terms), 1e-5)
+    golden.check("loss", result.loss, 1e-5)
+    golden.check("actions", kept["where"], 1e-5)
+    golden.check("actions_grad", kept["where"].grad, 1e-5)
     norms = [torch.cat([p.grad.flatten() for p in group.parameters]).norm() for group in stage.param_groups()]
-    close(torch.stack(norms), golden["grad_norms"], 1e-5, "gradient norms")
+    golden.check("grad_norms", torch.stack(norms), 1e-5)
     bn = {"policy_stn.encoder.1": model.policy.encoder[1], "local_CNN.bn1": model.focus_net.bn1}
     assert (
         [int(m.num_batches_tracked) for m in (bn["policy_stn.encoder.1"], model.focus_net.bn1, model.classifier.norm)]

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import golden_weights
-import numpy as np
 import pytest
 import runs
 import torch
-from test_config import composed
+from golden_cases import Case
+from helpers.configs import composed
 
 from adafocus import build
 from adafocus.backbones import BACKBONES
@@ -42,19 +41,13 @@ def inputs(case: str, batch: int) -> torch.Tensor:
     return torch.cat(clips, 1)
 
 
-def close(ours: torch.Tensor, golden: np.ndarray, what: str, tolerance: float = 1e-4) -> None:
-    ours = ours.detach().double().numpy().reshape(golden.shape)
-    assert np.abs(ours - golden).max() <= tolerance * np.abs(golden).max(), what
-
-
 @pytest.mark.slow
-def test_evaluation(shared: Path, tmp_path: Path) -> None:
+def test_evaluation(tmp_path: Path) -> None:
     case = "adafocus_v2_sth_p128"
-    description = json.loads((shared / "golden" / case / "case.json").read_text())
-    golden = np.load(shared / "golden" / case / "outputs.npz")
+    golden = Case(case)
     model = network(174).eval()
     torch.save(
-        {"epoch": 1, "arch": "resnet50", "state_dict": golden_weights.state(description["keys"])},
+        {"epoch": 1, "arch": "resnet50", "state_dict": golden.state()},
         tmp_path / "f.pth.tar",
     )
     assert load_checkpoint(tmp_path / "f.pth.tar", model).source == "official AdaFocus V2 on TSM"
@@ -66,16 +59,15 @@ def test_evaluation(shared: Path, tmp_path: Path) -> None:
         (output.aux_glance, "global_reg_logits"),
         (output.aux_focus, "local_reg_logits"),
     ):
-        close(ours, golden[name], name)
+        golden.check(name, ours)
 
 
 @pytest.mark.slow
-def test_training_step(shared: Path) -> None:
+def test_training_step() -> None:
     case = "adafocus_v2_trainstep_sth_p128"
-    description = json.loads((shared / "golden" / case / "case.json").read_text())
-    golden = np.load(shared / "golden" / case / "outputs.npz")
+    golden = Case(case)
     model = network(20, dropout=0.0)
-    fit(model, from_adafocus_v2_tsm(tensors({"state_dict": golden_weights.state(description["keys"])})), case)
+    fit(model, from_adafocus_v2_tsm(tensors({"state_dict": golden.state()})), case)
     model.double()
     stage = JointStage(model, lambda frames: frames, seed=0, rates=RATES)
     random = golden_weights.array(f"{case}/random_action", (4, 2)).double().sigmoid()[:, None]
@@ -88,8 +80,8 @@ def test_training_step(shared: Path) -> None:
     terms = [
         result.metrics[f"loss_{who}_{part}"] for who in ("random", "policy") for part in ("steps", "glance", "focus")
     ]
-    close(torch.stack(terms), golden["loss_terms"], "terms", 1e-5)
-    close(result.loss, golden["loss"], "loss", 1e-5)
+    golden.check("loss_terms", torch.stack(terms), 1e-5)
+    golden.check("loss", result.loss, 1e-5)
     norms = [
         torch.cat([p.grad.flatten() for m in modules for p in m.parameters()]).norm()
         for modules in (
@@ -99,14 +91,10 @@ def test_training_step(shared: Path) -> None:
             (model,),
         )
     ]
-    close(torch.stack(norms), golden["grad_norms"], "gradient norms", 1e-5)
+    golden.check("grad_norms", torch.stack(norms), 1e-5)
     heads = [model.glance_head.predict, model.glance_head.learn, model.focus_head.predict, model.focus_head.learn]
-    close(
-        torch.stack([torch.cat([p.grad.flatten() for p in h.parameters()]).norm() for h in heads]),
-        golden["grad_head_norms"],
-        "heads",
-        1e-5,
-    )
+    norms = [torch.cat([p.grad.flatten() for p in h.parameters()]).norm() for h in heads]
+    golden.check("grad_head_norms", torch.stack(norms), 1e-5)
 
 
 def tiny(*typed: str):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import golden_weights
-import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 from official import official_key
 
 from adafocus.backbones import BACKBONES
@@ -18,7 +17,7 @@ from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart
 from adafocus.weights import load_checkpoint
 
-KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())["tsm_online_mobilenetv2"]
+GOLDEN = Case("tsm_online_mobilenetv2")
 
 
 def network(
@@ -30,14 +29,15 @@ def network(
 
 
 def official(tmp_path: Path) -> Recognizer:
-    """The released model through an official-looking file: a bare state without prefixes and without a trace of the shift."""
+    """The released model through an official-looking file: a bare state without prefixes or a trace of the shift."""
     model = network("mobilenet_v2", Temporal("online"), 27, 8)
-    keys = {}
-    for key, value in model.state_dict().items():
+    names = set()
+    for key in model.state_dict():
         name = official_key(key, "mobilenet").removeprefix("module.").removeprefix("base_model.")
-        keys[name.replace(".net.", ".").replace("new_fc.", "classifier.")] = value.shape
-    assert len(keys) == KEPT["keys"]
-    torch.save(golden_weights.state(keys), tmp_path / "mobilenetv2_jester_online.pth.tar")
+        names.add(name.replace(".net.", ".").replace("new_fc.", "classifier."))
+    state = GOLDEN.state()
+    assert names == state.keys()
+    torch.save(state, tmp_path / "mobilenetv2_jester_online.pth.tar")
     assert load_checkpoint(tmp_path / "mobilenetv2_jester_online.pth.tar", model).source == "official online TSM"
     return model
 
@@ -45,7 +45,7 @@ def official(tmp_path: Path) -> Recognizer:
 def test_the_released_model_frame_by_frame(tmp_path: Path) -> None:
     model = official(tmp_path)
     online = OnlineRecognizer(model).eval()
-    frames = golden_weights.frames("tsm:online", KEPT["shape"])
+    frames = golden_weights.frames("tsm:online", GOLDEN.about["inputs"]["tsm:online"]["shape"])
     caches = online.start(1, 224)
     assert [tuple(c.shape[1:]) for c in caches] == [
         *[(3, 56, 56)],
@@ -61,11 +61,10 @@ def test_the_released_model_frame_by_frame(tmp_path: Path) -> None:
             caches = output.caches
             scores.append(output.logits[0])
             spread = torch.tensor([[c.mean(), c.std()] for c in caches])
-            assert torch.allclose(spread, torch.tensor(KEPT["cache_mean_std"][number]), atol=1e-4)
+            assert torch.allclose(spread, torch.from_numpy(GOLDEN["cache_mean_std"][number]), atol=1e-4)
         clip = model(frames[None]).per_frame[0]
-    golden = np.array(KEPT["logits"])
-    assert np.abs(torch.stack(scores).numpy() - golden).max() < 1e-4 * np.abs(golden).max()
-    assert torch.allclose(torch.stack(scores), clip, atol=1e-5 * np.abs(golden).max())
+    GOLDEN.check("logits", torch.stack(scores))
+    assert torch.allclose(torch.stack(scores), clip, atol=1e-5 * float(clip.abs().max()))
 
 
 @pytest.mark.parametrize("backbone", ["tiny_focus", "resnet18", "mobilenet_v2"])
@@ -109,8 +108,8 @@ def test_models_that_see_the_future_are_no_stream(temporal: Temporal) -> None:
         OnlineRecognizer(network(temporal=temporal))
 
 
-def test_smoothing_of_the_demo(shared: Path) -> None:
-    golden = np.load(shared / "golden/tsm_online_postprocess/outputs.npz")
+def test_smoothing_of_the_demo() -> None:
+    golden = Case("tsm_online_postprocess")
     classes = golden_weights.array("tsm:demo:classes", (200, 27))
     latent = golden_weights.array("tsm:demo:latent", (20, 27)).repeat_interleave(10, 0)
     smooth = Smoothing(**JESTER_SMOOTHING)

@@ -1,11 +1,7 @@
-"""TSN, TSM, NL-TSM and TANet against the released programs' figures, through official-looking checkpoint files.
-
-The figures in `golden_recognizer.json` are a part of the published cases; the whole cases are compared where they lie.
-"""
+"""TSN, TSM, NL-TSM and TANet against the released programs' figures, through official-looking checkpoint files."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -13,7 +9,7 @@ import golden_weights
 import numpy as np
 import pytest
 import torch
-from official import official_key
+from golden_cases import Case
 from torch import Tensor
 
 from adafocus.backbones import BACKBONES
@@ -25,10 +21,9 @@ from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.stage import WholeFrames
 from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 
-KEPT = json.loads((Path(__file__).parent / "golden_recognizer.json").read_text())
 TSM = Temporal("bidirectional")
 TAM = Temporal(adaptive=True)
-#: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip (spec tsm section 9, spec tam section 9)
+#: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip
 CASES = {
     "tsn_r50_8f": ("resnet50", Temporal(), 3, 32703643648),
     "tsm_r50_8f": ("resnet50", TSM, 3, 32699940864),
@@ -61,32 +56,16 @@ def scaled(state: dict[str, Tensor], scale: dict[str, float]) -> dict[str, Tenso
 
 
 @pytest.mark.parametrize(
-    "case",
-    [pytest.param(name, marks=() if "mobilenet" in name else pytest.mark.slow) for name in KEPT if name in CASES],
+    "case", [pytest.param(name, marks=() if "mobilenet" in name else pytest.mark.slow) for name in CASES]
 )
-def test_figures_that_are_kept(case: str, tmp_path: Path) -> None:
-    kept = KEPT[case]
-    model = network(case, kept["classes"])
-    names = {official_key(key, case): value.shape for key, value in model.state_dict().items()}
-    assert len(names) == kept["keys"]
-    state = scaled(golden_weights.state(names), kept.get("weight_scale", {}))
+def test_evaluation(case: str, tmp_path: Path) -> None:
+    golden = Case(case)
+    model = network(case, golden.shape("logits")[1]).eval()
+    state = scaled(golden.state(), golden.about.get("weight_scale", {}))
+    assert len(state) == len(model.state_dict())
     torch.save({"epoch": 50, "arch": "resnet50", "state_dict": state, "best_prec1": 74.0}, tmp_path / "ckpt.pth.tar")
-    assert load_checkpoint(tmp_path / "ckpt.pth.tar", model.eval()).source == "official TSM or TAM"
-    frames = golden_weights.frames(kept["input"], kept["shape"])[:1].unflatten(1, (8, -1))
-    with torch.no_grad():
-        logits = model(frames).logits[0, :12]
-    assert np.abs(logits.numpy() - kept["logits"]).max() < 1e-4 * kept["largest"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES)
-def test_whole_cases(shared: Path, case: str) -> None:
-    description = json.loads((shared / "golden" / case / "case.json").read_text())
-    golden = np.load(shared / "golden" / case / "outputs.npz")
-    model = network(case, golden["logits"].shape[1]).eval()
-    state = scaled(golden_weights.state(description["keys"]), description.get("weight_scale", {}))
-    fit(model, from_tsm(tensors({"state_dict": state})), case)
-    name, spec = next(iter(description["inputs"].items()))
+    assert load_checkpoint(tmp_path / "ckpt.pth.tar", model).source == "official TSM or TAM"
+    name, spec = next(iter(golden.about["inputs"].items()))
     channels = CASES[case][2]
     seen: dict[str, Tensor] = {}
     if "layer1_pooled" in golden:
@@ -98,10 +77,9 @@ def test_whole_cases(shared: Path, case: str) -> None:
         output = model(golden_weights.frames(name, spec["shape"]).unflatten(1, (8, channels)))
     # Pure weights make the attention of this case nearly one-hot, so rounding decides.
     tolerance = 2e-2 if case == "nl_tsm_r50_8f" else 1e-4
-    seen |= {"logits": output.logits, "frame_logits": output.per_frame.view(golden["frame_logits"].shape)}
+    seen |= {"logits": output.logits, "frame_logits": output.per_frame}
     for key, ours in seen.items():
-        deviation = np.abs(ours.numpy() - golden[key]).max() / np.abs(golden[key]).max()
-        assert deviation < tolerance, f"{key}: {deviation:.1e}"
+        golden.check(key, ours, tolerance)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -118,20 +96,18 @@ def test_costs_of_the_specs(case: str) -> None:
 
 
 @pytest.mark.slow
-def test_mmaction2_layout(shared: Path) -> None:
+def test_mmaction2_layout() -> None:
     case = "tanet_mmaction2_r50_8f_sthv1"
-    description = json.loads((shared / "golden" / case / "case.json").read_text())
-    golden = np.load(shared / "golden" / case / "outputs.npz")
+    golden = Case(case)
     model = network("tanet_r50_8f_sthv1", 174).eval()
-    fit(model, from_mmaction2(tensors({"state_dict": golden_weights.state(description["keys"])})), case)
+    fit(model, from_mmaction2(tensors({"state_dict": golden.state()})), case)
     clips = golden_weights.frames(f"{case}/clips", (16, 3, 224, 224)).unflatten(0, (2, 8))
     from adafocus.engine.metrics import average_views
 
     with torch.no_grad():
         logits = model(clips).logits
-    assert np.abs(logits.numpy() - golden["logits"]).max() < 1e-4 * np.abs(golden["logits"]).max()
-    score = average_views(logits[None], "probabilities").exp()
-    assert np.abs(score.numpy() - golden["score"]).max() < 1e-4 * golden["score"].max()
+    golden.check("logits", logits)
+    golden.check("score", average_views(logits[None], "probabilities").exp())
 
 
 def test_mmaction2_names_of_shift_and_non_local_blocks() -> None:
@@ -158,13 +134,12 @@ def test_mmaction2_names_of_shift_and_non_local_blocks() -> None:
 
 
 @pytest.mark.slow
-def test_full_resolution_and_views_of_tanet(shared: Path) -> None:
+def test_full_resolution_and_views_of_tanet() -> None:
     """The same network at 256 pixels; three crops of two clips, through the averaging of the evaluation."""
     case = "tanet_r50_8f_k400"
-    description = json.loads((shared / "golden" / case / "case.json").read_text())
-    golden = np.load(shared / "golden" / case / "outputs.npz")
+    golden = Case(case)
     model = network(case, 400).eval()
-    fit(model, from_tsm(tensors({"state_dict": golden_weights.state(description["keys"])})), case)
+    fit(model, from_tsm(tensors({"state_dict": golden.state()})), case)
     stage = WholeFrames(model, lambda frames: frames.movedim(-1, -3))
     views = golden_weights.frames(f"{case}/views", (1, 144, 128, 128)).unflatten(1, (6, 8, 3)).movedim(-3, -1)
     batch = Batch(
@@ -179,4 +154,4 @@ def test_full_resolution_and_views_of_tanet(shared: Path) -> None:
         full = model(golden_weights.frames(f"{case}/full_res", (1, 24, 256, 256)).unflatten(1, (8, 3))).logits
         each = model(views[0].movedim(-1, -3)).logits
     for ours, name in ((score, "video_score"), (full, "full_res_logits"), (each, "view_logits")):
-        assert np.abs(ours.numpy() - golden[name]).max() < 1e-4 * np.abs(golden[name]).max(), name
+        golden.check(name, ours)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import golden_weights
-import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 from torch import Tensor, nn
 
 from adafocus.backbones import BACKBONES
@@ -46,17 +43,17 @@ def test_shift_is_the_formula(
     assert torch.autograd.gradcheck(lambda v: temporal_shift(v, segments, fold, online=online), x)
 
 
-def test_shift_against_the_released_operator(shared: Path) -> None:
-    golden = np.load(shared / "golden/tsm_shift_operator/outputs.npz")
-    shapes = json.loads((shared / "golden/tsm_shift_operator/case.json").read_text())["inputs"]
+def test_shift_against_the_released_operator() -> None:
+    golden = Case("tsm_shift_operator")
+    shapes = golden.about["inputs"]
     for case, segments, fold in (("a", 8, 2), ("b", 4, 4), ("c", 8, 2), ("d", 1, 2)):
         x = golden_weights.array(f"tsm:shift:{case}", shapes[f"tsm:shift:{case}"]["shape"]).requires_grad_()
         y = temporal_shift(x, segments, fold)
         y.backward(golden_weights.array(f"tsm:shift:{case}:grad", y.shape))
-        assert np.array_equal(y.detach().numpy(), golden[f"{case}_out"])
-        assert np.array_equal(x.grad.numpy(), golden[f"{case}_grad"])
+        golden.check(f"{case}_out", y, 0.0)
+        golden.check(f"{case}_grad", x.grad, 0.0)
     x = golden_weights.array("tsm:shift:a", shapes["tsm:shift:a"]["shape"])
-    assert np.array_equal(temporal_shift(x, 8, 2, online=True).numpy(), golden["a_online_zero"])
+    golden.check("a_online_zero", temporal_shift(x, 8, 2, online=True), 0.0)
 
 
 def test_a_batch_that_is_no_clip_and_a_fold_that_is_too_large_are_refused() -> None:
@@ -99,11 +96,10 @@ def test_tam_equals_its_plain_form_with_gradients() -> None:
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_tam_against_the_released_module(shared: Path, mode: str) -> None:
-    case = json.loads((shared / "golden/tam_module/case.json").read_text())
-    golden = np.load(shared / "golden/tam_module/outputs.npz")
+def test_tam_against_the_released_module(mode: str) -> None:
+    golden = Case("tam_module")
     module = TemporalAdaptive(32, 8).train(mode == "train")
-    state = golden_weights.state(case["keys"])
+    state = golden.state()
     module.load_state_dict({key.removeprefix("tam_module."): value for key, value in state.items()})
     x = golden_weights.array("tam_module/x", (16, 32, 5, 7)).requires_grad_()
     y = module(x)
@@ -115,20 +111,19 @@ def test_tam_against_the_released_module(shared: Path, mode: str) -> None:
     else:
         taps, importance = module.weights(x)
         found |= {"eval_kernel": taps.flatten(0, 1), "eval_activation": importance}
-    assert set(found) <= set(golden.files) and len(found) >= 10
+    assert set(found) <= set(golden) and len(found) >= 10
     for name, ours in found.items():
-        assert np.abs(ours.detach().numpy() - golden[name]).max() <= 1e-4 * np.abs(golden[name]).max(), name
+        golden.check(name, ours)
 
 
-def test_non_local_against_the_released_block(shared: Path) -> None:
-    case = json.loads((shared / "golden/tsm_nonlocal_block/case.json").read_text())
-    golden = np.load(shared / "golden/tsm_nonlocal_block/outputs.npz")
+def test_non_local_against_the_released_block() -> None:
+    golden = Case("tsm_nonlocal_block")
     block = NonLocal(16, 4).eval()
-    block.load_state_dict(golden_weights.state(case["keys"]))
+    block.load_state_dict(golden.state())
     clips = golden_weights.array("tsm:nonlocal", (2, 16, 4, 7, 6))
     with torch.no_grad():
         out = block(clips.transpose(1, 2).flatten(0, 1)).unflatten(0, (2, 4)).transpose(1, 2)
-    assert np.abs(out.numpy() - golden["out"]).max() < 1e-4 * np.abs(golden["out"]).max()
+    golden.check("out", out)
 
 
 def test_non_local_is_the_formula_and_starts_as_the_identity() -> None:

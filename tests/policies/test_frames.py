@@ -3,56 +3,44 @@
 from __future__ import annotations
 
 import itertools
-import json
-from pathlib import Path
 
 import golden_weights
 import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 
 from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
 from adafocus.policies.scaled import over_time
 
-KEPT = json.loads((Path(__file__).parents[1] / "models/golden_uni_adafocus.json").read_text())["sampling"]
-WEIGHTS = torch.tensor(KEPT["weights"])
+GOLDEN = Case("uni_adafocus_temporal_sampling")
+WEIGHTS = torch.from_numpy(GOLDEN["weights"])
 
 
-def test_choice_that_is_kept() -> None:
-    assert choose_frames(WEIGHTS, 48, 16).tolist() == KEPT["evaluation"]
-    assert choose_frames(WEIGHTS, 48, 16, torch.tensor(KEPT["uniform"])).tolist() == KEPT["training"]
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_inclusion_that_is_kept(count: int) -> None:
-    found = inclusion_factors(WEIGHTS, count) * WEIGHTS * count
-    np.testing.assert_allclose(found.numpy(), KEPT[f"inclusion_{count}"], atol=2e-7)
-
-
-def test_whole_golden_case(shared: Path) -> None:
-    golden = np.load(shared / "golden/uni_adafocus_temporal_sampling/outputs.npz")
-    weights, uniform = torch.from_numpy(golden["weights"]), torch.from_numpy(golden["uniform"])
+def test_choice_and_inclusion_of_the_released_program() -> None:
+    golden, weights, uniform = GOLDEN, WEIGHTS.clone(), torch.from_numpy(GOLDEN["uniform"])
     for candidates, count in ((48, 16), (48, 8), (48, 24), (96, 32), (32, 16)):
         for kind, draws in (("eval", None), ("train", uniform[:, :count])):
             name = f"focus_N{candidates}_K{count}_{kind}"
             safe = golden[f"{name}_safe"].astype(bool)
             assert (choose_frames(weights, candidates, count, draws).numpy()[safe] == golden[name][safe]).all()
+    for count in (2, 5):
+        golden.check(f"inclusion_T{count}", inclusion_factors(weights, count) * weights * count, 2e-7, of=1.0)
     features = golden_weights.array("uni_adafocus_temporal_sampling/features", (11, 16, 7))
     cotangent = golden_weights.array("uni_adafocus_temporal_sampling/cotangent", (11, 7))
     weights.requires_grad_()
     mean = torch.einsum("bg,bgd->bd", weights * inclusion_factors(weights, 5), features)
-    np.testing.assert_allclose(mean.detach().numpy(), golden["mean_feature_T5"], atol=1e-6)
+    golden.check("mean_feature_T5", mean, 1e-6, of=1.0)
     (mean * cotangent).sum().backward()
-    np.testing.assert_allclose(weights.grad[:4].numpy(), golden["weights_gradient_T5"], rtol=1e-4, atol=1e-5)
+    golden.check("weights_gradient_T5", weights.grad[:4])
     actions = golden_weights.array("uni_adafocus_temporal_sampling/actions", (2, 16, 4)).sigmoid()
-    np.testing.assert_allclose(over_time(actions, 48).numpy(), golden["actions_48"], atol=1e-6)
+    golden.check("actions_48", over_time(actions, 48), 1e-6, of=1.0)
 
 
-def test_whole_golden_case_on_tsm(shared: Path) -> None:
-    folder = shared / "golden/uni_adafocus_tsm_temporal_sampling"
-    inputs, golden = np.load(folder / "inputs.npz"), np.load(folder / "outputs.npz")
+def test_choice_of_the_released_program_on_tsm() -> None:
+    golden = Case("uni_adafocus_tsm_temporal_sampling")
     for pair, candidates, count in (("24_8", 24, 8), ("36_12", 36, 12), ("48_16", 48, 16)):
-        weights, draws = (torch.from_numpy(inputs[f"{name}_{pair}"]) for name in ("weights", "u"))
+        weights, draws = (torch.from_numpy(golden[f"{name}_{pair}"]) for name in ("weights", "u"))
         assert (choose_frames(weights, candidates, count).numpy() == golden[f"indices_{pair}"]).all()
         assert (choose_frames(weights, candidates, count, draws).numpy() == golden[f"random_indices_{pair}"]).all()
 

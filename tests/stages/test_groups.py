@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 import re
-from pathlib import Path
 
 import golden_weights
 import numpy as np
 import pytest
 import torch
+from golden_cases import Case
 from torch import nn
 
 from adafocus.backbones import BACKBONES
@@ -51,8 +51,8 @@ def ours(keys: list[str]) -> set[str]:
         ("tsm_mobilenetv2_npb", "mobilenet_v2", Temporal("bidirectional")),
     ],
 )
-def test_groups_of_tsm(shared: Path, case: str, backbone: str, temporal: Temporal) -> None:
-    table = json.loads((shared / "golden/tsm_optimizer_groups/case.json").read_text())["param_groups"][case]
+def test_groups_of_tsm(case: str, backbone: str, temporal: Temporal) -> None:
+    table = Case("tsm_optimizer_groups").about["param_groups"][case]
     options = table["options"]
     with torch.device("meta"):
         model = network(backbone, temporal, classes=10, segments=8)
@@ -80,8 +80,8 @@ def test_groups_of_tsm(shared: Path, case: str, backbone: str, temporal: Tempora
         assert not keys or (rate, decay) == golden[OURS.get(name, name)][:2], name
 
 
-def test_groups_of_tam(shared: Path) -> None:
-    table = json.loads((shared / "golden/tanet_train_step/case.json").read_text())["config"]["param_groups"]
+def test_groups_of_tam() -> None:
+    table = Case("tanet_train_step").about["param_groups"]
     with torch.device("meta"):
         model = network("resnet50", Temporal(adaptive=True), classes=10, segments=8)
     found = names(WholeFrames(model, nn.Identity(), groups="tsm"))
@@ -101,8 +101,8 @@ def test_mmaction2_speeds_up_the_classifier_only_and_flow_the_first_convolution(
     assert counted == len(list(model.parameters()))
 
 
-def test_rates_of_the_released_schedules(shared: Path) -> None:
-    golden = np.load(shared / "golden/tsm_optimizer_groups/outputs.npz")
+def test_rates_of_the_released_schedules() -> None:
+    golden = Case("tsm_optimizer_groups")
     for name, rate, shape, milestones, epochs in (
         ("step_20_40_of_50", 0.02, "step", (20, 40), 50),
         ("step_10_20_of_25", 0.001, "step", (10, 20), 25),
@@ -139,11 +139,10 @@ def settings(decay: float) -> Settings:
 @pytest.mark.parametrize(
     ("setup", "backbone", "norms"), [("r50_pbn", "resnet50", "partial"), ("mbv2_npb", "mobilenet_v2", "all")]
 )
-def test_training_steps_of_tsm(shared: Path, setup: str, backbone: str, norms: str) -> None:
-    case = json.loads((shared / "golden/tsm_train_step/case.json").read_text())
-    golden = np.load(shared / "golden/tsm_train_step/outputs.npz")
+def test_training_steps_of_tsm(setup: str, backbone: str, norms: str) -> None:
+    golden = Case("tsm_train_step")
     model = network(backbone, Temporal("bidirectional"), classes=11, segments=4)
-    fit(model, from_tsm(tensors({"state_dict": golden_weights.state(case["keys_by_setup"][setup])})), setup)
+    fit(model, from_tsm(tensors({"state_dict": golden.state(golden.about["keys_by_setup"][setup])})), setup)
     stage = WholeFrames(model.double(), lambda x: x, groups="tsm", norms=norms)
     optimizer = make_optimizer(stage, settings(5e-4))
     for number in range(2):
@@ -154,32 +153,30 @@ def test_training_steps_of_tsm(shared: Path, setup: str, backbone: str, norms: s
         assert np.allclose(found, golden[f"{setup}_loss_norm"][number], rtol=1e-5)
         state = model.state_dict()
         prefix = f"{setup}_step{number}_"
-        for key in (k for k in golden.files if k.startswith(prefix)):
+        for key in (k for k in golden if k.startswith(prefix)):
             (mine,) = from_tsm({key.removeprefix(prefix): torch.empty(0)})
-            value = state[mine].flatten()[:512].numpy()
-            assert np.abs(value - golden[key]).max() <= 1e-5 * np.abs(golden[key]).max(), key
+            golden.check(key, state[mine].flatten()[:512], 1e-5)
 
 
 @pytest.mark.slow
-def test_training_steps_of_tam(shared: Path) -> None:
-    case = json.loads((shared / "golden/tanet_train_step/case.json").read_text())
-    golden = np.load(shared / "golden/tanet_train_step/outputs.npz")
+def test_training_steps_of_tam() -> None:
+    golden = Case("tanet_train_step")
     model = network("resnet50", Temporal(adaptive=True), classes=10, segments=8)
-    fit(model, from_tsm(tensors({"state_dict": golden_weights.state(case["keys"])})), "tanet")
+    fit(model, from_tsm(tensors({"state_dict": golden.state()})), "tanet")
     stage = WholeFrames(model.double(), lambda x: x, groups="tsm")
     optimizer = make_optimizer(stage, settings(1e-4))
-    inputs = [name for name, spec in case["inputs"].items() if spec["kind"] == "image"]
+    inputs = [name for name, spec in golden.about["inputs"].items() if spec["kind"] == "image"]
     label = torch.from_numpy(golden["target"])
     for number in range(2):
         name = inputs[number % len(inputs)]
-        frames = golden_weights.frames(name, case["inputs"][name]["shape"]).double().unflatten(1, (8, 3))
+        frames = golden_weights.frames(name, golden.about["inputs"][name]["shape"]).double().unflatten(1, (8, 3))
         loss, norm = step(stage, optimizer, frames, label, 0.01)
         assert np.isclose(loss, golden["loss"][number], rtol=1e-5) and np.isclose(
             norm, golden["grad_norm"][number], rtol=1e-5
         )
         state = model.state_dict()
         prefix = f"step{number + 1}:"
-        for key in (k for k in golden.files if k.startswith(prefix)):
+        for key in (k for k in golden if k.startswith(prefix)):
             name = key.removeprefix(prefix)
             mine = next(
                 iter(
@@ -188,11 +185,10 @@ def test_training_steps_of_tam(shared: Path) -> None:
                 ),
                 "backbone.layer1.0.conv2.tam.L.0.weight",
             )
-            value = state[mine].flatten()[: golden[key].size].numpy()
-            assert np.abs(value - golden[key].flatten()).max() <= 1e-4 * np.abs(golden[key]).max(), key
+            golden.check(key, state[mine].flatten()[: math.prod(golden.shape(key))])
 
 
-def test_partial_norm_keeps_statistics_and_scales(tmp_path: Path) -> None:
+def test_partial_norm_keeps_statistics_and_scales() -> None:
     torch.manual_seed(0)
     model = network("tiny_focus", Temporal("bidirectional", div=4), classes=3, segments=2)
     before = {key: value.clone() for key, value in model.state_dict().items()}

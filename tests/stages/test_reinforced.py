@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build, config
 from adafocus.core.batch import Batch
