@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import runs
 import torch
-from test_config import composed
+from helpers.configs import composed
 
 from adafocus import build
 from adafocus.data.loader import EvaluationOrder, Loader
