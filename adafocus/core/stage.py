@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,12 +83,13 @@ class Stage(ABC):
     @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
         """(B, T or 1, place_size) the places that the policy chooses in evaluation; the focus network does not run."""
-        model = self.model.eval()
+        model: Any = self.model.eval()
         return model.decide(model.glance(self.glance_frames(batch))).where
 
     def glance_frames(self, batch: Batch) -> Tensor:
         """(B, G, 3, S, S) normalized frames that the glance network of a clip sees, in processing order."""
-        return self.model.glance_frames(self.normalize(batch.frames), Overrides())
+        model: Any = self.model
+        return model.glance_frames(self.normalize(batch.frames), Overrides())
 
     @property
     def needs_constant(self) -> bool:

@@ -27,7 +27,7 @@ class Keeper:
 
     def amend(self, changes: dict[str, Any], *, best: bool = False) -> None:
         """Replaces entries of a saved state."""
-        self.save({**self.load(best=best), **changes}, best=best)
+        self.save({**(self.load(best=best) or {}), **changes}, best=best)
 
     def load(self, *, best: bool = False) -> dict[str, Any] | None:
         """The saved state, on the CPU; None where nothing was saved yet."""

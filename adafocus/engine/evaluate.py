@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -102,8 +103,8 @@ def evaluate(
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
-        where = torch.cat(where)
-        report.places = place_statistics(where, stage.model.boxes(where), stage.model.frame_size)
+        network, chosen = cast(Any, stage.model), torch.cat(where)
+        report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
     return report
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -113,8 +113,8 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
     shares = [share for part in world.gather(found) for share in part]
     if not shares:
         return None
-    where = torch.cat(shares)
-    return mean_place(where, stage.model.boxes(where), stage.model.frame_size)
+    where, network = torch.cat(shares), cast(Any, stage.model)
+    return mean_place(where, network.boxes(where), network.frame_size)
 
 
 def _readable(batch: Batch) -> Batch:
