@@ -9,7 +9,7 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, data, frame_plan, protocol_line, views
+from adafocus.clips import Data, data, frame_plan, protocol_line, trained_on, views
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.transforms import Normalize
@@ -33,6 +33,7 @@ __all__ = [
     "seeded_model",
     "settings",
     "stage",
+    "trained_on",
     "views",
 ]
 

@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.frames import FramePlan
 from adafocus.data import annotations
-from adafocus.data.annotations import Split
+from adafocus.data.collect import Collected, Demands, Division, Trained, collect
 from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
+from adafocus.data.splits import Where
+from adafocus.data.tables import read_table
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
 from adafocus.methods import method_of
-from adafocus.schema import Config, DatasetConfig
+from adafocus.schema import Config
 
 
 @dataclass
 class Data:
-    """Both splits of a data set, its class names, what was found of it, and how a score on it is measured.
+    """The splits of a data set, its class names, what was found of it, and how a score on it is measured.
 
     Attributes:
+        train: None where only evaluation is wanted.
         protocol, validation: how scores on `test` and on `validate` are measured, in one line each.
-        validate: the evaluation split as training looks at it, which may be with fewer views than `test`.
-        test: the evaluation split as the protocol looks at it; the same object where there is no difference.
+        validate: what is evaluated in the course of training, which may be with fewer views than `test`, or other videos.
+        test: what the final scores are about; the same object as `validate` where there is no difference.
+        found: counts by split; `missing`: paths; `unreadable`: reasons by path.
         views: clips times crops of a video in `test`.
+        collected: the videos of files; None for drawn ones.
     """
 
-    train: ClipSource
+    train: ClipSource | None
     validate: ClipSource
     test: ClipSource
     classes: list[str]
@@ -37,16 +44,53 @@ class Data:
     protocol: str
     validation: str
     views: int = 1
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    collected: Collected | None = None
 
 
-def data(config: Config) -> Data:
+def data(
+    config: Config,
+    *,
+    trained: Trained | None = None,
+    collected: Collected | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Data:
     """The data sets, checked against what is expected of them.
+
+    Args:
+        trained: what the evaluated network was trained on; see `trained_on`.
+        collected: the videos, if they are known already.
+        progress: called with (done, all) while files are inspected.
 
     Raises:
         UserError: missing files, wrong labels, other counts than expected.
     """
     with as_user_error():
-        return _glyphs(config) if config.dataset.source == "glyphs" else _files(config)
+        if config.dataset.source == "glyphs":
+            return _glyphs(config)
+        return _files(config, collected or _collect(config, trained, progress))
+
+
+def trained_on(config: Config, content: dict[str, object], file: Path) -> Trained:
+    """What a checkpoint says about the data that its network has seen; its content is data of a stranger."""
+    classes, stored = content.get("classes"), content.get("config")
+    dataset = stored.get("dataset") if isinstance(stored, dict) else None
+    root = dataset.get("root") if isinstance(dataset, dict) else None
+    same = isinstance(root, str) and "\0" not in root and _same_folder(root, config.dataset.root)
+    seen: frozenset[str] = frozenset()
+    if not same and (file.parent / "split.csv").is_file():
+        try:
+            table = read_table(file.parent / "split.csv")
+        except UserError:  # it is not ours, or damaged; it only serves a warning
+            table = None
+        seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes) and classes
+    return Trained(list(classes) if named else None, same, seen)
+
+
+def _same_folder(one: str, two: str | None) -> bool:
+    paths = [os.path.realpath(os.path.expanduser(path)) for path in (one, two or "")]
+    return one == two or paths[0] == paths[1]
 
 
 def _glyphs(config: Config) -> Data:
@@ -85,28 +129,54 @@ def _glyphs(config: Config) -> Data:
     )
 
 
-def _files(config: Config) -> Data:
+def _collect(config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None) -> Collected:
     dataset = config.dataset
     root = Path(dataset.root).expanduser()
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UserError(f"dataset.root={root} is not a folder")
     if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
         raise UserError(
             f"dataset.reader={dataset.reader} is not installed; installed: {', '.join(installed_readers())}"
         )
-    classes, train, val = _splits(dataset, root)
-    if dataset.classes is not None and len(classes) != dataset.classes:
-        raise UserError(f"{root}: {len(classes)} classes found, {dataset.classes} expected (dataset.classes)")
-    videos = root / dataset.videos
-    bad_list = annotations.read_bad_list(Path(dataset.bad_list).expanduser() if dataset.bad_list else None)
-    train.expected, val.expected = dataset.expected_train, dataset.expected_val
-    annotations.look_up(train, videos, bad_list=bad_list, keep_missing=False)
-    annotations.look_up(val, videos, bad_list=bad_list, keep_missing=True)
-    _compare_counts(dataset, {"training": train, "evaluation": val})
-    if dataset.limit is not None:
-        for split in (train, val):
-            split.records = split.records[:: -(-len(split.records) // dataset.limit)]
-    test, validate = views(config, classes)
+    where = Where(
+        root,
+        root / dataset.videos,
+        dataset.train_list,
+        dataset.val_list,
+        dataset.test_list,
+        dataset.class_file,
+        dataset.classes,
+        dataset.separator,
+        dataset.min_frames,
+        dataset.count_divisor,
+        dataset.group,
+    )
+    division = Division(dataset.hold_out, dataset.group, dataset.folds, dataset.fold)
+    demands = Demands(
+        dataset.expected_train,
+        dataset.expected_val,
+        dataset.allow_partial,
+        dataset.limit,
+        annotations.read_bad_list(Path(dataset.bad_list).expanduser() if dataset.bad_list else None),
+        dataset.max_bad_fraction,
+        dataset.inspect and dataset.frame_template is None,
+        dataset.video_timeout,
+    )
+    evaluation = config.mode == "evaluate"
+    try:
+        return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+    except OSError as error:
+        raise UserError(f"dataset.root={root} cannot be read ({error.strerror}: {error.filename})") from error
+    except UserError as error:
+        if config.mode != "early_exit":
+            raise
+        raise UserError(f"{error} (mode=early_exit takes its thresholds from training videos)") from error
+
+
+def _files(config: Config, collected: Collected) -> Data:
+    dataset, splits = config.dataset, collected.splits
+    videos = Path(dataset.root).expanduser() / dataset.videos
+    test, validate = views(config, collected.classes)
     shared = {
         "seed": config.seed,
         "template": dataset.frame_template,
@@ -115,79 +185,29 @@ def _files(config: Config) -> Data:
         "timeout": dataset.video_timeout,
         "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
     }
-    known_bad = dict.fromkeys(val.bad, "named by dataset.bad_list") | dict.fromkeys(val.missing, "no such file")
-    tested = VideoClips(val.records, videos, test, known_bad=known_bad, **shared)
+
+    def clips(name: str, view: View) -> VideoClips:
+        split = splits[name]
+        known_bad = split.bad | dict.fromkeys(split.missing, "no such file") if name != "train" else {}
+        return VideoClips(split.records, videos, view, known_bad=known_bad, **shared)
+
+    tested = clips("evaluate", test)
     validated = tested
-    if validate != test:
-        validated = VideoClips(val.records, videos, validate, known_bad=known_bad, **shared)
+    if "validate" in splits or validate != test:
+        validated = clips("validate" if "validate" in splits else "evaluate", validate)
     return Data(
-        VideoClips(train.records, videos, validate, **shared),
+        clips("train", validate) if "train" in splits else None,
         validated,
         tested,
-        classes,
-        {"train": train.summary(), "evaluate": val.summary()},
-        {"train": train.missing + train.bad, "evaluate": val.missing + val.bad},
+        collected.classes,
+        {name: split.summary() for name, split in splits.items()},
+        {name: [*split.missing, *split.bad] for name, split in splits.items()},
         protocol_line(config, test),
         protocol_line(config, validate),
         test.views,
+        {name: dict(split.bad) for name, split in splits.items()},
+        collected,
     )
-
-
-def _splits(dataset: DatasetConfig, root: Path) -> tuple[list[str], Split, Split]:
-    """Class names and both splits: from lists where there are any, else from train/ and val/ or from class folders."""
-    lists = [root / (dataset.train_list or "train.txt"), root / (dataset.val_list or "val.txt")]
-    if dataset.train_list or dataset.val_list or lists[0].is_file():
-        class_file = root / (dataset.class_file or "classes.txt")
-        if class_file.is_file() or dataset.class_file:
-            classes = annotations.read_classes(class_file)
-        elif dataset.classes is not None:
-            classes = [str(number) for number in range(dataset.classes)]
-        else:
-            raise UserError(
-                f"{root} has lists but no classes.txt; write one class name a line, or set dataset.class_file, or "
-                f"dataset.classes=N for classes without names"
-            )
-        read = [
-            annotations.read_list(
-                path,
-                len(classes),
-                separator=dataset.separator,
-                min_frames=dataset.min_frames,
-                divisor=dataset.count_divisor,
-            )
-            for path in lists
-        ]
-        return classes, read[0], read[1]
-    if (root / "train").is_dir() and (root / "val").is_dir():
-        classes = annotations.class_folders(root / "train")
-        if extra := sorted(set(annotations.class_folders(root / "val")) - set(classes)):
-            raise UserError(f"{root}/val has classes that train has not: {extra[:5]}")
-        train, val = (annotations.folder_split(root, below, classes) for below in ("train", "val"))
-    else:
-        classes = annotations.class_folders(root)
-        train, val = annotations.hold_out(annotations.folder_split(root, ".", classes), dataset.hold_out)
-    if len(classes) < 2 or not train.records or not val.records:
-        raise UserError(
-            f"{root}: expected train.txt and val.txt, or train/CLASS/*.mp4 and val/CLASS/*.mp4, or CLASS/*.mp4 with at "
-            f"least two classes of two videos; found {len(classes)} classes, {len(train.records)} training and "
-            f"{len(val.records)} evaluation videos"
-        )
-    return classes, train, val
-
-
-def _compare_counts(dataset: DatasetConfig, splits: dict[str, Split]) -> None:
-    for name, split in splits.items():
-        found = split.summary()["found"]
-        if not found:
-            first = f"; first missing: {split.missing[0]}" if split.missing else ""
-            raise UserError(
-                f"none of the {split.listed} {name} videos is there{first}; check dataset.root and dataset.videos"
-            )
-        if split.expected is not None and found != split.expected and not dataset.allow_partial:
-            raise UserError(
-                f"{found} of {split.expected} expected {name} videos found ({len(split.missing)} missing); "
-                f"complete them, or accept with dataset.allow_partial=true"
-            )
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:

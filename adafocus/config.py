@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adafocus.core.errors import UserError
-from adafocus.schema import Config, ScheduleConfig
+from adafocus.schema import Config, DatasetConfig, ScheduleConfig
 
 MODES = ("train", "evaluate", "early_exit", "cost")
 #: The stages of method=adafocus_v1 in their order; `all` runs them in a row.
@@ -283,8 +283,30 @@ def _check_clips(config: Config) -> None:
             f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN can: a network "
             f"that joins frames works on the number it was built for (segments={segments.glance})"
         )
+    _check_division(dataset)
     if dataset.source == "glyphs" and dataset.flip:
         raise UserError("dataset=glyphs draws its own variety: dataset.flip must be 0")
+
+
+def _check_division(dataset: DatasetConfig) -> None:
+    """Hold-outs of own videos."""
+    if dataset.source == "glyphs":
+        typed = {"group": dataset.group, "folds": dataset.folds, "fold": dataset.fold, "test_list": dataset.test_list}
+        if key := next((key for key, value in typed.items() if value is not None), None):
+            raise UserError(f"dataset.{key} is about files; dataset=glyphs draws its videos")
+    if dataset.folds is None and dataset.fold is not None:
+        raise UserError(f"dataset.fold={dataset.fold} needs the number of folds: set dataset.folds=5, for example")
+    if dataset.folds is None:
+        return
+    if dataset.folds < 2:
+        raise UserError(f"dataset.folds={dataset.folds} must be at least 2")
+    every = ",".join(map(str, range(dataset.folds)))
+    if dataset.fold is None:
+        raise UserError(
+            f"dataset.folds={dataset.folds}: say which one is for validation, or all: -m dataset.fold={every}"
+        )
+    if not 0 <= dataset.fold < dataset.folds:
+        raise UserError(f"dataset.fold={dataset.fold} does not exist; of dataset.folds={dataset.folds} choose {every}")
 
 
 def _check_choices(config: Config) -> None:

@@ -155,8 +155,8 @@ class EarlyExit:
         """Evaluation clips as the whole network takes them."""
         if self._whole is None:
             # Where the whole network chooses frames as well, its clips are read like those of a walk.
-            same = self.stage.model.chooses_frames
-            self._whole = self.data.test if same else build.data(replace(self.settings, mode="evaluate")).test
+            same, whole = self.stage.model.chooses_frames, replace(self.settings, mode="evaluate")
+            self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
     def _sweep(self) -> TrainingSweep:
@@ -255,7 +255,7 @@ class EarlyExit:
     def _baseline(self) -> Row:
         """A recognizer on whole frames."""
         other = predict.load(self.options.baseline, device=self.world.device.type)
-        data = build.data(other.settings)
+        data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
         found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
         score = self._score(found.values, found)

@@ -45,7 +45,9 @@ def folder_name(overrides: Sequence[str], *, without: Iterable[str] = (), defaul
     parts = []
     for override in sorted(overrides):
         key, value = split_override(override)
-        if key in skip or key.split(".")[0] in skip:
+        if (
+            key in skip or key.split(".")[0] in UNNAMED
+        ):  # dataset=folder, which all jobs share, does not hide dataset.fold=0
             continue
         value = value.replace("'", "").replace('"', "")
         if "/" in value:  # a path: its last part is readable, its hash keeps two of them apart

@@ -44,7 +44,8 @@ def finish(
     main = stage.variants[0]
     metric = settings.dataset.metric
     found = {name: dict(values) for name, values in data.found.items()}
-    found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
+    if "train" in found:
+        found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
     found["evaluate"]["unreadable"] = len(report.bad)
     summary = {
         "format": 1,
@@ -76,7 +77,7 @@ def finish(
         },
         "data": found,
         "unreadable": {
-            "train": progress.bad,
+            "train": {**data.unreadable.get("train", {}), **progress.bad},
             "evaluate": {bad.path: bad.reason for bad in report.bad},
         },
         "versions": _versions(),

@@ -19,7 +19,8 @@ class DatasetConfig:
     root: str | None = None
     videos: str = "."  # folder of the videos, below root
     train_list: str | None = None  # below root; None: train.txt, or class folders
-    val_list: str | None = None
+    val_list: str | None = None  # below root; None: val.txt, or class folders
+    test_list: str | None = None  # below root; None: test.txt, or class folders; without one val is the test
     class_file: str | None = None  # below root; None: classes.txt, or the names of the class folders
     separator: str = " "  # of list fields
     frame_template: str | None = None  # file names of frame folders; None: the records are video files
@@ -29,7 +30,13 @@ class DatasetConfig:
     allow_partial: bool = False  # go on when the counts differ from the expected ones
     min_frames: int = 1  # list rows with fewer frames are dropped (the seeds: 3)
     limit: int | None = None  # use only so many videos of each split, evenly spread (for a quick look)
-    hold_out: float = 0.2  # share kept for evaluation of class folders that come without a split
+    hold_out: float = 0.2  # share of the training videos kept for validation where the data come without a split
+    group: str | None = (
+        None  # videos of one group stay on one side of a hold-out: a CSV column | parent | a regular expression
+    )
+    folds: int | None = None  # cross-validation with so many parts of the training videos ...
+    fold: int | None = None  # ... of which this one, from 0, is kept for validation
+    inspect: bool = True  # look at the packets of every video file before the first step; the finding is kept
     bad_list: str | None = None  # bad.txt of `adafocus prepare check`
     max_bad_fraction: float = 0.05  # more unreadable training videos than this share end the run
     reader: str = "auto"  # auto | decord | pyav | torchcodec

@@ -24,8 +24,11 @@ from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
+from adafocus.data.collect import Collected, write_division
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
+from adafocus.data.paths import printable
+from adafocus.data.remarks import class_table
 from adafocus.early_exit import EarlyExit
 from adafocus.early_exit import write as write_exits
 from adafocus.engine import checkpoint
@@ -33,7 +36,7 @@ from adafocus.engine.distributed import World, join
 from adafocus.engine.evaluate import Report, evaluate
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.folder import lock
-from adafocus.engine.journal import Journal, log, start_logging
+from adafocus.engine.journal import Journal, counting, log, start_logging
 from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.places import TRAINING_CLIPS, learned_mean
@@ -97,7 +100,13 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     started = time.monotonic()
     if settings.precision == "auto":
         settings = replace(settings, precision=settings.schedule.precision if world.device.type == "cuda" else "fp32")
-    data = build.data(settings)
+    file, content, trained = None, {}, None
+    if settings.mode != "train":
+        file = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
+        content = weights.load_file(file)
+        trained = build.trained_on(settings, content, file)
+    with counting("inspecting videos", active=world.first) as progress:
+        data = build.data(settings, trained=trained, progress=progress)
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
@@ -121,9 +130,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             judge.stage = build.stage(part, network)
             progress = _train(part, settings, place, world, judge, data, read_json(folder / "overrides.json") or [])
             gains.append(_gain(name, part, judge.stage, progress))
-        stage_state = None
     else:
-        stage_state = _load_checkpoint(settings, network, data.classes)
+        _load_checkpoint(settings, network, data.classes, file, content)
     if settings.mode == "early_exit":
         early = EarlyExit(last, data, build.stage(last, network), cost, world)
         rows = early.rows()
@@ -132,7 +140,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
             write_status(folder, "finished")
         return
     stage = test.stage = build.stage(last, network)
-    _constant_place(last, folder, world, stage, data, stage_state)
+    stored = None if settings.mode == "train" else content.get("stage") or {}
+    _constant_place(last, folder, world, stage, data, stored)
     report = test(stage.answerable, settings.evaluate.examples)
     if world.first:
         finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
@@ -314,10 +323,10 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
     return files[0]
 
 
-def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -> dict[str, Any]:
-    """Weights of a run folder or of a file, ours or an official one; returns what else the file holds of the stage."""
-    path = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
-    content = weights.load_file(path)
+def _load_checkpoint(
+    settings: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
+) -> None:
+    """Weights of a file, ours or an official one."""
     report = weights.load_checkpoint(path, network, content)
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
@@ -326,10 +335,10 @@ def _load_checkpoint(settings: Config, network: nn.Module, classes: list[str]) -
             f"{classes[place]!r} in dataset={settings.dataset.name}; put the class file in the order of the checkpoint"
         )
     log.info("checkpoint %s: %s", path, report)
-    return content.get("stage") or {}
 
 
 def _say_data(data: build.Data, folder: Path, world: World) -> None:
+    """Logs what was found of the data, and writes data.json, and split.csv where a part was held out."""
     if not world.first:
         return
     for name, found in data.found.items():
@@ -344,7 +353,37 @@ def _say_data(data: build.Data, folder: Path, world: World) -> None:
     log.info("%d classes; %s", len(data.classes), data.protocol)
     if data.validation != data.protocol:
         log.info("while training: %s", data.validation)
-    write_json(folder / "data.json", {"found": data.found, "missing": data.missing, "classes": data.classes})
+    values = {
+        "found": data.found,
+        "missing": data.missing,
+        "classes": data.classes,
+        "unreadable": data.unreadable,
+    }
+    if data.collected is not None:
+        values |= {"clips": _say_classes(data.collected, data.unreadable), "notes": data.collected.notes}
+        if data.collected.division:
+            write_division(folder / "split.csv", data.collected.division)
+            log.info("the hold-out is written to %s", folder / "split.csv")
+    write_json(folder / "data.json", values)
+
+
+def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
+    """Logs clips of each class, what is to be said of the data, and files that are broken; returns the clips."""
+    for line in class_table(collected.classes, collected.counts):
+        log.info("  %s", line)
+    for note in collected.notes:
+        log.warning("data: %s", note)
+    for split, files in unreadable.items():
+        name = {"train": "training", "validate": "validation", "evaluate": "evaluation"}[split]
+        use = "left out" if split == "train" else "counted as wrong"
+        for path, reason in list(files.items())[:10]:
+            log.warning("unreadable video in %s, %s: %s: %s", name, use, printable(path), reason)
+        if len(files) > 10:
+            log.warning("... and %d more unreadable videos in %s; data.json names them", len(files) - 10, name)
+    return {
+        name: {split: int(values[number]) for split, values in collected.counts.items()}
+        for number, name in enumerate(collected.classes)
+    }
 
 
 def _interrupt(*_: object) -> None:

@@ -249,10 +249,13 @@ def test_extraction_goes_on_where_it_was_ended(tmp_path: Path) -> None:
     first = frames / "v_Class002_g08_c01"
     stamp = (first / "img_00001.jpg").stat().st_mtime_ns
     other = frames / "v_Class000_g08_c01"
-    other.rename(other.with_name(other.name + ".part"))  # as a killed process leaves it
+    left = frames / ".extracting-x"  # as a killed process leaves it
+    left.mkdir()
+    (left / "adafocus.lock").touch()
+    other.rename(left / "frames")
     assert main(typed) == 0
     assert (first / "img_00001.jpg").stat().st_mtime_ns == stamp
-    assert count_frames(other, "img_{:05d}.jpg") == 12 and not other.with_name(other.name + ".part").exists()
+    assert count_frames(other, "img_{:05d}.jpg") == 12 and not left.exists()
 
 
 def test_extracted_frames_are_the_videos(tmp_path: Path) -> None:

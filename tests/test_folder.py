@@ -94,8 +94,9 @@ def test_class_folders_train_and_broken_files_are_counted(root: Path, tmp_path: 
     output = runs.run(tmp_path, *small(root, dataset__max_bad_fraction="0.2", loader__workers="2"), "name=f")
     assert "unreadable video in training" in output and "unreadable video, counted as wrong" in output
     summary = runs.summary(tmp_path / "outputs/f")
-    assert summary["data"]["train"]["found"] == 17 and summary["data"]["train"]["unreadable"] == 1
+    assert summary["data"]["train"]["found"] == 16 and summary["data"]["train"]["unreadable"] == 1
     assert list(summary["unreadable"]["evaluate"]) == ["val/b/empty.mp4"]
+    assert list(summary["unreadable"]["train"]) == ["train/a/html.mp4"]
     assert summary["rows"][0]["score"] <= 100 * 8 / 9
     assert (tmp_path / "outputs/f/patches.png").is_file()
     refused = runs.run(tmp_path, *small(root, dataset__max_bad_fraction="0"), "name=g", expect=2)

@@ -55,3 +55,9 @@ def test_evaluating_a_run_takes_its_choices_and_the_new_ones_win(tmp_path: Path)
     typed = ["mode=evaluate", f"checkpoint={tmp_path}", "dataset.root=/y"]
     assert inherit(typed) == ["patch='96'", *typed]
     assert inherit(["mode=evaluate", "checkpoint=/nowhere"]) == ["mode=evaluate", "checkpoint=/nowhere"]
+
+
+def test_a_choice_that_all_jobs_share_does_not_hide_its_keys() -> None:
+    """`-m dataset=folder dataset.fold=0,1`: the jobs differ in a key of the group that they share."""
+    names = {folder_name(["dataset=folder", f"dataset.fold={fold}"], without=["dataset"]) for fold in (0, 1)}
+    assert len(names) == 2

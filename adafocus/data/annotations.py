@@ -1,38 +1,18 @@
 """Lists of videos: what is in them, and whether it is what was promised.
 
-A list row is `path num_frames label [label [label]]` with one separator (blank or comma); labels count from 0. Class
-folders need no list.
+A list row is `path num_frames label [label [label]]` with one separator (blank or comma); labels count from 0. Tables with
+a header are read in `tables.py`, class folders in `folders.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from zlib import crc32
 
 from adafocus.core.errors import UserError
+from adafocus.data.paths import below, has_stray_bytes, printable, read_text
 
-VIDEO_SUFFIXES = frozenset(
-    [
-        ".mp4",
-        ".m4v",
-        ".mov",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".m2ts",
-        ".wmv",
-        ".flv",
-        ".3gp",
-        ".ogv",
-        ".gif",
-    ]
-)
 MAX_LABELS = 3
 
 
@@ -43,6 +23,7 @@ class Record:
     path: str
     labels: tuple[int, ...]
     num_frames: int | None = None
+    group: str | None = None  # whom or what it shares with other videos, where the list says so
 
 
 @dataclass
@@ -55,7 +36,7 @@ class Split:
         expected: how many the data set is known to have; None where nobody knows.
         too_short: rows dropped because they have fewer frames than the seeds' limit.
         missing: listed paths that are not on the disk.
-        bad: paths named by the list of bad files.
+        bad: paths of broken files, and why.
     """
 
     records: list[Record]
@@ -63,7 +44,11 @@ class Split:
     expected: int | None = None
     too_short: int = 0
     missing: list[str] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    bad: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, paths: Collection[str]) -> None:
+        """Videos of these paths no longer take part."""
+        self.records = [record for record in self.records if record.path not in paths]
 
     def summary(self) -> dict[str, object]:
         """Counts and the range of labels, for the log and the run folder."""
@@ -85,18 +70,33 @@ def read_classes(path: Path) -> list[str]:
         raise UserError(
             f"class file {path} does not exist; set dataset.class_file (null: classes are only numbered) or dataset.root"
         )
-    names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    names = [line.strip() for line in read_text(path).splitlines()]
     while names and not names[-1]:  # a blank last line is not a class
         names.pop()
     if not names:
         raise UserError(f"class file {path} is empty; it needs one class name a line")
+    places: dict[str, int] = {}
+    for number, name in enumerate(names, start=1):
+        if not name:
+            raise UserError(f"class file {path}, line {number}: no name; one class name a line, without blank lines")
+        if name in places:
+            raise UserError(f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}")
+        places[name] = number
     return names
 
 
 def read_list(
-    path: Path, num_classes: int | None, *, separator: str = " ", min_frames: int = 1, divisor: int = 1
+    path: Path,
+    num_classes: int | None,
+    *,
+    separator: str = " ",
+    min_frames: int = 1,
+    divisor: int = 1,
+    videos: Path | None = None,
 ) -> Split:
     """A list file as records; every row is checked, and the message names the line. `divisor`: files of one frame.
+
+    Paths stay below the folder of the videos; an absolute path is allowed where it lies in `videos`.
 
     Rows may hold paths with blanks: with a blank as separator the last two fields are count and label and only one
     label is possible; with a comma up to three labels follow the count.
@@ -104,11 +104,11 @@ def read_list(
     if not path.is_file():
         raise UserError(f"list {path} does not exist; set dataset.train_list and dataset.val_list (or dataset.root)")
     records, too_short, rows = [], 0, 0
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path, names_of_files=True).splitlines(), start=1):
         if not line.strip():
             continue
         rows += 1
-        record = _parse_row(line.strip(), separator, f"{path}, line {number}")
+        record = _parse_row(line.strip(), separator, f"{path}, line {number}", videos)
         if divisor > 1 and record.num_frames is not None:
             record = replace(record, num_frames=record.num_frames // divisor)
         worst = max(record.labels)
@@ -124,7 +124,7 @@ def read_list(
     return Split(records, listed=rows, too_short=too_short)
 
 
-def _parse_row(line: str, separator: str, where: str) -> Record:
+def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Record:
     fields = line.rsplit(None, 2) if separator == " " else [part.strip() for part in line.split(separator)]
     try:
         count = int(fields[1])
@@ -132,50 +132,12 @@ def _parse_row(line: str, separator: str, where: str) -> Record:
     except (IndexError, ValueError):
         labels, count = (), 0
     if not labels or not fields[0]:
-        raise UserError(f"{where}: cannot read {line[:80]!r}; a row is `path{separator}num_frames{separator}label`")
+        raise UserError(
+            f"{where}: cannot read {printable(line[:80])!r}; a row is `path{separator}num_frames{separator}label`"
+        )
     if len(labels) > MAX_LABELS:
         raise UserError(f"{where}: {len(labels)} labels; at most {MAX_LABELS} are supported")
-    return Record(fields[0], labels, count if count > 0 else None)
-
-
-def class_folders(root: Path) -> list[str]:
-    """Names of the folders below `root` that hold at least one video, sorted: the classes of a folder data set."""
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and any(_videos(entry)))
-
-
-def _videos(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-
-
-def folder_split(root: Path, below: str, classes: Sequence[str]) -> Split:
-    """All videos of the class folders in `root/below`; record paths are relative to `root`."""
-    records = []
-    for label, name in enumerate(classes):
-        records += [Record(str(video.relative_to(root)), (label,)) for video in _videos(root / below / name)]
-    return Split(records, listed=len(records))
-
-
-def hold_out(split: Split, fraction: float) -> tuple[Split, Split]:
-    """(train, val) of class folders that come without a split: within each class, a share chosen by a hash of the path.
-
-    The choice depends on the path alone, so adding videos moves none of the old ones; a class of two or more videos
-    always has one on each side.
-    """
-    by_class: dict[tuple[int, ...], list[Record]] = {}
-    for record in split.records:
-        by_class.setdefault(record.labels, []).append(record)
-    train: list[Record] = []
-    val: list[Record] = []
-    for records in by_class.values():
-        ranked = sorted(records, key=lambda record: crc32(record.path.encode()))
-        count = min(max(1, round(fraction * len(ranked))), len(ranked) - 1)
-        val += ranked[:count]
-        train += ranked[count:]
-    return Split(sorted(train, key=_path), len(train)), Split(sorted(val, key=_path), len(val))
-
-
-def _path(record: Record) -> str:
-    return record.path
+    return Record(below(fields[0], where, videos), labels, count if count > 0 else None)
 
 
 def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing: bool) -> Split:
@@ -186,14 +148,29 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
         root: the folder that record paths are relative to.
         bad_list: paths (as in the list) that an earlier check found unreadable.
         keep_missing: evaluation keeps missing and bad videos (each counts as wrong); training drops them.
+
+    Raises:
+        UserError: a row in another encoding than the file names.
     """
-    split.missing = [record.path for record in split.records if not (root / record.path).exists()]
+    split.missing = [record.path for record in split.records if not _exists(root / record.path)]
+    if odd := next((path for path in split.missing if has_stray_bytes(path)), None):
+        raise UserError(f"{printable(odd)}: no file has this name, which is not UTF-8; save the list as UTF-8")
     absent = set(split.missing)
-    split.bad = [record.path for record in split.records if record.path in bad_list and record.path not in absent]
+    split.bad = {
+        record.path: "named by dataset.bad_list"
+        for record in split.records
+        if record.path in bad_list and record.path not in absent
+    }
     if not keep_missing:
-        drop = absent | set(split.bad)
-        split.records = [record for record in split.records if record.path not in drop]
+        split.leave_out(absent | set(split.bad))
     return split
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # an endless loop of links, a folder that may not be entered
+        return False
 
 
 def read_bad_list(path: Path | None) -> frozenset[str]:
@@ -202,7 +179,7 @@ def read_bad_list(path: Path | None) -> frozenset[str]:
         return frozenset()
     if not path.is_file():
         raise UserError(f"list of bad files {path} does not exist; write it with `adafocus prepare check`")
-    return frozenset(line.split("\t")[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return frozenset(line.split("\t")[0] for line in read_text(path, names_of_files=True).splitlines() if line.strip())
 
 
 def resolve_flip_pairs(pairs: Sequence[Sequence[str]], classes: Sequence[str]) -> dict[int, int]:

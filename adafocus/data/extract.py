@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import multiprocessing
 import shutil
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 
+from adafocus.data.paths import inside
 from adafocus.data.video import VideoError, open_video
 
 QUALITY = 90
+STAGING = ".extracting-"  # begin of the names of folders with unfinished frames
+_LOCK = "adafocus.lock"
 
 
 @dataclass
@@ -27,13 +33,20 @@ class Extracted:
 
 
 def extract_frames(
-    video: Path, folder: Path, *, template: str = "img_{:05d}.jpg", short_side: int | None = 256, quality: int = QUALITY
+    video: Path,
+    folder: Path,
+    *,
+    template: str = "img_{:05d}.jpg",
+    short_side: int | None = 256,
+    quality: int = QUALITY,
+    staging: Path | None = None,
 ) -> int:
     """Writes every frame of a video, in order, and returns their number.
 
-    Frames go into a folder of another name first, so a folder of the right name is always whole. Numbers start at 1.
+    Frames go into a new folder of another name first, so a folder of the right name is always whole. Numbers start at 1.
 
     Args:
+        staging: where that folder is made, on the same disk; None: beside `folder`.
         short_side: frames are reduced (never enlarged) to this, 4:2:0 JPEG of this quality; None: as stored. The seeds
             scale the height (331 for Kinetics, 256 for Something-Something V2), which only differs for portrait videos
             and stores more than any of their networks reads.
@@ -41,9 +54,10 @@ def extract_frames(
     Raises:
         VideoError: it cannot be decoded to its end; nothing is left behind.
     """
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    own = Path(tempfile.mkdtemp(prefix=STAGING, dir=staging or folder.parent))
+    part = own / "frames"  # a temporary folder is its maker's alone, one within it is not
+    part.mkdir()
     try:
         count = 0
         with open_video(video, "pyav") as opened:
@@ -53,7 +67,7 @@ def extract_frames(
         part.rename(folder)
         return count
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(own, ignore_errors=True)
 
 
 def extract_all(
@@ -65,20 +79,26 @@ def extract_all(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Extracted]:
-    """Extracts (video, folder below root) pairs; folders that are there are counted and left alone."""
+    """Extracts (video, folder below root) pairs; folders that are there are counted and left alone.
+
+    A folder that leads out of `root`, through a link or otherwise, is not written, and the reason says so.
+    """
     results: list[Extracted] = []
     waiting = []
     for video, folder in jobs:
-        done = count_frames(root / folder, template)
-        if done:
+        if not inside(root / folder, root):
+            results.append(Extracted(folder, 0, f"{folder}: leads out of {root}, nothing is written there"))
+        elif done := count_frames(root / folder, template):
             results.append(Extracted(folder, done))
         else:
             waiting.append((video, folder))
+    if waiting:
+        root.mkdir(parents=True, exist_ok=True)
     if progress is not None:
         progress(len(results), len(jobs))
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
-    with ProcessPoolExecutor(max(1, workers), mp_context=context) as pool:
-        running = {pool.submit(_one, v, root / f, template, short_side): f for v, f in waiting}
+    with _staging(root, bool(waiting)) as staging, ProcessPoolExecutor(max(1, workers), mp_context=context) as pool:
+        running = {pool.submit(_one, v, root / f, template, short_side, staging): f for v, f in waiting}
         for future in as_completed(running):
             frames, reason = future.result()
             results.append(Extracted(running[future], frames, reason))
@@ -87,9 +107,32 @@ def extract_all(
     return results
 
 
-def _one(video: Path, folder: Path, template: str, short_side: int | None) -> tuple[int, str]:
+@contextmanager
+def _staging(root: Path, wanted: bool) -> Iterator[Path | None]:
+    """A new folder for unfinished frames that goes at the end, with those that a killed extraction left.
+
+    A folder is known as such a leftover by the lock file in it, which no living process holds any more.
+    """
+    if not wanted:
+        yield None
+        return
+    for old in root.glob(f"{STAGING}*/{_LOCK}"):
+        if not old.parent.is_symlink() and not old.is_symlink() and old.is_file():
+            with open(old, "rb") as file, suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(old.parent, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=STAGING, dir=root))
     try:
-        return extract_frames(video, folder, template=template, short_side=short_side), ""
+        with open(staging / _LOCK, "wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _one(video: Path, folder: Path, template: str, short_side: int | None, staging: Path | None) -> tuple[int, str]:
+    try:
+        return extract_frames(video, folder, template=template, short_side=short_side, staging=staging), ""
     except VideoError as error:
         return 0, str(error)
     except OSError as error:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
+import stat
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from adafocus.data.video import Layout, Video, VideoError
 
 AXES = ("x", "y")
+#: What Pillow raises about a file.
+_BROKEN = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 class FrameFolder(Video):
@@ -68,16 +74,16 @@ class FrameFolder(Video):
         """(height, width) of the first frame, from its header."""
         path = self._file(0)
         try:
-            with open(path, "rb") as file:
+            with _open(path) as file:
                 head = file.read(4096)
             if head[:2] == b"\xff\xd8":
                 try:
                     return simplejpeg.decode_jpeg_header(head, strict=False)[:2]
                 except ValueError:  # a long header, or none: Pillow has the last word
                     pass
-            with Image.open(path) as image:  # reads the header only
+            with _open(path) as file, Image.open(file) as image:  # reads the header only
                 return image.height, image.width
-        except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        except _BROKEN as error:
             raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -108,6 +114,19 @@ class FrameFolder(Video):
         return picture[..., : self.channels]
 
 
+def _open(path: str | Path) -> BinaryIO:
+    """Opens a regular file; VideoError for anything that opening or reading would wait for, as for a FIFO."""
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise VideoError(f"{path}: frame is not a regular file")
+    return file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
 def decode_picture(
     path: str | Path, height: int = 0, width: int = 0, *, gray: bool = False, out: np.ndarray | None = None
 ) -> np.ndarray:
@@ -121,7 +140,7 @@ def decode_picture(
         VideoError: no such file, or damaged.
     """
     try:
-        with open(path, "rb") as file:
+        with _open(path) as file:
             data = file.read()
         if data[:2] == b"\xff\xd8":
             try:
@@ -131,10 +150,10 @@ def decode_picture(
                 return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width, buffer=out)
             except ValueError:  # a kind of JPEG that it does not know, or damage: Pillow has the last word
                 pass
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("L" if gray else "RGB"))
         return pixels[..., None] if gray else pixels
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+    except _BROKEN as error:
         raise VideoError(f"{path}: frame cannot be read ({type(error).__name__})") from error
 
 

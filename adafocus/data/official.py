@@ -12,9 +12,11 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from adafocus.core.errors import UserError
 from adafocus.data.annotations import read_list
+from adafocus.data.paths import below, printable, read_text
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,18 @@ def read_official(dataset: str, annotations: Path, *, split: int = 1) -> Officia
         raise UserError(f"data set {dataset!r} is unknown; choose one of {', '.join(sorted(FORMATS))}")
     if not annotations.is_dir():
         raise UserError(f"annotations {annotations} is not a folder")
-    return FORMATS[dataset](annotations, split)
+    try:
+        official = FORMATS[dataset](annotations, split)
+    except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise UserError(f"{annotations}: not the official files of {dataset} as they are known ({reason})") from error
+    if odd := next((name for name in official.classes if not name or "\n" in name or "\r" in name), None):
+        raise UserError(f"{annotations}: {printable(odd)!r} is no class name: it is more than a line")
+    for name, entries in official.splits.items():
+        for entry in entries:  # frames are written there
+            if below(entry.folder, f"{annotations}, {name} videos") != entry.folder:
+                raise UserError(f"{annotations}, {name} videos: the path {printable(entry.folder)[:80]!r} is not plain")
+    return official
 
 
 def _find(folder: Path, *patterns: str) -> Path:
@@ -67,7 +80,14 @@ def _find(folder: Path, *patterns: str) -> Path:
 
 
 def _lines(path: Path) -> list[str]:
-    return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
 
 
 def _id(classes: dict[str, int], name: str, where: str) -> int:
@@ -90,7 +110,7 @@ def _kinetics(folder: Path, split: int) -> Official:
         name: _find(folder, f"kinetics*_{name}*.csv", f"{name}.csv", f"validate{'' if name == 'val' else '-'}.csv")
         for name in ("train", "val")
     }
-    rows = {name: list(csv.reader(path.open(encoding="utf-8", newline=""))) for name, path in tables.items()}
+    rows = {name: list(csv.reader(read_text(path).splitlines())) for name, path in tables.items()}
     maps = sorted(folder.rglob("kinetics_label_map.txt"))
     names = _lines(maps[0]) if maps else sorted({row[0] for row in rows["train"][1:] if row})
     numbers = {name: number for number, name in enumerate(names)}
@@ -178,7 +198,7 @@ def _by_csv(prefix: str) -> Callable[[Path, int], Official]:
 
 def _sthv2(folder: Path, split: int) -> Official:
     """`labels.json` (class name to its id, in order) and lists of `id` and `template`, whose brackets go."""
-    table = json.loads(_find(folder, "something-something-v2-labels.json", "labels.json").read_text(encoding="utf-8"))
+    table = _json(_find(folder, "something-something-v2-labels.json", "labels.json"))
     names = sorted(table, key=lambda name: int(table[name]))
     if [int(table[name]) for name in names] != list(range(len(names))):
         raise UserError(f"{folder}: the ids of labels.json are not 0, 1, 2, ...")
@@ -187,7 +207,7 @@ def _sthv2(folder: Path, split: int) -> Official:
     for name, kind in (("train", "train"), ("val", "validation")):
         path = _find(folder, f"something-something-v2-{kind}.json", f"{kind}.json")
         entries = []
-        for place, row in enumerate(json.loads(path.read_text(encoding="utf-8")), start=1):
+        for place, row in enumerate(_json(path), start=1):
             label = re.sub(r"[\[\]]", "", row["template"])
             entries.append(Entry(str(row["id"]), (_id(numbers, label, f"{path}, entry {place}"),), (str(row["id"]),)))
         official.splits[name] = entries
@@ -200,7 +220,7 @@ def _actnet(folder: Path, split: int) -> Official:
         lists = ("actnet_train_split.txt", "actnet_val_split.txt")
         return _shipped(lists, "classInd.txt", ",")(folder, split)
     path = _find(folder, "activity_net*.json")
-    database = json.loads(path.read_text(encoding="utf-8"))["database"]
+    database = _json(path)["database"]
     found = {label["label"] for video in database.values() for label in video.get("annotations", [])}
     shipped = sorted(folder.rglob("classInd.txt"))
     names = _class_ind(shipped[0]) if shipped else sorted(found)

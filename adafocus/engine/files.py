@@ -20,7 +20,9 @@ def write_bytes(path: Path, write: Any) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    write_bytes(path, lambda file: file.write(text.encode() + b"\n"))
+    # Bytes of a file name that are not UTF-8 are lone surrogates in Python; as \udcff they are what JSON has for them.
+    data = text.encode("utf-8", "backslashreplace")
+    write_bytes(path, lambda file: file.write(data + b"\n"))
 
 
 def read_json(path: Path) -> Any:

@@ -7,6 +7,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -101,15 +103,38 @@ class Journal:
             self._writer = None
 
 
+@contextmanager
+def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, all) that shows how far something is: a bar on a terminal, else a line every 20 seconds."""
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 20:
+            last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+    if not active:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield line
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
     """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
     log.handlers.clear()
+    log.disabled = False  # Hydra disables the loggers that exist when it starts a job
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)
     screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
     log.addHandler(screen)
     if folder is not None and rank == 0:
-        file = logging.FileHandler(folder / "run.log", encoding="utf-8")
+        file = logging.FileHandler(folder / "run.log", encoding="utf-8", errors="backslashreplace")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)

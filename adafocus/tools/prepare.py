@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 from adafocus.core.errors import UserError
-from adafocus.data.annotations import VIDEO_SUFFIXES
+from adafocus.data.folders import is_video
 from adafocus.data.official import FORMATS, Entry, Official
+from adafocus.data.paths import encode, printable
+from adafocus.engine.journal import counting
 from adafocus.schema import DatasetConfig
 
 _NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders once and writes bad.txt and check.json.
@@ -38,30 +39,28 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from adafocus.data.prepare import check_folder, write_report
+    from adafocus.data.prepare import check_folder
 
-    with _progress("decoding") as progress:
+    with counting("decoding") as progress:
         results = check_folder(options.root, workers=options.workers, timeout=options.timeout, progress=progress)
-    folder = options.output or options.root
-    write_report(results, folder)
-    return _say_bad(results, folder)
+    if options.output is None and not os.access(options.root, os.W_OK):
+        options.output = Path.cwd()
+        sys.stdout.write(f"{options.root} cannot be written: the report goes to {options.output} (--output FOLDER)\n")
+    return _say_bad(results, options.output or options.root)
 
 
 def _say_bad(results: Sequence, folder: Path) -> int:
+    from adafocus.data.prepare import write_report
+
+    try:
+        write_report(results, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: the report cannot be written ({error.strerror}); choose --output FOLDER") from error
     bad = [result for result in results if not result.ok]
     for result in bad:
-        sys.stdout.write(f"bad: {result.path}: {result.reason}\n")
+        sys.stdout.write(f"bad: {printable(result.path)}: {printable(result.reason)}\n")
     sys.stdout.write(f"{len(results)} files, {len(bad)} bad; {folder / 'bad.txt'}\n")
     return 1 if bad else 0
-
-
-@contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import Progress
-
-    with Progress(transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _dataset(argv: Sequence[str]) -> int:
@@ -103,7 +102,7 @@ def _index(folder: Path) -> dict[str, Path]:
     """Video files below a folder by their name without suffix."""
     if not folder.is_dir():
         raise UserError(f"--videos {folder} is not a folder")
-    return {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES}
+    return {path.stem: path for path in sorted(folder.rglob("*")) if is_video(path.name)}
 
 
 def _file_of(entry: Entry, index: dict[str, Path]) -> Path | None:
@@ -121,7 +120,7 @@ def _video_files(official: Official, options: argparse.Namespace) -> Found:
     files = {entry.folder: _file_of(entry, index) for entry in _entries(official)}
     there = {folder: file for folder, file in files.items() if file is not None}
     found: Found = dict.fromkeys(files, ("", 0, "no such video"))
-    with _progress("counting frames") as progress, ThreadPoolExecutor(options.workers) as pool:
+    with counting("counting frames") as progress, ThreadPoolExecutor(options.workers) as pool:
         for done, (folder, counted) in enumerate(
             zip(there, pool.map(count_video, there.values()), strict=True), start=1
         ):
@@ -138,7 +137,7 @@ def _frame_folders(official: Official, options: argparse.Namespace, config: Data
     if options.videos:
         index = _index(options.videos)
         jobs = [(file, entry.folder) for entry in entries if (file := _file_of(entry, index)) is not None]
-        with _progress("extracting") as progress:
+        with counting("extracting") as progress:
             done = extract_all(
                 jobs,
                 root,
@@ -170,9 +169,9 @@ def _write(official: Official, found: Found, options: argparse.Namespace, config
             else:
                 gone.append(f"{entry.folder}\t{reason or 'not there'}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+        path.write_bytes(encode("".join(f"{row}\n" for row in rows)))
         lost = path.with_name(f"missing_{path.name}")
-        lost.write_text("".join(f"{row}\n" for row in gone), encoding="utf-8")
+        lost.write_bytes(encode("".join(f"{row}\n" for row in gone)))
         known = f", {expected[name]} expected" if expected[name] else ""
         sys.stdout.write(f"{name}: {len(rows)} of {len(official.splits[name])} videos ({path}){known}\n")
         if gone:
@@ -187,11 +186,10 @@ def _write(official: Official, found: Found, options: argparse.Namespace, config
 
 
 def _check_all(found: Found, options: argparse.Namespace, config: DatasetConfig) -> int:
-    from adafocus.data.prepare import check_files, write_report
+    from adafocus.data.prepare import check_files
 
     root = options.videos if options.no_frames else options.root / config.videos
     items = [(path, frames) for path, frames, _ in found.values() if frames]
-    with _progress("decoding") as progress:
+    with counting("decoding") as progress:
         results = check_files(items, root, workers=options.workers, progress=progress)
-    write_report(results, options.root)
     return _say_bad(results, options.root)

@@ -54,18 +54,13 @@ def test_a_blank_last_line_is_no_class(tmp_path: Path) -> None:
     assert annotations.read_classes(write(tmp_path / "c.txt", "walk", "run", "", "")) == ["walk", "run"]
 
 
-def test_hold_out_moves_no_old_video(tmp_path: Path) -> None:
-    for name in ("run", "walk"):
-        (tmp_path / name).mkdir()
-        for number in range(10):
-            (tmp_path / name / f"{number}.mp4").touch()
-    classes = annotations.class_folders(tmp_path)
-    train, val = annotations.hold_out(annotations.folder_split(tmp_path, ".", classes), 0.2)
-    assert classes == ["run", "walk"]
-    assert (len(train.records), len(val.records)) == (16, 4)
-    assert {record.labels for record in val.records} == {(0,), (1,)}
-    again, _ = annotations.hold_out(annotations.folder_split(tmp_path, ".", classes), 0.2)
-    assert again.records == train.records
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [(["a", "b", "a"], "line 3: 'a' is already the class of line 1"), (["a", "", "b"], "line 2: no name")],
+)
+def test_classes_without_a_name_of_their_own_are_refused(tmp_path: Path, names: list[str], says: str) -> None:
+    with pytest.raises(UserError, match=says):
+        annotations.read_classes(write(tmp_path / "c.txt", *names))
 
 
 def test_missing_videos_are_dropped_in_training_and_kept_in_evaluation(tmp_path: Path) -> None:

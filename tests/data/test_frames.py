@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numbered
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adafocus.data.frames import FrameFolder
+from adafocus.data.frames import FrameFolder, decode_folder
 from adafocus.data.video import VideoError
 
 
@@ -47,3 +48,13 @@ def test_folders_that_hold_no_video_are_named(tmp_path: Path) -> None:
         FrameFolder(tmp_path / "gone")
     with pytest.raises(VideoError, match="image_00001.jpg"):
         FrameFolder(tmp_path)
+
+
+def test_a_pipe_among_the_frames_is_waited_for_by_nobody(folder: Path) -> None:
+    for name in ("img_00004.jpg", "img_00001.jpg"):
+        (folder / name).unlink()
+        os.mkfifo(folder / name)
+        with pytest.raises(VideoError, match=f"{name}: frame is not a regular file"):
+            FrameFolder(folder, "img_{:05d}.jpg", num_frames=6).read([0, 3])
+    with pytest.raises(VideoError, match="not a regular file"):
+        decode_folder(folder)

@@ -66,5 +66,37 @@ def test_the_command_says_what_is_bad(root: Path, capsys) -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="class folders"):
+    with pytest.raises(UserError, match="found no videos"):
         prepare.check_folder(tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_has_its_report_elsewhere(
+    root: Path, tmp_path_factory, monkeypatch, capsys
+) -> None:
+    import os
+
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.chdir(here)
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != root and real(path, mode))
+    assert main(["prepare", "check", str(root), "--workers", "1"]) == 1
+    assert "cannot be written: the report goes to" in capsys.readouterr().out
+    assert read_bad_list(here / "bad.txt") == {"run/page.mp4"} and not (root / "bad.txt").exists()
+    assert main(["prepare", "check", str(root), "--workers", "1", "--output", "/proc/nowhere"]) == 2
+    assert "choose --output FOLDER" in capsys.readouterr().err
+
+
+def test_the_check_and_the_training_see_the_same_files(root: Path) -> None:
+    """Names that are not UTF-8, other layouts, and entries that are no files."""
+    import os
+
+    os.rename(root / "run/page.mp4", os.fsencode(root / "run") + b"/p\xe9.mp4")
+    os.mkfifo(root / "walk/pipe.mp4")
+    results = prepare.check_folder(root)
+    assert {os.fsencode(result.path) for result in results if not result.ok} == {b"run/p\xe9.mp4", b"walk/pipe.mp4"}
+    prepare.write_report(results, root / "report")
+    assert "run/p\udce9.mp4" in read_bad_list(root / "report/bad.txt")
+    for name in ("Train", "Valid"):
+        (root / name).mkdir()
+        (root / "run").rename(root / name / "run") if name == "Train" else (root / "walk").rename(root / name / "walk")
+    assert {result.path.split("/")[0] for result in prepare.check_folder(root)} == {"Train", "Valid"}

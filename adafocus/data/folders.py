@@ -1,0 +1,112 @@
+"""Videos in class folders: which are there, and which entries are none."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adafocus.data.annotations import Record, Split
+from adafocus.data.paths import printable
+
+VIDEO_SUFFIXES = frozenset(
+    [
+        ".mp4",
+        ".m4v",
+        ".mov",
+        ".mkv",
+        ".webm",
+        ".avi",
+        ".mpg",
+        ".mpeg",
+        ".ts",
+        ".mts",
+        ".m2ts",
+        ".wmv",
+        ".flv",
+        ".3gp",
+        ".ogv",
+        ".gif",
+    ]
+)
+
+
+@dataclass
+class ClassFolders:
+    """The class folders below a folder.
+
+    Attributes:
+        videos: the videos of each class folder that holds any, by its name, sorted.
+        empty: folders without a video.
+        odd: entries that are named like videos and are none, or that are not searched, each with its reason.
+        loose: videos beside the class folders.
+    """
+
+    videos: dict[str, list[Path]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    odd: list[tuple[Path, str]] = field(default_factory=list)
+    loose: list[Path] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, sorted, as they can be shown."""
+        return [printable(name) for name in self.videos]
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name is a video's; `._a.mp4` is macOS's note about one."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")
+
+
+def folders_below(root: Path) -> list[Path]:
+    """Folders below `root`, sorted, without hidden ones and what macOS puts beside the data in archives."""
+    found = sorted(path for path in root.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
+    return [path for path in found if os.path.isdir(path)]
+
+
+def class_folders(root: Path, *, without: Iterable[str] = ()) -> ClassFolders:
+    """Every folder below `root`, but those of the names `without`, as a class."""
+    found = ClassFolders()
+    for folder in folders_below(root):
+        if folder.name in without:
+            continue
+        videos, odd = videos_below(folder)
+        found.odd += odd
+        if videos:
+            found.videos[folder.name] = videos
+        else:
+            found.empty.append(folder.name)
+    found.loose = sorted(path for path in root.iterdir() if is_video(path.name) and os.path.isfile(path))
+    return found
+
+
+def videos_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
+    """(videos at any depth, sorted; entries that are no video although they are named so, or are not searched).
+
+    Links to files are followed, links to folders are not: they might lead in circles, or to the whole disk.
+    """
+    videos, odd = [], []
+    for top, names, files in os.walk(folder):
+        names[:] = [name for name in names if name != "__MACOSX"]
+        odd += [
+            (Path(top, name), "a link to a folder, not searched") for name in names if os.path.islink(f"{top}/{name}")
+        ]
+        for name in files:
+            if is_video(name):
+                if os.path.isfile(f"{top}/{name}"):
+                    videos.append(Path(top, name))
+                else:
+                    odd.append((Path(top, name), "not a regular file"))
+    return sorted(videos), sorted(odd)
+
+
+def folder_split(root: Path, found: ClassFolders, classes: list[str]) -> Split:
+    """The videos of class folders as a split; record paths are relative to `root`, labels are places in `classes`."""
+    numbers = {name: number for number, name in enumerate(classes)}
+    records = [
+        Record(str(video.relative_to(root)), (numbers[printable(name)],))
+        for name, videos in sorted(found.videos.items(), key=lambda item: numbers[printable(item[0])])
+        for video in videos
+    ]
+    return Split(records, listed=len(records))

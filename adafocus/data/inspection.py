@@ -1,0 +1,150 @@
+"""Which video files are broken, known before the first step, and kept so that the next start knows it at once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from adafocus.data.paths import encode, printable
+from adafocus.data.processes import in_processes
+from adafocus.data.video import inspect_video
+
+KEPT = ".adafocus-inspection.json"
+_FORMAT = 1
+_LARGEST = 2**28  # bytes of a kept finding; a million files take about half of that
+_REASON = 300  # characters of a reason
+
+#: path -> (size in bytes, time of the last change in nanoseconds, why it is broken or "")
+Findings = dict[str, tuple[int, int, str]]
+
+
+def broken_files(
+    paths: Sequence[str],
+    root: Path,
+    *,
+    workers: int = 1,
+    timeout: float = 60.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, str]:
+    """The files among `paths` that no reader can use, and why: packets are looked at and one frame is decoded.
+
+    A finding holds for a file of the same path, size and time. It is kept in `root`, or in the user's cache folder where
+    `root` cannot be written. Processes that ask at the same time wait for the first one, and read what it has found.
+
+    Args:
+        paths: below `root`.
+        workers: processes.
+        timeout: seconds for one file. What takes longer counts as whole here, because a finding must not depend on how busy
+            the machine is; reading has a limit of its own.
+        progress: called with (done, all) of the files that had to be looked at.
+    """
+    stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}
+    broken = {path: "no regular file of this name can be read" for path in paths if path not in stamps}
+    place = _place(root)
+    with _locked(place):
+        known = _load(place)
+        current = {path: known[path] for path, stamp in stamps.items() if known.get(path, ())[:2] == stamp}
+        waiting = [path for path in stamps if path not in current]
+        try:
+            outcomes = in_processes(inspect_video, [root / path for path in waiting], workers, timeout)
+            for done, outcome in enumerate(outcomes, start=1):
+                path = waiting[outcome.number]
+                if not outcome.late:
+                    current[path] = (*stamps[path], _short(outcome.reason, root / path))
+                if progress is not None:
+                    progress(done, len(waiting))
+        finally:
+            if waiting:  # an interrupted inspection goes on where it was
+                _store(place, {**known, **current})
+    return broken | {path: reason for path, (_, _, reason) in current.items() if reason}
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+
+
+def _short(reason: str, path: Path) -> str:
+    return printable(reason.removeprefix(f"{path}: ").replace(f": '{path}'", ""))[:_REASON]
+
+
+def _place(root: Path) -> Path | None:
+    """The file that findings about `root` are kept in; None if there is no place for it."""
+    if os.access(root, os.W_OK):
+        return root / KEPT
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
+    with suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        if os.access(cache, os.W_OK):
+            return cache / f"inspection-{hashlib.sha256(encode(str(root.resolve()))).hexdigest()[:16]}.json"
+    return None
+
+
+@contextmanager
+def _locked(place: Path | None) -> Iterator[None]:
+    """Holds the lock of a file of findings, where the file system knows locks."""
+    if place is None:
+        yield
+        return
+    try:
+        handle = os.open(place, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError:
+        yield
+        return
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _load(place: Path | None) -> Findings:
+    """What is kept; nothing if the file is damaged or not one of ours. It may come with somebody's data, so nothing is believed."""
+    if place is None:
+        return {}
+    try:
+        found = place.lstat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > _LARGEST:
+            return {}
+        content: Any = json.loads(place.read_bytes())
+        if content["format"] != _FORMAT:
+            return {}
+        return {path: known for path, value in content["files"].items() if (known := _checked(value)) is not None}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return {}
+
+
+def _checked(value: Any) -> tuple[int, int, str] | None:
+    if not isinstance(value, list) or [type(part) for part in value] != [int, int, str]:
+        return None
+    return value[0], value[1], printable(value[2])[:_REASON]
+
+
+def _store(place: Path | None, findings: Findings) -> None:
+    """Replaces the file as a whole; where that fails the next start inspects again."""
+    if place is None:
+        return
+    text = json.dumps({"format": _FORMAT, "files": findings}, indent=0)
+    part = None
+    try:
+        handle, part = tempfile.mkstemp(prefix=KEPT, dir=place.parent)
+        with open(handle, "w", encoding="ascii") as file:
+            file.write(text)
+        os.chmod(part, 0o644)
+        os.replace(part, place)
+    except OSError:
+        if part is not None:
+            with suppress(OSError):
+                os.unlink(part)

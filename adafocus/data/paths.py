@@ -1,0 +1,96 @@
+"""Paths and text that come with data: a row of somebody's list is data, and leads nowhere outside the data's folder."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from pathlib import Path
+
+from adafocus.core.errors import UserError
+
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; what Linux allows, less some room for the folder above
+#: Control characters, line separators, changes of the writing direction, and bytes that are not UTF-8.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def below(text: str, where: str, folder: Path | None = None) -> str:
+    """A path of a list row as one below the folder of the videos, without `..`.
+
+    Args:
+        text: the path as the row has it.
+        where: what messages call the row: the list and the number of the line.
+        folder: the folder of the videos; an absolute path is allowed if it lies in it.
+
+    Raises:
+        UserError: an absolute path outside `folder`, a path that leads out with `..`, a name that no file can have.
+    """
+    path = text
+    if path.startswith("/") and folder is not None:
+        for base in (os.path.abspath(folder), os.path.realpath(folder)):
+            if path.startswith(base.rstrip("/") + "/"):
+                path = path[len(base.rstrip("/")) + 1 :]
+                break
+    normal = posixpath.normpath(path)
+    if path.startswith("/") or normal in (".", "..") or normal.startswith("../"):
+        raise UserError(
+            f"{where}: the path {printable(text)[:80]!r} leads out of the folder of the videos; paths are relative to it"
+        )
+    if any(ord(letter) < 32 for letter in normal):
+        raise UserError(f"{where}: the path {printable(text)[:80]!r} holds control characters")
+    raw = encode(normal)
+    if len(raw) > _LONGEST_PATH or max(map(len, raw.split(b"/"))) > _LONGEST_NAME:
+        raise UserError(
+            f"{where}: the path {printable(text)[:40]!r}... is too long for a file ({len(raw)} bytes; a name has at most "
+            f"{_LONGEST_NAME}, a path {_LONGEST_PATH})"
+        )
+    return normal
+
+
+def inside(path: Path, folder: Path) -> bool:
+    """Whether writing to `path` stays in `folder` when every link on the way is followed."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):  # an endless loop of links
+        return False
+
+
+def encode(text: str) -> bytes:
+    """Bytes of a path as the file system has them; a file name that is not UTF-8 is kept in surrogates, as Python does."""
+    return text.encode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """A name for messages and files of ours: what no terminal should receive, or is not UTF-8, is written as its code."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def read_text(path: Path, *, names_of_files: bool = False) -> str:
+    """The text of a list: UTF-8 with or without a byte order mark, or UTF-16 with one.
+
+    Args:
+        names_of_files: bytes that are not UTF-8 are kept, because file names may hold them.
+
+    Raises:
+        UserError: it cannot be read, or is in another encoding; the message names the file and the line.
+    """
+    try:
+        if not path.is_file():  # a FIFO would wait for ever
+            raise UserError(f"{path} is not a file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    try:
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            return data.decode("utf-16")
+        if b"\0" in data:
+            raise UserError(f"{path} is not UTF-8 text (it holds zero bytes); save it as UTF-8")
+        return data.decode("utf-8-sig", "surrogateescape" if names_of_files else "strict")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8 text; save the file as UTF-8") from error
+
+
+def has_stray_bytes(text: str) -> bool:
+    """Whether a text holds bytes that are not UTF-8 (see `encode`)."""
+    return any("\udc80" <= letter <= "\udcff" for letter in text)

@@ -1,0 +1,113 @@
+"""Work on files in processes of its own, so that whatever a file does to its reader happens to no other file."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from adafocus.data.video import VideoError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `work` made of the path at place `number`: its result, or None and the reason in one line."""
+
+    number: int
+    result: Any
+    reason: str = ""
+    late: bool = False  # it was ended because it took too long, which says little about the file
+
+
+@dataclass
+class _Worker:
+    """A process and the file that it works on; `number` is None while it waits for one."""
+
+    process: BaseProcess
+    pipe: Connection
+    number: int | None = None
+    deadline: float = 0.0
+
+
+def _serve(work: Callable[[Path], Any], pipe: Connection, parent: int) -> None:
+    """A process answers (result, "") or (None, reason) for every path, as long as its parent lives."""
+    try:
+        while True:
+            while not pipe.poll(2.0):  # the pipe does not end with the parent: other processes of the pool hold it too
+                if os.getppid() != parent:
+                    return
+            path = pipe.recv()
+            try:
+                pipe.send((work(path), ""))
+            except VideoError as error:
+                pipe.send((None, str(error)))
+    except (EOFError, KeyboardInterrupt, BrokenPipeError):
+        return
+
+
+def in_processes(
+    work: Callable[[Path], Any], paths: Sequence[Path], workers: int = 1, timeout: float = 60.0
+) -> Iterator[Outcome]:
+    """Calls `work` for every path, `workers` at a time, and yields what comes of it as it comes.
+
+    There is no result where `work` raises VideoError, takes longer than `timeout` seconds or kills its process; then
+    another process takes its place.
+    """
+    # A fork has the decoders loaded.
+    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    pool: list[_Worker] = []
+
+    def start() -> _Worker:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(work, theirs, os.getpid()), daemon=True)
+        process.start()
+        theirs.close()
+        return _Worker(process, ours)
+
+    waiting = iter(range(len(paths)))
+    try:
+        pool += [start() for _ in range(max(1, min(workers, len(paths))) if paths else 0)]
+        while pool:
+            for worker in pool[:]:
+                if worker.number is None and (number := next(waiting, None)) is not None:
+                    worker.number, worker.deadline = number, time.monotonic() + timeout
+                    worker.pipe.send(paths[number])
+                elif worker.number is None:
+                    pool.remove(worker)
+                    _end(worker)
+            if not pool:
+                return
+            nearest = min(worker.deadline for worker in pool)
+            ready = wait([worker.pipe for worker in pool], timeout=max(0.0, nearest - time.monotonic()))
+            for place, worker in enumerate(pool):
+                late = worker.pipe not in ready
+                if late and time.monotonic() < worker.deadline:
+                    continue
+                number, worker.number = worker.number, None
+                try:
+                    if late:
+                        raise TimeoutError
+                    yield Outcome(number, *worker.pipe.recv())
+                except (EOFError, OSError) as error:
+                    reason = f"not decoded within {timeout:g} s"
+                    if not isinstance(error, TimeoutError):  # it died without a word
+                        worker.process.join()
+                        reason = f"the decoder crashed (exit status {worker.process.exitcode})"
+                    _end(worker)
+                    pool[place] = start()
+                    yield Outcome(number, None, f"{paths[number]}: {reason}", late)
+    finally:
+        for worker in pool:
+            _end(worker)
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.pipe.close()
+    worker.process.join()

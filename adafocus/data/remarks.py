@@ -1,0 +1,128 @@
+"""What somebody should know of a data set before training on it: a line for each thing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from adafocus.data.annotations import Split
+from adafocus.data.paths import printable
+
+IMBALANCE = 10  # times as many clips in the largest class as in the smallest are said
+_NAMED = 5  # classes or files that a line names
+_HEAD = 2**16  # bytes of two files of one size that are compared before all of them
+
+
+def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
+    """Clips of each class in each split; a clip of several classes counts in each of them."""
+    return {
+        name: np.bincount([label for record in split.records for label in record.labels], minlength=len(classes))
+        for name, split in splits.items()
+    }
+
+
+def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longest: int = 20) -> list[str]:
+    """Clips of each class as lines of text, or a line for each split where there are more than `longest` classes."""
+    if len(classes) > longest:
+        return [
+            f"{name}: {values.min()} to {values.max()} clips a class, median {np.median(values):g}"
+            for name, values in counts.items()
+        ]
+    shown = [printable(name)[:40] for name in classes]
+    width = max(map(len, [*shown, "class"]))
+    lines = [f"{'class':{width}}  " + "  ".join(f"{name:>8}" for name in counts)]
+    return lines + [
+        f"{name:{width}}  " + "  ".join(f"{values[number]:>8}" for values in counts.values())
+        for number, name in enumerate(shown)
+    ]
+
+
+def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
+    """Classes without clips, with one, and how uneven they are."""
+
+    def named(chosen: np.ndarray) -> str:
+        places = np.flatnonzero(chosen)
+        more = ", ..." if len(places) > _NAMED else ""
+        return f"{len(places)} of {len(classes)}: " + ", ".join(printable(classes[n]) for n in places[:_NAMED]) + more
+
+    lines = []
+    for name, values in counts.items():
+        if (values == 0).any():
+            lines.append(f"classes without a clip in {name}: {named(values == 0)}")
+    train = counts.get("train")
+    if train is None:
+        return lines
+    if (train == 1).any():
+        lines.append(f"classes with a single clip in train: {named(train == 1)}")
+    some = train[train > 0]
+    if len(some) and some.max() > IMBALANCE * some.min():
+        large, small = int(train.argmax()), int(np.where(train > 0, train, train.max() + 1).argmin())
+        lines.append(
+            f"uneven classes: {printable(classes[large])} has {train[large]} clips in train, {printable(classes[small])} "
+            f"{train[small]} ({train[large] / train[small]:.0f} times; more than {IMBALANCE} are said)"
+        )
+    return lines
+
+
+def about_rows(splits: Mapping[str, Split]) -> list[str]:
+    """Videos that are listed twice, in one split or in several."""
+    lines, sides = [], {}
+    for name, split in splits.items():
+        seen = Counter(record.path for record in split.records)
+        if twice := [path for path, count in seen.items() if count > 1]:
+            lines.append(f"{len(twice)} videos are listed more than once in {name}; the first: {printable(twice[0])}")
+        sides[name] = set(seen)
+    train = sides.pop("train", set())
+    for name, paths in sides.items():
+        if both := sorted(train & paths):
+            every = "all" if paths <= train else f"{len(both)} of {len(paths)}"
+            lines.append(f"{every} videos of {name} are also in train; the first: {printable(both[0])}")
+    return lines
+
+
+def about_copies(splits: Mapping[str, Split], root: Path) -> list[str]:
+    """Files outside train with the content of a file in it: only those of one size are read."""
+    sizes: dict[int, list[str]] = {}
+    train = {record.path for record in splits["train"].records}
+    for path in sorted(train):
+        sizes.setdefault(_size(root / path), []).append(path)
+    lines = []
+    for name, split in splits.items():
+        pairs = []
+        for path in () if name == "train" else sorted({record.path for record in split.records} - train):
+            if (size := _size(root / path)) > 0 and (same := sizes.get(size)):
+                for whole in (False, True):
+                    own = _digest(root / path, whole)
+                    same = [other for other in same if own and _digest(root / other, whole) == own]
+                pairs += [(path, other) for other in same[:1]]
+        if pairs:
+            first = f"{printable(pairs[0][0])} = {printable(pairs[0][1])}"
+            lines.append(f"{len(pairs)} files of {name} are copies of files in train; the first: {first}")
+    return lines
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file; -1 for none, and for each folder."""
+    try:
+        return os.path.getsize(path) if os.path.isfile(path) else -1
+    except (OSError, ValueError):
+        return -1
+
+
+def _digest(path: Path, whole: bool) -> bytes:
+    """A hash of a file or of its begin; nothing where it cannot be read."""
+    digest = hashlib.blake2b()
+    try:
+        with open(path, "rb") as file:
+            while part := file.read(_HEAD):
+                digest.update(part)
+                if not whole:
+                    break
+    except OSError:
+        return b""
+    return digest.digest()
