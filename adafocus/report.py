@@ -19,7 +19,7 @@ from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
 from adafocus.engine.loop import Progress
 from adafocus.engine.status import write_status
-from adafocus.engine.table import show
+from adafocus.engine.table import places_line, show
 from adafocus.schema import Config
 
 PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
@@ -58,7 +58,11 @@ def finish(
         "metric": metric,
         "score": report.scores[main][metric],
         "scores": report.scores[main],
-        "rows": [{"name": name, "score": report.scores[name][metric], "cost": costs[name]} for name in stage.variants],
+        "rows": [
+            {"name": variant.label, "score": report.scores[variant][metric], "cost": costs[variant]}
+            for variant in stage.answerable
+        ],
+        "places": _places(stage, report),
         "selected": settings.schedule.select,
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
@@ -78,12 +82,23 @@ def finish(
         "versions": _versions(),
         "device": _device_name(world),
     }
+    log.info("%s: %s", metric, ", ".join(f"{row['name']} {row['score']:.1f}" for row in summary["rows"]))
+    if summary["places"]:
+        log.info("%s", places_line(summary["places"]))
     picture = _draw(settings, folder, data, report)
     summary["picture"] = picture.name if picture else None
     write_json(folder / "summary.json", summary)
     steps = progress.step
     write_status(folder, "finished", step=steps, steps=steps)
     show(folder, summary)
+
+
+def _places(stage: Stage, report: Report) -> dict[str, Any] | None:
+    """The places that the policy chose, and the constant one beside them; None without a policy."""
+    if report.places is None:
+        return None
+    constant = None if stage.constant_place is None else stage.constant_place.tolist()
+    return {**report.places.as_dict(), "constant": constant}
 
 
 def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> Path | None:

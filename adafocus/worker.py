@@ -18,8 +18,9 @@ from torch import nn
 
 from adafocus import build, config, weights
 from adafocus.core.batch import Batch
-from adafocus.core.errors import UserError
+from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
+from adafocus.core.variants import Variant
 from adafocus.data.collect import Collected, write_division
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
@@ -35,6 +36,7 @@ from adafocus.engine.files import read_json, write_json
 from adafocus.engine.folder import lock
 from adafocus.engine.journal import Journal, counting, log, start_logging
 from adafocus.engine.loop import Progress, Trainer
+from adafocus.engine.places import TRAINING_CLIPS, learned_mean
 from adafocus.engine.signals import Signals
 from adafocus.engine.status import restart_status, write_status
 from adafocus.engine.table import show_cost
@@ -116,9 +118,43 @@ def _do(settings: Config, folder: Path, world: World, signals: Signals) -> None:
             write_status(folder, "finished")
         return
     stage = test.stage = build.stage(last, network)
-    report = test(stage.variants, settings.evaluate.examples)
+    stored = None if settings.mode == "train" else content.get("stage") or {}
+    _constant_place(last, folder, world, stage, data, stored)
+    report = test(stage.answerable, settings.evaluate.examples)
     if world.first:
         finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
+
+
+def _constant_place(
+    settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, stored: dict[str, Any] | None
+) -> None:
+    """Gives a stage the mean place that was learned on the training set.
+
+    After training it is measured and becomes part of the checkpoint whose weights the summary is about; else it is the one of
+    the checkpoint.
+
+    Args:
+        stored: the stage's state in the checkpoint; None after training.
+    """
+    if not stage.needs_constant:
+        return
+    if stored is not None:
+        with as_user_error():
+            stage.load_state_dict(stored)
+        if stage.constant_place is None:
+            log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
+        return
+    loader = settings.loader
+    order = EvaluationOrder(
+        len(data.train), settings.evaluate.batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size
+    )
+    clips = Loader(data.train, order, workers=loader.workers, timeout=loader.timeout, pin=world.device.type == "cuda")
+    stage.constant_place = learned_mean(stage, clips, world)
+    if stage.constant_place is None:
+        log.info("no row of a constant patch: no training clip could be read")
+    elif world.first:
+        best = settings.schedule.select == "best"
+        checkpoint.Keeper(folder).amend({"stage": stage.state_dict()}, best=best)
 
 
 def _start(settings: Config, network: nn.Module) -> None:
@@ -133,7 +169,7 @@ def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict
     """What one stage of several brought."""
     score = progress.best if settings.schedule.select == "best" else progress.last
     log.info("stage %s: %s %s %.2f", name, stage.variants[0], settings.dataset.metric, score)
-    return {"stage": name, "answer": stage.variants[0], "score": score, "seconds": progress.seconds}
+    return {"stage": name, "answer": stage.variants[0].label, "score": score, "seconds": progress.seconds}
 
 
 def _loader(settings: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
@@ -156,7 +192,7 @@ class _Judge:
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = _loader(settings, world, clips, order)
 
-    def __call__(self, variants: tuple[str, ...], examples: int = 0) -> Report:
+    def __call__(self, variants: tuple[Variant, ...], examples: int = 0) -> Report:
         self.world.share_buffers(self.stage.model)  # the scores are those of the weights that rank 0 saves
         return evaluate(
             self.stage,
@@ -217,7 +253,8 @@ def _train(
             sheet := sheet_of(settings, data, report)
         ):  # how the places change in the course of training
             journal.picture("patches", trainer.progress.step, sheet)
-        return report.scores[stage.variants[0]]
+        curves = report.places.scalars() if report.places else {}
+        return report.scores[stage.variants[0]] | curves
 
     trainer = Trainer(
         stage,

@@ -78,3 +78,10 @@ class Batch:
             frames=self.frames.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
         )
+
+
+def only(batch: Batch, valid: Tensor) -> Batch:
+    """The clips of a batch that could be read."""
+    return replace(
+        batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
+    )

@@ -66,8 +66,10 @@ class TrainOrder:
 class EvaluationOrder:
     """Every clip exactly once over all processes, without padding: process r takes r, r + world, ..."""
 
-    def __init__(self, size: int, batch: int, *, rank: int = 0, world: int = 1) -> None:
-        self.indices, self.batch = range(rank, size, world), batch
+    def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
+        """`limit`: at most so many clips, evenly spread."""
+        every = 1 if limit is None else max(1, -(-size // limit))
+        self.indices, self.batch = range(0, size, every)[rank::world], batch
 
     def __iter__(self) -> Iterator[list[Key]]:
         for first in range(0, len(self.indices), self.batch):

@@ -42,6 +42,10 @@ class Keeper:
             raise NotFinite
         write_bytes(self.folder / (BEST if best else LAST), lambda file: torch.save({"format": FORMAT, **state}, file))
 
+    def amend(self, changes: dict[str, Any], *, best: bool = False) -> None:
+        """Replaces entries of a saved state."""
+        self.save({**(self.load(best=best) or {}), **changes}, best=best)
+
     def load(self, *, best: bool = False) -> dict[str, Any] | None:
         """The saved state, on the CPU; None where nothing was saved yet."""
         path = self.folder / (BEST if best else LAST)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from adafocus.core.batch import BadVideo, Batch
+from adafocus.core.batch import BadVideo, Batch, only
 from adafocus.core.output import Output
 from adafocus.core.stage import Stage
+from adafocus.core.variants import Variant
 from adafocus.engine import metrics
 from adafocus.engine.distributed import World
+from adafocus.engine.places import PlaceStatistics, place_statistics
 
 
 @dataclass
@@ -34,15 +37,19 @@ class Example:
 
 @dataclass
 class Report:
-    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips."""
+    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips.
 
-    scores: dict[str, dict[str, float]]
-    logits: dict[str, Tensor]
+    `places` are those that the policy chose, where the first variant looks at learned places in one view of a video.
+    """
+
+    scores: dict[Variant, dict[str, float]]
+    logits: dict[Variant, Tensor]
     labels: Tensor
     bad: list[BadVideo]
     seconds: float
     videos: int
     examples: list[Example] = field(default_factory=list)
+    places: PlaceStatistics | None = None
 
 
 def evaluate(
@@ -51,7 +58,7 @@ def evaluate(
     size: int,
     world: World,
     *,
-    variants: tuple[str, ...],
+    variants: tuple[Variant, ...],
     examples: int = 0,
     average: str = "logits",
     chunk: int = 32,
@@ -73,15 +80,13 @@ def evaluate(
     kept: list[Example] = []
     for batch in batches:
         valid = batch.valid
-        answers: dict[str, Output] = {}
+        answers: dict[Variant, Output] = {}
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
             kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
             if not readable.valid.all():  # a chosen frame could not be read
-                answers = {
-                    name: replace(output, logits=output.logits[readable.valid]) for name, output in answers.items()
-                }
+                answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
                     valid[valid.clone()] = readable.valid
         shares.append(
@@ -91,24 +96,40 @@ def evaluate(
                 "valid": valid,
                 "bad": batch.bad,
                 "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
+                "where": _learned(variants[0], answers),
             }
         )
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
+    if where := [share["where"] for share in gathered if share["where"] is not None]:
+        network, chosen = cast(Any, stage.model), torch.cat(where)
+        report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
     return report
 
 
+def _rows(output: Output, rows: Tensor) -> Output:
+    """Logits and places of some clips."""
+    where = None if output.where is None else output.where[rows.to(output.where.device)]
+    return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
+
+
+def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
+    """(B, T, 2 or 4) the places that the policy chose."""
+    where = answers[main].where if main.where == "learned" and answers else None
+    return None if where is None else where.float().cpu()
+
+
 def answer(
-    stage: Stage, batch: Batch, device: torch.device, variants: tuple[str, ...], average: str, chunk: int
-) -> dict[str, Output]:
+    stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
+) -> dict[Variant, Output]:
     """Answers to videos; several views of one are answered a chunk at a time and averaged. See `evaluate`."""
     if batch.frames.ndim == 5:
         return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]
     frames = batch.frames.flatten(0, 1)
     video = torch.arange(len(batch)).repeat_interleave(views)
-    logits: dict[str, list[Tensor]] = {name: [] for name in variants}
+    logits: dict[Variant, list[Tensor]] = {name: [] for name in variants}
     for rows in torch.arange(len(video)).split(chunk):
         of = video[rows]
         part = replace(
@@ -122,13 +143,6 @@ def answer(
             logits[name].append(output.logits.float())
     joined = {name: torch.cat(parts).unflatten(0, (-1, views)) for name, parts in logits.items()}
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
-
-
-def only(batch: Batch, valid: Tensor) -> Batch:
-    """The clips of a batch that could be read."""
-    return replace(
-        batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
-    )
 
 
 def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
@@ -150,7 +164,7 @@ def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[E
     return kept
 
 
-def _join(shares: list[dict], size: int, variants: tuple[str, ...]) -> Report:
+def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:
     index = torch.cat([share["index"] for share in shares])
     if not torch.equal(index.sort().values, torch.arange(size)):
         raise RuntimeError(f"evaluation saw {len(index)} videos of {size}, or some twice")

@@ -55,7 +55,10 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
     table.add_column("multiply-adds a video", justify="right")
     for row in summary["rows"]:
         table.add_row(_text(row["name"]), f"{row['score']:.1f}", multiply_adds(row["cost"]))
-    lines = [
+    lines = []
+    if found := summary.get("places"):
+        lines += [places_line(found), *([f"note: {found['warning']}"] if found["warning"] else [])]
+    lines += [
         f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
         for gain in summary.get("stages") or []
     ]
@@ -64,6 +67,17 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
     if summary.get("picture"):
         lines.append(f"picture: {folder / summary['picture']}")
     return table, [*lines, f"run folder: {folder}"]
+
+
+def places_line(places: dict[str, Any]) -> str:
+    """Spread and area of the learned places, in one line."""
+    frames = places["spread_frames"]
+    over_frames = "" if frames is None else f", {frames:.3f} over the frames of a clip"
+    areas = " / ".join(f"{100 * places[f'area_{kind}']:.0f}" for kind in ("min", "median", "max"))
+    return (
+        f"learned places: spread {places['spread_clips']:.3f} over clips{over_frames} (of the free range); "
+        f"area {areas} % of the frame (min / median / max)"
+    )
 
 
 def show_cost(cost: dict[str, Any], segments: int, console: Console | None = None) -> None:

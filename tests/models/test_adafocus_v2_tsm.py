@@ -144,5 +144,11 @@ def test_a_run(tmp_path: Path) -> None:
     small = runs.arguments(backbone="tiny_tsm", segments__glance="4", segments__focus="6", schedule__lr="0.001")
     runs.run(tmp_path, *small, "name=a")
     summary = runs.summary(tmp_path / "outputs/a")
-    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "center patch", "glance alone"]
+    assert [row["name"] for row in summary["rows"]] == [
+        "learned patch",
+        "constant patch",
+        "random patch",
+        "center patch",
+        "glance alone",
+    ]
     assert (tmp_path / "outputs/a/patches.png").is_file()

@@ -294,13 +294,13 @@ def test_two_phases_of_reading_answer_like_the_whole_clip(form: str) -> None:
     asked: list[torch.Tensor] = []
     source = batch.source
     batch.source = lambda index, candidates: (asked.append(candidates), source(index, candidates))[1]
-    answers = stage.evaluate(batch, stage.variants)
-    assert len(asked) == len(stage.variants) - 1 and all(len(frames[0]) == 3 for frames in asked)
+    answers = stage.evaluate(batch, stage.answerable)
+    assert len(asked) == len(stage.answerable) - 1 and all(len(frames[0]) == 3 for frames in asked)
     whole = torch.stack([data.test[0, i].frames for i in range(5)])
     expected = stage.evaluate(
-        Batch(whole, batch.labels, batch.index, batch.epoch, torch.ones(5, dtype=torch.bool)), stage.variants
+        Batch(whole, batch.labels, batch.index, batch.epoch, torch.ones(5, dtype=torch.bool)), stage.answerable
     )
-    for name in stage.variants:
+    for name in stage.answerable:
         assert torch.equal(answers[name].logits, expected[name].logits), name
     assert torch.equal(answers[stage.variants[0]].focus_frames, expected[stage.variants[0]].focus_frames)
 
@@ -332,6 +332,7 @@ def test_a_run(tmp_path: Path, form: str) -> None:
     assert [row["name"] for row in summary["rows"]] == [
         "chosen frames, learned patch",
         "spread frames, learned patch",
+        "chosen frames, constant patch",
         "chosen frames, random patch",
         "chosen frames, center patch",
         "glance alone",
@@ -385,7 +386,7 @@ def test_a_video_that_breaks_in_the_second_phase_counts_as_wrong() -> None:
     data.test.choose = choose
     world = World(0, 1, torch.device("cpu"))
     loader = Loader(data.test, EvaluationOrder(6, 4))
-    report = evaluate(stage, loader, 6, world, variants=stage.variants, examples=2)
+    report = evaluate(stage, loader, 6, world, variants=stage.answerable, examples=2)
     assert [bad.index for bad in report.bad] == [1, 4] and "gone" in report.bad[0].reason
     for logits in report.logits.values():
         assert [bool(row.any()) for row in logits] == [True, False, True, True, False, True]

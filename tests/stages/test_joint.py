@@ -6,6 +6,7 @@ import torch
 from adafocus.backbones import BACKBONES
 from adafocus.core.batch import Batch
 from adafocus.core.stage import batch_norms
+from adafocus.core.variants import patch_variant
 from adafocus.data.transforms import Normalize
 from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
@@ -79,7 +80,7 @@ def test_a_control_trains_no_policy(where: str) -> None:
     assert not any(parameter.requires_grad for parameter in learner.model.policy.parameters())
     learner.train()
     learner.step(batch([0, 1])).loss.backward()
-    assert learner.variants[0] == f"{where} patch" and "learned patch" not in learner.variants
+    assert learner.variants[0] == patch_variant(where) and patch_variant("learned") not in learner.variants
 
 
 def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
@@ -91,13 +92,13 @@ def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
 
 def test_controls_answer_from_one_look_at_the_data() -> None:
     learner = stage()
-    answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.variants)
-    assert list(answers) == ["learned patch", "random patch", "center patch", "glance alone"]
-    assert torch.equal(answers["center patch"].where, torch.full((3, 4, 2), 0.5))
+    answers = learner.evaluate(batch([0, 1, 2], epoch=-1), learner.answerable)
+    assert [variant.label for variant in answers] == ["learned patch", "random patch", "center patch", "glance alone"]
+    assert torch.equal(answers[patch_variant("center")].where, torch.full((3, 4, 2), 0.5))
     assert not learner.model.training
     alone = stage(controls=False)
-    assert alone.variants == ("learned patch",)
-    assert alone.evaluate(batch([0]), alone.variants)["learned patch"].aux_glance is None
+    assert alone.variants == (patch_variant("learned"),)
+    assert alone.evaluate(batch([0]), alone.variants)[alone.variants[0]].aux_glance is None
 
 
 def test_frozen_norms_keep_their_statistics() -> None:

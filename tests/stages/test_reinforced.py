@@ -156,7 +156,12 @@ def test_all_stages_in_a_row_and_a_kill_in_one_of_them(tmp_path: Path) -> None:
     runs.run(tmp_path, *SMALL, "name=whole")
     summary = runs.summary(tmp_path / "outputs/whole")
     assert [gain["stage"] for gain in summary["stages"]] == ["glance", "focus", "1", "2", "3"]
-    assert [row["name"] for row in summary["rows"]] == ["learned patch", "random patch", "center patch"]
+    assert [row["name"] for row in summary["rows"]] == [
+        "learned patch",
+        "constant patch",
+        "random patch",
+        "center patch",
+    ]
     lines = runs.lines(tmp_path / "outputs/whole/stages/2")
     assert {"reward", "entropy", "advantage", "clip_fraction"} <= set(
         next(line for line in lines if line["kind"] == "train")

@@ -18,6 +18,7 @@ from adafocus.core.batch import Batch
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.policies.actor_critic import Decision
@@ -55,11 +56,12 @@ class ReinforcedStage(Stage):
         if name in ("glance", "focus"):
             self.learns = {name: model.single_networks[name]}
         if name in ("glance", "focus"):
-            self.variants = ("glance alone",) if name == "glance" else ("whole frames",)
+            self.variants = (GLANCE_ALONE if name == "glance" else WHOLE_FRAMES,)
         else:
-            others = ("random patch", "center patch")
-            shown = others if name == "1" else ("learned patch", *others)
-            self.variants = shown if controls else shown[:1]
+            main = "random" if name == "1" else "learned"
+            self.place_size = 2 if main == "learned" else 0
+            others = tuple(patch_variant(choice) for choice in controls_of(main) if choice != main)
+            self.variants = (patch_variant(main), *others) if controls else (patch_variant(main),)
 
     def param_groups(self) -> list[ParamGroup]:
         return [
@@ -79,7 +81,7 @@ class ReinforcedStage(Stage):
     def step(self, batch: Batch) -> StepResult: ...
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         frames = self.normalize(batch.frames)
         if self.name in ("glance", "focus"):
@@ -87,14 +89,16 @@ class ReinforcedStage(Stage):
         model = self.model
         glance = model.glance(model.glance_frames(frames, Overrides()))
         answers = {}
-        for name in variants:
-            choice = name.removesuffix(" patch")
-            plan = model.decide(glance, Overrides(None if choice == "learned" else self.elsewhere(choice, batch)))
-            answers[name] = model.focus(model.focus_frames(frames, plan), plan, glance)
+        for variant in variants:
+            where = None if variant.where == "learned" else self.elsewhere(variant.where, batch)
+            plan = model.decide(glance, Overrides(where))
+            answers[variant] = model.focus(model.focus_frames(frames, plan), plan, glance)
         return answers
 
     def elsewhere(self, choice: str, batch: Batch) -> Tensor:
-        """(B, places, 2) random or centered places."""
+        """(B, places, 2) constant, random or centered places."""
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.num_places, -1)
         if choice == "center":
             return torch.full((len(batch), self.model.num_places, 2), 0.5, device=batch.frames.device)
         return self.draws("random patch", batch)
@@ -104,14 +108,14 @@ class ReinforcedStage(Stage):
         drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.num_places, 2))
         return drawn.to(batch.frames.device, non_blocking=True)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         if self.name == "glance":
             return {self.variants[0]: parts["glance"] + parts.get("auxiliary glance", 0)}
         if self.name == "focus":  # counted on patches; a network's cost goes with the area where its maps are whole
             area = (self.model.frame_size / self.model.patch_size) ** 2
             return {self.variants[0]: round(parts["focus"] * area)}
         looking = parts["glance"] + parts["focus"] + parts["head"]
-        return {name: looking + (parts["policy"] if name == "learned patch" else 0) for name in self.variants}
+        return {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
 
 
 class SupervisedStage(ReinforcedStage):

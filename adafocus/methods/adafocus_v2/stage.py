@@ -13,6 +13,7 @@ from adafocus.core.choices import WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -52,8 +53,9 @@ class JointStage(Stage):
         if where not in WHERE:
             raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
-        others = [f"{choice} patch" for choice in WHERE if choice != where and choice != "learned"]
-        self.variants = (f"{where} patch", *others, "glance alone") if controls else (f"{where} patch",)
+        self.place_size = 2 if where == "learned" else 0
+        others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
+        self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
 
     def param_groups(self) -> list[ParamGroup]:
         model = self.model
@@ -81,18 +83,17 @@ class JointStage(Stage):
         return StepResult(sum(losses.values()) / 2, metrics)
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         frames = self.normalize(batch.frames)
-        wanted = "glance alone" in variants
-        answers: dict[str, Output] = {}
-        for name in variants:
-            if name == "glance alone":
-                continue
-            overrides = Overrides(self._where(name.removesuffix(" patch"), batch))
-            answers[name] = self.model(frames, overrides, auxiliary=wanted and not answers)
+        wanted = GLANCE_ALONE in variants
+        answers: dict[Variant, Output] = {}
+        for variant in variants:
+            if variant != GLANCE_ALONE:
+                overrides = Overrides(self._where(variant.where, batch))
+                answers[variant] = self.model(frames, overrides, auxiliary=wanted and not answers)
         if wanted:
-            answers["glance alone"] = Output(self.model.glance_answer(answers[self.variants[0]]))
+            answers[GLANCE_ALONE] = Output(self.model.glance_answer(answers[self.variants[0]]))
         return answers
 
     @torch.no_grad()
@@ -115,16 +116,19 @@ class JointStage(Stage):
         if choice == "learned":
             return None
         places = self.model.num_places
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         if choice == "center":
             return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
         draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
         return draws.to(batch.frames.device, non_blocking=True)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        known = {"learned patch": looking + parts["policy"], "random patch": looking, "center patch": looking}
-        known["glance alone"] = parts["glance"] + parts["auxiliary glance"]
-        return {name: known[name] for name in self.variants}
+        costs = {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+        if GLANCE_ALONE in costs:
+            costs[GLANCE_ALONE] = parts["glance"] + parts["auxiliary glance"]
+        return costs
 
 
 def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from adafocus.core.batch import Batch
 from adafocus.core.output import Output
 from adafocus.core.stage import ParamGroup, Stage, StepResult, batch_norms
+from adafocus.core.variants import WHOLE_FRAMES, Variant
 from adafocus.methods.recognizer.param_groups import partial_norms, recognizer_groups
 
 NORMS = ("all", "partial", "frozen")
@@ -27,7 +28,7 @@ class WholeFrames(Stage):
     """
 
     name = "joint"
-    variants = ("whole frames",)
+    variants = (WHOLE_FRAMES,)
 
     def __init__(
         self,
@@ -57,6 +58,6 @@ class WholeFrames(Stage):
         return StepResult(functional.cross_entropy(logits, label), {"top1": right})
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
         self.model.eval()
         return {self.variants[0]: self.model(self.normalize(batch.frames))}

@@ -13,6 +13,7 @@ from adafocus.core.choices import WHEN, WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
@@ -67,9 +68,11 @@ class UniAdaFocusStage(Stage):
             raise ValueError(f"where must be one of {', '.join(WHERE)} and when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
         self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
-        main = _variant(when, where)
-        others = [_variant("spread", where), *(_variant(when, choice) for choice in WHERE[1:]), "glance alone"]
-        self.variants = (main, *(name for name in others if name != main)) if controls else (main,)
+        main = patch_variant(where, when)
+        self.place_size = 4 if where == "learned" else 0
+        elsewhere = [patch_variant(choice, when) for choice in controls_of(where)]
+        others = [patch_variant(where, "spread"), *elsewhere, GLANCE_ALONE]
+        self.variants = (main, *(variant for variant in others if variant != main)) if controls else (main,)
 
     def param_groups(self) -> list[ParamGroup]:
         model, rates = self.model, self.rates
@@ -133,8 +136,12 @@ class UniAdaFocusStage(Stage):
         return losses
 
     @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[str, ...]) -> dict[str, Output]:
-        return self._answers(batch, variants, "glance alone" in variants)
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
+        return self._answers(batch, variants, GLANCE_ALONE in variants)
+
+    def glance_frames(self, batch: Batch) -> Tensor:
+        """See `Stage.glance_frames`; evaluation clips may hold nothing else."""
+        return self.normalize(self.first_frames(batch))
 
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
@@ -153,22 +160,21 @@ class UniAdaFocusStage(Stage):
             return batch.read(rows, candidates)
         return batch.frames[rows[:, None], candidates + self.model.first_candidate]
 
-    def _answers(self, batch: Batch, variants: tuple[str, ...], auxiliary: bool) -> dict[str, Output]:
+    def _answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
         model = self.model
         model.eval()
         glance = model.glance(self.normalize(self.first_frames(batch)), auxiliary)
         rows = torch.arange(len(batch), device=batch.frames.device)
-        answers: dict[str, Output] = {}
-        for name in variants:
-            if name == "glance alone":
+        answers: dict[Variant, Output] = {}
+        for variant in variants:
+            if variant == GLANCE_ALONE:
                 continue
-            when, where = (word.split()[0] for word in name.split(", "))
-            plan = model.decide(glance, self._overrides(when, where, batch))
+            plan = model.decide(glance, self._overrides(variant.when, variant.where, batch))
             chosen = self.other_frames(batch, rows, plan.frames)
-            answers[name] = output = model.focus(self.normalize(chosen), plan, glance, auxiliary and not answers)
+            answers[variant] = output = model.focus(self.normalize(chosen), plan, glance, auxiliary and not answers)
             output.focus_frames = chosen
-        if "glance alone" in variants:
-            answers["glance alone"] = Output(model.glance_answer(answers[self.variants[0]]))
+        if GLANCE_ALONE in variants:
+            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
         return answers
 
     def _overrides(self, when: str, where: str, batch: Batch) -> Overrides:
@@ -179,10 +185,12 @@ class UniAdaFocusStage(Stage):
         return overrides
 
     def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, places, 4) rectangles of the patch's own size; None leaves them to the policy."""
+        """(B, places, 4) rectangles, but for the constant one of the patch's own size; None leaves them to the policy."""
         if choice == "learned":
             return None
         places = self.model.num_places
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
         size = torch.full((len(batch), places, 2), self.model.native)
         corner = torch.full_like(size, 0.5)
         if choice == "random":
@@ -192,21 +200,16 @@ class UniAdaFocusStage(Stage):
     def _draw(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
         return uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
 
-    def costs(self, parts: dict[str, int]) -> dict[str, int]:
+    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))
-        costs = {"glance alone": self.model.exit_costs(parts)[0]}
-        for name in self.variants:
-            if name != "glance alone":
-                idle = (
-                    "frame policy" if name.startswith("spread") else "",
-                    "" if "learned" in name else "spatial policy",
-                )
-                costs[name] = used - sum(parts[part] for part in idle if part)
-        return {name: costs[name] for name in self.variants}
-
-
-def _variant(when: str, where: str) -> str:
-    return f"{'chosen' if when == 'learned' else when} frames, {where} patch"
+        frames, places = parts["frame policy"], parts["spatial policy"]
+        costs = {
+            variant: used - (variant.when != "learned") * frames - (variant.where != "learned") * places
+            for variant in self.variants
+        }
+        if GLANCE_ALONE in costs:
+            costs[GLANCE_ALONE] = self.model.exit_costs(parts)[0]
+        return costs
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
