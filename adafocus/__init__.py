@@ -27,6 +27,6 @@ def load(path: Any, *recipe: str, classes: Any = None, device: str = "auto") -> 
     Raises:
         adafocus.core.errors.UserError: the file is missing, damaged, or does not fit; one line.
     """
-    from adafocus.predict import find
+    from adafocus.predict import load as load_predictor
 
-    return find(path, recipe, classes=classes, device=device)
+    return load_predictor(path, recipe, classes=classes, device=device)

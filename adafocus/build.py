@@ -9,7 +9,7 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, data, frame_plan, protocol_line, trained_on, views
+from adafocus.clips import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.transforms import Normalize
@@ -17,6 +17,7 @@ from adafocus.engine.cost import Cost, count
 from adafocus.engine.loop import Settings
 from adafocus.engine.schedule import learning_rates, scaled_rate
 from adafocus.methods import method_of
+from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.schema import BackboneConfig, Config
 from adafocus.weights import imagenet_weights
 
@@ -28,11 +29,14 @@ __all__ = [
     "frame_plan",
     "meta_model",
     "model",
+    "not_needed",
     "protocol_line",
     "rate_line",
     "seeded_model",
     "settings",
     "stage",
+    "stream_line",
+    "tested_plan",
     "trained_on",
     "views",
 ]
@@ -91,7 +95,7 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 
     Weights that `init.from` replaces are not fetched.
     """
-    weights = weights and not config.init.get("from")
+    weights = weights and not config.start()
     with torch.random.fork_rng(), as_user_error():
         torch.manual_seed(config.seed)
         return model(config, num_classes, weights=weights)
@@ -104,13 +108,26 @@ def meta_model(config: Config, num_classes: int) -> nn.Module:
 
 
 def cost(config: Config, num_classes: int) -> Cost:
-    """Multiply-adds of a clip."""
-    return count(meta_model(config, num_classes), frame_plan(config).clip, config.dataset.frame_size, channels(config))
+    """Multiply-adds of a clip of the protocol's test."""
+    return count(meta_model(config, num_classes), tested_plan(config).clip, config.dataset.frame_size, channels(config))
 
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
     return method_of(config).stage(network, Normalize(config.dataset.mean, config.dataset.std))
+
+
+def not_needed(config: Config) -> tuple[str, ...]:
+    """Parts of the network, as prefixes of keys, that evaluation of this stage does not use: a checkpoint may lack them."""
+    before_policy = config.method.name == "adafocus_v1" and config.stage.name in ("glance", "focus", "1")
+    return ("policy.",) if before_policy else ()
+
+
+def stream_line(config: Config, network: nn.Module) -> str | None:
+    """Whether the network of a run with the online shift will run frame by frame; None where nobody asked for that."""
+    if config.backbone.shift != "online":
+        return None
+    return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
 def settings(config: Config, train_size: int) -> Settings:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from adafocus import naming
-from adafocus.composing import conf_folder, explain, first_unparsable, register
+from adafocus.composing import (
+    check_typed,
+    conf_folder,
+    explain,
+    first_unparsable,
+    quote_paths,
+    refuse_empty,
+    register,
+    said,
+    typed_value,
+)
 from adafocus.core.errors import UserError
+from adafocus.schema import Config
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -24,7 +36,7 @@ USAGE = """usage: adafocus COMMAND ...
 
 `adafocus COMMAND --help` says more.
 """
-INTERRUPTED = 130  # exit status after Ctrl-C
+INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.compare",
@@ -34,7 +46,6 @@ TOOLS = {
     "prepare": "adafocus.tools.prepare",
     "zoo": "adafocus.tools.zoo",
 }
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,114 +76,118 @@ def run(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from adafocus.jobs import Jobs, let_jobs_import_us, of_a_plugin
+
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    outcome = _Outcome()
     try:
-        arguments = naming.quote_numbers(_completed(naming.inherit(argv)))
-        register(arguments)
+        refuse_empty(argv)
+        typed = quote_paths(argv)
+        sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
+        count = check_typed(typed, sweep=sweep)
+        stored = _stored(typed)
+        arguments = naming.quote_numbers([*stored, *typed])
+        register(arguments, stored=stored)
         sys.argv = ["adafocus run", *arguments]
-        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(outcome.job)()
+        if sweep:
+            let_jobs_import_us()
+        jobs = Jobs(start, arguments, stored, {naming.key_of(argument) for argument in argv}, count)
+        hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(jobs.job)()
     except UserError as error:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
+    except OSError as error:  # Hydra makes the folder of a run before it calls us
+        if error.filename is None:
+            raise
+        return _say(UserError(f"{error.filename}: {error.strerror}; choose another folder for the run"))
     except KeyboardInterrupt:
         return INTERRUPTED
-    return outcome.finish()
+    except Exception as error:
+        if not (sweep and of_a_plugin(error)):
+            raise
+        _say(UserError(" ".join(str(error).split())[:500]))
+        return jobs.finish() or 1
+    return jobs.finish()
 
 
-def _completed(arguments: list[str]) -> list[str]:
-    """For `mode=evaluate checkpoint=FILE`: what the file says about its network, before what was typed, which wins."""
-    typed = {naming.split_override(argument)[0]: argument for argument in arguments if "=" in argument}
-    if typed.get("mode") not in ("mode=evaluate", "mode=early_exit") or "checkpoint" not in typed:
-        return arguments
-    path = Path(naming.split_override(typed["checkpoint"])[1].strip("'\"")).expanduser()
-    if not path.is_file():
-        return arguments
-    from adafocus.predict import stored_overrides
+def _stored(arguments: list[str]) -> list[str]:
+    """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, to stand before what was typed, which wins."""
+    mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
+    if mode not in ("evaluate", "early_exit") or checkpoint is None:
+        return []
+    if not isinstance(checkpoint, str):
+        raise UserError(
+            "checkpoint= is one run folder or file here: each says what its network is, so evaluate one at a time"
+        )
+    path = Path(checkpoint).expanduser()
+    if path.is_dir():
+        from adafocus.stored import from_folder
 
-    said = stored_overrides(path, arguments)
-    if said:
-        sys.stderr.write(f"{path} says: {' '.join(said)}\n")
-    return [*said, *arguments]
+        words = from_folder(path, [naming.key_of(argument) for argument in arguments])
+    elif path.is_file():
+        from adafocus.predict import stored_overrides
 
-
-class _Outcome:
-    """What became of the jobs of one command."""
-
-    def __init__(self) -> None:
-        self.codes: dict[Path, int] = {}
-        self.sweep: Path | None = None
-
-    def job(self, node: Any) -> None:
-        """One job, called by Hydra's launcher. In a sweep a failing job is noted, and the next one runs."""
-        from hydra.core.hydra_config import HydraConfig
-        from hydra.types import RunMode
-
-        hydra_node = HydraConfig.get()
-        folder = Path(hydra_node.runtime.output_dir)
-        choices = {group: str(hydra_node.runtime.choices[group]) for group in GROUPS}
-        overrides = list(hydra_node.overrides.task)
-        sweep = hydra_node.mode == RunMode.MULTIRUN
-        if sweep:
-            self.sweep = Path(hydra_node.sweep.dir)
-            sys.stderr.write(f"--- {folder.name}\n")
-        try:
-            self.codes[folder] = start(node, folder, overrides, choices)
-        except UserError as error:
-            self.codes[folder] = _say(error)
-            if sweep and not (folder / "config.json").exists():  # a folder that holds another run is not touched
-                from adafocus.engine.status import write_status
-
-                write_status(folder, "failed", error=str(error))
-        if sweep:
-            from adafocus.compare import write_comparison
-
-            write_comparison(self.sweep)
-            if self.codes[folder] == INTERRUPTED:
-                raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
-
-    def finish(self) -> int:
-        """The exit status of the command; after a sweep, the comparison and the list of failures."""
-        failed = {folder: code for folder, code in self.codes.items() if code}
-        if self.sweep is not None:
-            from adafocus.compare import main as compare
-
-            compare([str(self.sweep), "--mix-protocols"])
-            sys.stdout.write(f"comparison: {self.sweep / 'compare.md'}\n")
-            for folder in failed:
-                sys.stderr.write(f"failed: {folder}\n")
-            return 1 if failed else 0
-        return next(iter(self.codes.values()), 0)
+        words = stored_overrides(path, arguments)
+    else:
+        raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
+    if words:
+        sys.stderr.write(f"{path} says: {' '.join(words)}\n")
+    return words
 
 
-def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
-    """Checks a composed configuration, claims its folder and does the job; returns the exit status."""
-    from adafocus import config
+def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]) -> int:
+    """Checks a composed configuration, claims its folder and does the job; returns the exit status.
+
+    Args:
+        overrides: all that the configuration was composed of.
+        typed: the keys among them that this command line itself holds.
+    """
+    from adafocus import config, effects
     from adafocus.engine import folder as folders
-    from adafocus.engine.files import read_json
-    from adafocus.engine.launch import launch, under_torchrun
+    from adafocus.engine.launch import adopt_processes
 
-    settings = config.from_node(node)
+    started = adopt_processes()
+    settings = config.from_node(node, said(overrides))
+    effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
     if settings.mode == "cost":
         from adafocus.worker import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
-    stored = read_json(folder / "config.json") if settings.mode == "train" else None
-    state = folders.inspect(folder, config.identity(values), config.stored_identity(stored))
-    first = int(os.environ.get("RANK", 0)) == 0
-    if state == folders.FINISHED:
-        from adafocus.engine.table import show
 
-        if first:
-            sys.stderr.write("this run is finished; its summary:\n")
-            show(folder, read_json(folder / "summary.json"))
-        return 0
-    if first:
+    def inspect() -> str:
+        stored = folders.stored_config(folder) if settings.mode == "train" else None
+        return folders.inspect(folder, config.identity(values), config.stored_identity(stored))
+
+    state = inspect()
+    if state == folders.FINISHED:
+        return _show(folder)
+    if int(
+        os.environ.get("RANK", 0)
+    ):  # of processes that somebody else started the first one claims and describes the folder
+        return _work(settings, folder, started)
+    with folders.claim(folder, fresh=state == folders.NEW):
+        if inspect() == folders.FINISHED:  # by the process that held the folder just now
+            return _show(folder)
         folders.describe(folder, values, overrides=overrides, choices=choices)
-    if settings.inline or under_torchrun():
+        return _work(settings, folder, started)
+
+
+def _show(folder: Path) -> int:
+    from adafocus.engine.files import read_json
+    from adafocus.engine.table import show
+
+    if int(os.environ.get("RANK", 0)) == 0:
+        sys.stderr.write("this run is finished; its summary:\n")
+        show(folder, read_json(folder / "summary.json", dict))
+    return 0
+
+
+def _work(settings: Config, folder: Path, started: bool) -> int:
+    from adafocus.engine.launch import launch
+
+    if settings.inline or started:
         from adafocus.worker import run as work
 
         return work(folder, settings)

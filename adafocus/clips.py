@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from adafocus.core.errors import UserError, as_user_error
@@ -183,7 +183,7 @@ def _files(config: Config, collected: Collected) -> Data:
         "reader": dataset.reader,
         "flow": dataset.modality == "flow",
         "timeout": dataset.video_timeout,
-        "cache_bytes": dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // config.devices,
+        "cache_bytes": _cache_bytes(config),
     }
 
     def clips(name: str, view: View) -> VideoClips:
@@ -208,6 +208,12 @@ def _files(config: Config, collected: Collected) -> Data:
         {name: dict(split.bad) for name, split in splits.items()},
         collected,
     )
+
+
+def _cache_bytes(config: Config) -> int:
+    """The share of one reading process in `dataset.cache_megabytes` of its machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # of this run on this machine
+    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:
@@ -254,6 +260,12 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 def frame_plan(config: Config) -> FramePlan:
     """Which frames of a clip the networks of a run see; with early exit frames are read when they are looked at."""
     return method_of(config).frame_plan(deferred=config.mode == "early_exit")
+
+
+def tested_plan(config: Config) -> FramePlan:
+    """The same for one clip of the protocol's test, which may have more frames than training (TSN)."""
+    plan = frame_plan(config)
+    return replace(plan, glance=config.protocol.segments or plan.glance)
 
 
 def protocol_line(config: Config, view: View) -> str:

@@ -22,13 +22,15 @@ from adafocus.engine.cost import Cost
 from adafocus.engine.distributed import World
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.journal import log
-from adafocus.engine.table import show_exits
+from adafocus.engine.table import conclude_exits, show_exits
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 from adafocus.pictures import exit_curves
 from adafocus.schema import Config
 
 SLOWER = 1.15  # with early_exit.chunk=0 a walk may take so much longer than the whole network
+#: Of a saving below a tenth nothing is said: the clock's own spread, divided by next to nothing, would be the answer.
+MEASURABLE = 0.9
 
 
 @dataclass
@@ -42,7 +44,8 @@ class Row:
         simulated: score in percent of the whole network's answers at the exits that the thresholds give.
         score: of the run; None where it was only simulated.
         seconds, networks: a video: from the batch to the answer with reading in between, and in networks alone.
-        kept: share of the saving in multiply-adds that is a saving of networks' time as well.
+        kept: share of the saving in multiply-adds that is a saving of networks' time as well; None where less than a tenth
+            of the multiply-adds is saved.
         shares: of the videos at each exit.
         thresholds: of each exit.
         differing: videos that left elsewhere or were called something else than in the simulation.
@@ -243,7 +246,7 @@ class EarlyExit:
             lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
-        if full.cost > row.cost:
+        if row.cost <= MEASURABLE * full.cost:
             row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
         expected = answers.values[torch.arange(len(at)), at]
         same = (found.exits == torch.tensor(self.numbers)[at]) & found.valid
@@ -301,12 +304,13 @@ def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, un
         "format": 1,
         "state": "finished",
         "name": folder.name,
-        "choices": read_json(folder / "choices.json"),
-        "overrides": read_json(folder / "overrides.json"),
+        "choices": read_json(folder / "choices.json", dict),
+        "overrides": read_json(folder / "overrides.json", list),
         "seed": settings.seed,
         "protocol": protocol,
         "metric": metric,
         "score": run[0].score,
+        "conclusion": conclude_exits([row for row in table if row["score"] is not None]),
         "rows": answers,
         "cost": {"total": run[0].cost},
         "unreadable": {"evaluate": unreadable},

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from adafocus import build, config
+from adafocus import build, config, stored
 from adafocus.composing import compose
-from adafocus.core.errors import UserError
+from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.output import Output
 from adafocus.core.rng import generator
 from adafocus.data.annotations import Record
@@ -27,13 +29,27 @@ from adafocus.data.view import View
 from adafocus.engine.distributed import pick_device
 from adafocus.engine.evaluate import answer, only
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
-from adafocus.naming import outlasting, split_override
+from adafocus.naming import split_override
 from adafocus.schema import Config
 from adafocus.weights import detect, load_checkpoint, load_file, tensors
 from adafocus.weights.identify import identify
 
+#: File names of frame folders, where the model was trained on video files.
+FRAMES = "image_{:05d}.jpg"
 #: A file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
+
+
+class Box(NamedTuple):
+    """A patch in pixels of the video as it is stored, from its upper left corner: x to the right, y downwards.
+
+    It covers x1 <= x < x2 and y1 <= y < y2; corners lie between whole pixels.
+    """
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,7 @@ class Prediction:
         scores: (K,) probabilities in the order of `labels`.
         logits: (K,) in the order of the classes.
         frames: numbers of the frames that the focus network saw, from 0 on; empty where several clips are averaged.
-        boxes: top, left, height and width of the patch in each of them, in pixels of the video; empty for whole frames.
+        boxes: the patch in each of them; empty for whole frames.
         cost: multiply-adds of the answer.
         seconds: from the file to the answer, of a batch its share.
         protocol: which frames and crops it is made of.
@@ -58,7 +74,7 @@ class Prediction:
     scores: list[float] = field(default_factory=list)
     logits: list[float] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)
-    boxes: list[list[float]] = field(default_factory=list)
+    boxes: list[Box] = field(default_factory=list)
     cost: int = 0
     seconds: float = 0.0
     protocol: str = ""
@@ -72,12 +88,14 @@ class Moment:
     Attributes:
         seconds: time of the frame in the stream.
         label: shown, after smoothing.
+        scores: (K,) probabilities in the order of the classes, of the mean of the last frames' logits.
         latency: seconds from the frame to the label.
         frame: (H, W, 3) uint8.
     """
 
     seconds: float
     label: str
+    scores: list[float]
     latency: float
     frame: np.ndarray
 
@@ -113,7 +131,7 @@ class Predictor:
         if size is None:
             raise UserError("the number of classes is unknown: set dataset.classes=N or give --classes FILE")
         self.model = build.seeded_model(settings, size, weights=False)
-        self.report = load_checkpoint(path, self.model, content)
+        self.report = load_checkpoint(path, self.model, content, without=build.not_needed(settings))
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
@@ -137,27 +155,29 @@ class Predictor:
             if found.error is not None:
                 raise UserError(found.error)
             return found
-        videos, dataset = list(videos), self.settings.dataset
-        if dataset.modality != "rgb":
-            raise UserError("this model reads optical flow, which a video file does not hold")
-        arrays = [n for n, video in enumerate(videos) if isinstance(video, (np.ndarray, torch.Tensor))]
-        files = [n for n in range(len(videos)) if n not in set(arrays)]
-        folders = [n for n in files if Path(videos[n]).is_dir()]
-        files = [n for n in files if n not in set(folders)]
-        found: dict[int, Prediction] = {}
-        view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
-        for numbers, template in ((files, None), (folders, dataset.frame_template or "image_{:05d}.jpg")):
-            records = [Record(str(Path(videos[n]).absolute()), (0,)) for n in numbers]
-            clips = VideoClips(records, Path("/"), view, template=template, reader=dataset.reader, **shared)
-            found |= zip(numbers, self._of(clips, [str(videos[n]) for n in numbers]), strict=True)
-        clips = ArrayClips([np.asarray(videos[n]) for n in arrays], view, seed=self.settings.seed)
-        found |= zip(arrays, self._of(clips, [f"array {n}" for n in arrays]), strict=True)
-        return [found[n] for n in range(len(videos))]
+        return list(self.each(videos))
 
     predict = __call__
 
-    def _of(self, clips: VideoClips, names: list[str]) -> list[Prediction]:
-        found = []
+    def each(self, videos: Iterable[Video]) -> Iterator[Prediction]:
+        """The same one after the other, in the order of `videos`, as soon as its batch is done."""
+        dataset = self.settings.dataset
+        if dataset.modality != "rgb":
+            raise UserError("this model reads optical flow, which a video file does not hold")
+        view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
+        for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
+            numbers, chosen = zip(*group, strict=True)
+            if kind == "array":
+                clips = ArrayClips([np.asarray(video) for video in chosen], view, seed=self.settings.seed)
+                names = [f"array {number}" for number in numbers]
+            else:
+                template = None if kind == "file" else dataset.frame_template or FRAMES
+                records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
+                clips = VideoClips(records, Path("/"), view, template=template, reader=dataset.reader, **shared)
+                names = [str(video) for video in chosen]
+            yield from self._of(clips, names)
+
+    def _of(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
         name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch_size
         started = time.perf_counter()
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
@@ -171,11 +191,10 @@ class Predictor:
             reasons = {bad.index: bad.reason for bad in batch.bad}
             for row, index in enumerate(batch.index.tolist()):
                 if row in place:
-                    found.append(self._prediction(clips, index, names[index], output, place[row], seconds))
+                    yield self._prediction(clips, index, names[index], output, place[row], seconds)
                 else:
-                    found.append(Prediction(names[index], error=reasons[index]))
+                    yield Prediction(names[index], error=reasons[index])
             started = time.perf_counter()
-        return found
 
     def _prediction(
         self, clips: VideoClips, index: int, name: str, output: Output, row: int, seconds: float
@@ -193,10 +212,10 @@ class Predictor:
             boxes,
             self.cost,
             seconds,
-            build.protocol_line(self.settings, clips.view),
+            self.protocol,
         )
 
-    def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[list[float]]]:
+    def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
         """Numbers of the frames that the focus network saw, and its boxes in them, in temporal order."""
         view = clips.view
         if view.views != 1:
@@ -213,7 +232,13 @@ class Predictor:
         boxes = self.model.boxes(output.where[row].float().cpu()).expand(len(frames), -1)
         boxes = view.to_video(boxes, height, width).tolist()
         pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
-        return [frame for frame, _ in pairs], [box for _, box in pairs]
+        named = [Box(left, top, left + width, top + height) for _, (top, left, height, width) in pairs]
+        return [frame for frame, _ in pairs], named
+
+    @property
+    def protocol(self) -> str:
+        """Which frames and crops an answer is made of, in one line."""
+        return build.protocol_line(self.settings, self.view())
 
     @cached_property
     def cost(self) -> int:
@@ -230,10 +255,8 @@ class Predictor:
             every: process each n-th frame (the demo: 2).
             bgr: feed blue, green, red, as the released demo does; whether its weights want that is not known.
         """
-        try:
+        with as_user_error():
             online = OnlineRecognizer(self.model).eval()
-        except ValueError as error:
-            raise UserError(str(error)) from error
         view = build.views(self.settings, self.classes)[1]  # one center crop, whatever the protocol tests with
         smooth = Smoothing(**(JESTER_SMOOTHING if tuple(self.classes) == JESTER else {}))
         caches = online.start(1, view.size)
@@ -244,14 +267,24 @@ class Predictor:
             output = online(self.normalize(clip)[:, 0], caches)
             caches = output.caches
             label = self.classes[smooth(output.logits[0])]
-            yield Moment(seconds, label, time.perf_counter() - started, frame)
+            scores = smooth.mean().softmax(0).tolist()
+            yield Moment(seconds, label, scores, time.perf_counter() - started, frame)
 
 
-def recipe(path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False) -> list[str]:
+def _kind(video: Video) -> str:
+    if isinstance(video, (np.ndarray, torch.Tensor)):
+        return "array"
+    return "folder" if Path(video).is_dir() else "file"
+
+
+def recipe(
+    path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: dict[str, object] | None = None
+) -> list[str]:
     """What must be composed, beside what was typed, to build the network of a file: nothing for ours, which says so itself.
 
     Args:
         dataset: whether the data set matters too, as in evaluation; a prediction needs only its number of classes.
+        content: of the file, if it is read already.
 
     Raises:
         UserError: an official file that leaves a choice open, which the line names.
@@ -259,12 +292,14 @@ def recipe(path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False
     path = Path(path).expanduser()
     if path.is_dir():
         return []
-    content = load_file(path)
+    content = load_file(path) if content is None else content
     if isinstance(content.get("config"), dict):
         return []
-    state = tensors(content)
+    state = tensors(content, str(path))
     source = detect(state)
     identity = None if source is None else identify(source, state)
+    if identity is None and typed:
+        return []  # what is typed decides, and loading says what fits
     if identity is None:
         raise UserError(f"{path} does not say which network it is of; name its recipe, as in experiment=tsm_sthv2_8f")
     return identity.overrides((split_override(override)[0] for override in typed), dataset=dataset)
@@ -276,22 +311,24 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     if not isinstance(content.get("config"), dict):
         known = detect(tensors(content)) not in (None, "adafocus")
         return (
-            recipe(path, typed, dataset=True) if known else []
+            recipe(path, typed, dataset=True, content=content) if known else []
         )  # else what is typed decides, and loading says what fits
-    keys = {split_override(override)[0] for override in typed}
-    typed_then = content.get("overrides")
-    return outlasting(typed_then, keys) if isinstance(typed_then, list) else []
+    keys = [split_override(override)[0] for override in typed]
+    return stored.overrides(content.get("overrides") or [], keys, str(path))
 
 
 def load(
-    path: str | Path, composed: Config | None = None, *, classes: Sequence[str] | None = None, device: str = "auto"
+    path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
 ) -> Predictor:
     """A predictor of a run folder or file.
 
     Args:
         path: our run folder or checkpoint, which carries its configuration, or an official file.
-        composed: the configuration of an official file, see `recipe`.
+        typed: overrides that say what an official file does not, see `recipe`.
         classes, device: see `Predictor`.
+
+    Raises:
+        UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
     file = Path(path).expanduser()
     if file.is_dir():
@@ -301,21 +338,16 @@ def load(
             raise UserError(f"{file} holds no checkpoint: nothing was trained there yet")
         file = found[0] if select == "best" else found[-1]
     content = load_file(file)
-    stored = content.get("config")
-    settings = config.from_dict(stored) if isinstance(stored, dict) else composed
-    if settings is None:
-        raise UserError(f"{path} does not say which network it is of; name its recipe, as in experiment=tsm_sthv2_8f")
-    if classes is None and detect(tensors(content)) == "tsm_online":
+    said = content.get("config")
+    if isinstance(said, dict):
+        if typed:
+            raise UserError(
+                f"{path} says itself which network it is of, and how it looks at videos; take away {' '.join(typed)}"
+            )
+        settings = config.from_dict(said)
+    else:  # data and weights of the recipe are not needed
+        fixed = ("mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none")
+        settings = compose([*recipe(file, typed, content=content), *typed, *fixed])
+    if classes is None and detect(tensors(content, str(path))) == "tsm_online":
         classes = JESTER
     return Predictor(settings, file, content, classes=classes, device=device)
-
-
-def find(
-    path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
-) -> Predictor:
-    """`load`, with a configuration that is composed from what was typed and what the file tells."""
-    typed = [*recipe(path, typed), *typed]
-    composed = None
-    if typed:  # data and weights of the recipe are not needed
-        composed = compose([*typed, "mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none"])
-    return load(path, composed, classes=classes, device=device)

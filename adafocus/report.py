@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from PIL.Image import Image
 
-from adafocus import build, config
+from adafocus import build
 from adafocus.core.stage import Stage
 from adafocus.engine.cost import Cost
 from adafocus.engine.distributed import World
@@ -51,8 +51,8 @@ def finish(
         "format": 1,
         "state": "finished",
         "name": folder.name,
-        "choices": read_json(folder / "choices.json"),
-        "overrides": read_json(folder / "overrides.json"),
+        "choices": read_json(folder / "choices.json", dict),
+        "overrides": read_json(folder / "overrides.json", list),
         "seed": settings.seed,
         "protocol": data.protocol,
         "metric": metric,
@@ -66,7 +66,6 @@ def finish(
         "selected": settings.schedule.select,
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
-        "published": config.to_dict(settings)["published"],
         "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
         "seconds": {

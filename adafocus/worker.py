@@ -6,12 +6,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import time
-import traceback
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,21 +23,22 @@ from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.data.collect import Collected, write_division
 from adafocus.data.dataset import ClipSource
-from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
+from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
 from adafocus.data.paths import printable
 from adafocus.data.remarks import class_table
 from adafocus.early_exit import EarlyExit
 from adafocus.early_exit import write as write_exits
 from adafocus.engine import checkpoint
 from adafocus.engine.distributed import World, join
+from adafocus.engine.ending import end
 from adafocus.engine.evaluate import Report, evaluate
 from adafocus.engine.files import read_json, write_json
 from adafocus.engine.folder import lock
 from adafocus.engine.journal import Journal, counting, log, start_logging
-from adafocus.engine.launch import die_with_parent
 from adafocus.engine.loop import Progress, Trainer
 from adafocus.engine.places import TRAINING_CLIPS, learned_mean
-from adafocus.engine.status import write_status
+from adafocus.engine.signals import Signals
+from adafocus.engine.status import restart_status, write_status
 from adafocus.engine.table import show_cost
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
@@ -50,51 +48,25 @@ from adafocus.schema import Config
 
 def run(folder: Path, settings: Config | None = None) -> int:
     """Does the job of a folder; returns the exit status. Every end is written to status.json."""
-    settings = settings or config.read(folder)
     rank = int(os.environ.get("RANK", 0))
-    start_logging(folder, rank=rank)
-    told = False
-    try:
-        with lock(folder) if rank == 0 else nullcontext():
-            try:
-                if rank == 0:  # an older failure is over
-                    old = read_json(folder / "status.json") or {}
-                    write_status(folder, "running", step=old.get("step", 0), steps=old.get("steps", 0))
-                with join(settings.device, settings.loader.timeout + 60) as world:
-                    _do(settings, folder, world)
-            except BaseException as error:
-                told = not _end_badly(folder, rank, error)
+    with Signals() as signals:
+        try:
+            signals.accept()
+            start_logging(folder, rank=rank)
+            settings = settings or config.read(folder)
+            with join(settings.device, settings.loader.timeout + 60, folder, lambda: lock(folder)) as world:
+                if world.first:
+                    restart_status(folder)
+                _do(settings, folder, world, signals)
+        except BaseException as error:
+            code = end(folder, rank, error, signals, loader_trouble(error))
+            if code is None:
                 raise
-    except UserError as error:
-        if not told:
-            sys.stderr.write(f"error: {error}\n")
-        return 2
-    except KeyboardInterrupt:
-        if not told:
-            sys.stderr.write("interrupted; the same command continues this run\n")
-        return 130
+            return code
     return 0
 
 
-def _end_badly(folder: Path, rank: int, error: BaseException) -> bool:
-    """Notes the reason where other programs look for it; False if another process of this run has done so already."""
-    if rank:
-        time.sleep(0.5)  # most errors are everybody's: then the first process is the one that speaks
-    status = read_json(folder / "status.json") or {}
-    if status.get("state") in ("failed", "interrupted"):
-        return False
-    state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-    reason = str(error) or type(error).__name__
-    if not isinstance(error, (UserError, KeyboardInterrupt)):
-        reason = f"{type(error).__name__}: {reason.splitlines()[0]}"
-        log.error("%s", traceback.format_exc())
-    if rank:
-        reason = f"rank {rank}: {reason}"
-    write_status(folder, state, step=status.get("step", 0), steps=status.get("steps", 0), error=reason)
-    return True
-
-
-def _do(settings: Config, folder: Path, world: World) -> None:
+def _do(settings: Config, folder: Path, world: World, signals: Signals) -> None:
     if settings.devices != world.size:
         raise UserError(f"devices={settings.devices}, but {world.size} processes were started; make them agree")
     started = time.monotonic()
@@ -110,6 +82,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
     _say_data(data, folder, world)
     with torch.device("cpu"):
         network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
+    if settings.mode == "train" and (line := build.stream_line(settings, network)):
+        log.info("%s", line)
     cost = build.cost(settings, len(data.classes))
     names = config.stages(settings)
     places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
@@ -118,6 +92,8 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         _start(settings, network)
     if settings.channels_last:
         network = channels_last(network)
+    if settings.sync_batchnorm:
+        network = world.synchronize_norms(network)
     network = network.to(world.device)
     last = config.for_stage(settings, names[-1])
     test = _Judge(last, world, data.test, data.views)
@@ -128,7 +104,9 @@ def _do(settings: Config, folder: Path, world: World) -> None:
         for name, place in places.items():
             part = config.for_stage(settings, name)
             judge.stage = build.stage(part, network)
-            progress = _train(part, settings, place, world, judge, data, read_json(folder / "overrides.json") or [])
+            progress = _train(
+                part, settings, place, world, judge, data, read_json(folder / "overrides.json", list) or [], signals
+            )
             gains.append(_gain(name, part, judge.stage, progress))
     else:
         _load_checkpoint(settings, network, data.classes, file, content)
@@ -182,8 +160,8 @@ def _constant_place(
 def _start(settings: Config, network: nn.Module) -> None:
     """Weights of `init`: all of a run or file, then single networks."""
     for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
-        if settings.init.get(key):
-            path = _checkpoint_file(f"init.{key}", settings.init[key], settings.schedule.select)
+        if (value := settings.start(key)) is not None:
+            path = _checkpoint_file(f"init.{key}", value, settings.schedule.select)
             log.info("%s from %s: %s", part or "start", path, weights.load_start(path, network, part))
 
 
@@ -192,6 +170,11 @@ def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict
     score = progress.best if settings.schedule.select == "best" else progress.last
     log.info("stage %s: %s %s %.2f", name, stage.variants[0], settings.dataset.metric, score)
     return {"stage": name, "answer": stage.variants[0].label, "score": score, "seconds": progress.seconds}
+
+
+def _loader(settings: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
+    workers, timeout = settings.loader.workers, settings.loader.timeout
+    return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
 
 
 class _Judge:
@@ -207,15 +190,10 @@ class _Judge:
         self.world, self.size = world, len(clips)
         self.average, self.chunk = settings.protocol.average, settings.evaluate.batch_size
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
-        self.batches = Loader(
-            clips,
-            order,
-            workers=settings.loader.workers,
-            timeout=settings.loader.timeout,
-            pin=world.device.type == "cuda",
-        )
+        self.batches = _loader(settings, world, clips, order)
 
     def __call__(self, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+        self.world.share_buffers(self.stage.model)  # the scores are those of the weights that rank 0 saves
         return evaluate(
             self.stage,
             self.batches,
@@ -229,7 +207,14 @@ class _Judge:
 
 
 def _train(
-    settings: Config, whole: Config, folder: Path, world: World, judge: _Judge, data: build.Data, typed: list[str]
+    settings: Config,
+    whole: Config,
+    folder: Path,
+    world: World,
+    judge: _Judge,
+    data: build.Data,
+    typed: list[str],
+    signals: Signals,
 ) -> Progress:
     """Trains one stage in its folder and leaves the weights that the summary is about in the model.
 
@@ -237,6 +222,7 @@ def _train(
         settings: of this stage.
         whole: of the run, as checkpoints carry it.
         typed: the run's overrides, likewise.
+        signals: what this process is asked to do.
     """
     stage = judge.stage
     folder.mkdir(parents=True, exist_ok=True)
@@ -250,26 +236,22 @@ def _train(
         world=world.size,
         seed=settings.seed,
     )
-    loader = Loader(
-        data.train,
-        order,
-        workers=settings.loader.workers,
-        timeout=settings.loader.timeout,
-        pin=world.device.type == "cuda",
-    )
+    loader = _loader(settings, world, data.train, order)
 
     def batches(epoch: int, first_step: int) -> Iterator[Batch]:
         order.start_at(epoch, first_step)
         return iter(loader)
 
     journal = Journal(folder, active=world.first, tensorboard=settings.output.tensorboard)
-    keeper = checkpoint.Keeper(folder)
+    keeper = checkpoint.Keeper(folder, active=world.first)
     if world.first:
         write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
 
     def scores() -> dict[str, float]:
         report = judge(stage.variants[:1], settings.evaluate.examples)
-        if sheet := sheet_of(settings, data, report):  # how the places change in the course of training
+        if world.first and (
+            sheet := sheet_of(settings, data, report)
+        ):  # how the places change in the course of training
             journal.picture("patches", trainer.progress.step, sheet)
         curves = report.places.scalars() if report.places else {}
         return report.scores[stage.variants[0]] | curves
@@ -285,6 +267,7 @@ def _train(
         compiled=settings.compile,
         protocol=data.validation,
         extra={"config": config.to_dict(whole), "classes": data.classes, "overrides": typed},
+        signals=signals,
     )
     try:
         progress = trainer.run()
@@ -302,7 +285,7 @@ def report_cost(settings: Config, folder: Path) -> int:
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
     network, cost = build.meta_model(settings, classes), build.cost(settings, classes)
-    frames = build.frame_plan(settings).seen
+    frames = build.tested_plan(settings).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
     if isinstance(network, EarlyExitNetwork):
         found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
@@ -327,7 +310,7 @@ def _load_checkpoint(
     settings: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
 ) -> None:
     """Weights of a file, ours or an official one."""
-    report = weights.load_checkpoint(path, network, content)
+    report = weights.load_checkpoint(path, network, content, without=build.not_needed(settings))
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
@@ -386,11 +369,5 @@ def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) ->
     }
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    die_with_parent()
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster that takes its machine back
     sys.exit(run(Path(sys.argv[1])))

@@ -1,4 +1,7 @@
-"""Every video of a folder in one go, with arrays and files mixed: a CSV of labels, scores and costs.
+"""Every video of a folder from Python: a CSV of labels, scores and costs.
+
+`adafocus predict RUN VIDEOS --table labels.csv` does the same and more; this is for those who want to do something else
+with each prediction.
 
 python examples/folder_of_videos.py outputs/RUN VIDEOS labels.csv
 """
@@ -19,7 +22,7 @@ def main() -> None:
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "score", "multiply-adds", "error"])
-        for prediction in predictor(videos):  # in batches of evaluate.batch_size; one that cannot be read has an error
+        for prediction in predictor.each(videos):  # as they come; one that cannot be read has an error
             label, score = (prediction.labels[0], prediction.scores[0]) if prediction.labels else ("", "")
             writer.writerow([prediction.video, label, score, prediction.cost, prediction.error or ""])
 

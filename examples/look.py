@@ -19,8 +19,8 @@ def main() -> None:
     for label, score in zip(prediction.labels[:3], prediction.scores, strict=False):
         sys.stdout.write(f"{100 * score:5.1f} %  {label}\n")
     for frame, box in zip(prediction.frames, prediction.boxes, strict=False):
-        top, left, height, width = (round(value) for value in box)
-        sys.stdout.write(f"frame {frame}: {width} x {height} pixels at row {top}, column {left}\n")
+        x1, y1, x2, y2 = (round(value) for value in box)
+        sys.stdout.write(f"frame {frame}: {x2 - x1} x {y2 - y1} pixels at row {y1}, column {x1}\n")
     sys.stdout.write(f"{prediction.cost / 1e6:.1f} M multiply-adds, {prediction.seconds:.2f} s\n")
     draw(prediction, Path(picture))
 

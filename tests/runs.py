@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 ROOT = Path(__file__).resolve().parents[1]
 #: A run of a few seconds; tests add to it or override it.
 SMALL = {
@@ -35,13 +37,20 @@ def arguments(**changes: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def start(cwd: Path, *typed: str) -> subprocess.Popen:
     command = [sys.executable, str(ROOT / "run.py"), *typed]
     return subprocess.Popen(
-        command, cwd=cwd, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,  # a process group of its own, to which a test can send signals
     )
 
 
@@ -59,3 +68,11 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def summary(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "summary.json").read_text())
+
+
+def same(folder: Path, reference: Path) -> None:
+    """Two runs have the same lines of metrics, the same bits in every weight and the same scores."""
+    assert lines(folder) == lines(reference)
+    ours, theirs = (torch.load(place / "last.pt", weights_only=True)["model"] for place in (folder, reference))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+    assert summary(folder)["rows"] == summary(reference)["rows"]

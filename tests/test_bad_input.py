@@ -38,7 +38,7 @@ COMPOSED = {
     "no recipe": (["dataset=kinetics400"], "no recipe"),
     "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
     "unknown stage": (["stage=2"], "choose one of joint"),
-    "negative patch": (["patch.size=-3"], "must be greater than 0"),
+    "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
     "more focus frames than candidates": (
         ["segments.focus=8", "segments.pool=6"],
         "segments.pool=6 candidates are fewer",
@@ -94,20 +94,9 @@ def _other_classes(tmp_path: Path) -> list[str]:
     from adafocus import build
 
     typed = ["dataset=folder", folder(tmp_path), "segments=4"]
-    network = build.model(_composed(typed), 2)
+    network = build.model(composing.compose(typed), 2)
     torch.save({"format": 1, "model": network.state_dict(), "classes": ["b", "a"]}, tmp_path / "ba.pt")
     return [*typed, "mode=evaluate", f"checkpoint={tmp_path / 'ba.pt'}"]
-
-
-def _composed(typed: list[str]):
-    from hydra import compose, initialize_config_dir
-
-    from adafocus import config, naming
-
-    arguments = naming.quote_numbers(typed)
-    composing.register(arguments)
-    with initialize_config_dir(version_base="1.3", config_dir=str(composing.conf_folder())):
-        return config.from_node(compose("config", arguments))
 
 
 STARTED = {
@@ -149,7 +138,7 @@ STARTED = {
     "checkpoint of noise": (_noise, "noise.pt"),
     "no ImageNet weights": (lambda t: ["backbone.weights=imagenet"], "backbone.weights=none"),
     "unknown backbone": (lambda t: ["backbone.focus=vgg"], "choose one of mobilenet_v2"),
-    "glyph that does not fit": (lambda t: ["dataset.glyph_size=15"], "multiple of 8"),
+    "glyph that does not fit": (lambda t: ["dataset.frame_size=16", "patch.size=8"], "smaller than frame_size"),
 }
 
 

@@ -3,15 +3,17 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from adafocus.compare import main, write_comparison
 from adafocus.compare.render import pareto, to_csv, to_markdown, to_text
-from adafocus.compare.table import compare, find_runs
+from adafocus.compare.table import compare, find_runs, group
 from adafocus.core.errors import UserError
 
 
@@ -63,12 +65,12 @@ def test_seeds_are_averaged_and_only_what_differs_is_a_column(tmp_path: Path) ->
     small, large = table.rows
     assert (small.choices, small.mean, small.deviation) == ({"patch": "96"}, 53.0, 3.0)
     assert large.deviation is None and large.mean == 60.0
-    assert "53.00 ± 3.00" in to_text(table) and "9/10, 1 unreadable" in to_text(table)
+    assert "53.00 ± 3.00" in to_text([table]) and "9/10, 1 unreadable" in to_text([table])
 
 
 def test_leaves_that_repeat_a_choice_are_left_out_and_others_kept(tmp_path: Path) -> None:
     for number, (patch, rate) in enumerate(((96, 1), (128, 1), (96, 2), (128, 2))):
-        make(tmp_path / str(number), patch=patch, schedule={"rate": rate, "double": 2 * rate})
+        make(tmp_path / str(number), patch=patch, schedule={"lr": rate, "double": 2 * rate})
     assert sorted(compare(find_runs([tmp_path])).columns) == ["patch", "schedule.lr"]
 
 
@@ -77,17 +79,24 @@ def test_unfinished_and_damaged_runs_are_listed_not_averaged(tmp_path: Path) -> 
     make(tmp_path / "bad", patch=999, state="failed", error="out of memory")
     make(tmp_path / "torn")
     (tmp_path / "torn/summary.json").write_text('{"state": "fini')
-    text = to_text(compare(find_runs([tmp_path])))
+    text = to_text([compare(find_runs([tmp_path]))])
     assert "failed: out of memory (bad)" in text and "unreadable: summary.json is damaged (torn)" in text
     assert text.count("finished") == 1
 
 
-def test_scores_of_different_protocols_are_not_mixed(tmp_path: Path) -> None:
-    make(tmp_path / "a")
-    make(tmp_path / "b", protocol="ten crops")
-    with pytest.raises(UserError, match="one crop.*ten crops"):
-        compare(find_runs([tmp_path]))
-    assert compare(find_runs([tmp_path]), mix_protocols=True).columns == ["protocol"]
+def test_scores_of_different_data_or_protocols_have_tables_of_their_own(tmp_path: Path, capsys) -> None:
+    make(tmp_path / "a", dataset={"name": "yoga", "root": "/yoga"})
+    make(tmp_path / "b", dataset={"name": "yoga", "root": "/yoga"}, protocol="ten crops", patch=128)
+    make(tmp_path / "c", dataset={"name": "gestures", "root": "/g"}, patch=128)
+    make(tmp_path / "d", dataset={"name": "gestures", "root": "/g"}, state="failed", error="no", patch=96)
+    groups = [[run.folder.name for run in members] for members in group(find_runs([tmp_path]))]
+    assert groups == [["c", "d"], ["a"], ["b"]]
+    assert main([str(tmp_path), "--plot", str(tmp_path / "all.png"), "--markdown", str(tmp_path / "all.md")]) == 0
+    text = capsys.readouterr().out
+    assert text.count("data: ") == 3 and "protocol: ten crops" in text and text.count("failed: no") == 1
+    assert (tmp_path / "all.md").read_text().count("| --- |\n") == 3
+    assert main([str(tmp_path), "--mix-protocols"]) == 0
+    assert "protocol" in capsys.readouterr().out.splitlines()[0].split()
 
 
 def test_csv_holds_raw_numbers(tmp_path: Path) -> None:
@@ -122,7 +131,7 @@ def test_a_sweep_without_a_finished_run_has_a_table_and_no_plot(tmp_path: Path) 
 
 def test_markdown_escapes_its_bars(tmp_path: Path) -> None:
     make(tmp_path / "a", state="failed", error="a | b\nc")
-    assert "a \\| b c" in to_markdown(compare(find_runs([tmp_path])))
+    assert "a \\| b c" in to_markdown([compare(find_runs([tmp_path]))])
 
 
 def test_the_front_holds_what_nothing_cheaper_beats() -> None:
@@ -164,3 +173,98 @@ def test_evaluations_of_a_run_are_rows_of_their_own(tmp_path: Path) -> None:
     make(tmp_path / "e", mode="evaluate", seed=1)
     table = compare(find_runs([tmp_path]))
     assert table.columns == ["mode"] and len(table.rows) == 2
+
+
+def early_exit(folder: Path, **config: object) -> Path:
+    """An early-exit run: the full model, whole frames, and a curve of budgets."""
+    make(folder, mode="early_exit", score=90.0, cost=10**9, **config)
+    rows = [
+        {"name": "full model", "score": 90.0, "cost": 10**9},
+        {"name": "whole frames", "score": 88.0, "cost": 2 * 10**9},
+    ]
+    for n in range(1, 30):
+        rows.append({"name": f"confidence {n / 10:g}", "score": min(90.0, 60.0 + 2 * n), "cost": n * 3 * 10**7})
+        rows.append({"name": f"entropy {n / 10:g}", "score": min(89.0, 60.0 + 2 * n), "cost": n * 3 * 10**7})
+    value = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").write_text(json.dumps({**value, "rows": rows}))
+    return folder
+
+
+def test_budgets_of_early_exit_are_a_curve_of_one_row(tmp_path: Path) -> None:
+    early_exit(tmp_path / "e")
+    make(tmp_path / "a", mode="train", patch=128)
+    table = compare(find_runs([tmp_path]))
+    assert len(table.rows) == 2 and "90.0 at 45 % (450 M)" in to_text([table])
+    assert [row.variant for row in compare(find_runs([tmp_path / "e"]), variants=True).rows] == [
+        "full model",
+        "whole frames",
+    ]
+    assert {name: len(points) for name, points in table.rows[0].curves.items() or table.rows[1].curves.items()} == {
+        "confidence": 29,
+        "entropy": 29,
+    }
+
+
+GARBAGE = [
+    {"state": "finished"},
+    {"state": "finished", "score": "high", "cost": {"total": 1}},
+    {"state": "finished", "score": float("nan"), "cost": {"total": 1}},
+    {"state": "finished", "score": 1, "cost": {"total": True}},
+    {"state": "finished", "score": 1, "cost": 3},
+    {"state": "finished", "score": 1, "cost": {"total": 1}, "rows": [1]},
+    {"state": "finished", "score": 1, "cost": {"total": 1}, "rows": 5},
+    {"state": "finished", "score": 1, "cost": {"total": 1}, "rows": [{"name": "x"}]},
+    {"state": "finished", "score": 1, "cost": {"total": 1}, "seconds": [], "data": [1]},
+    {"state": "finished", "score": 1, "cost": {"total": 1}, "parameters": "many"},
+    {"state": "finished", "score": 10**400, "cost": {"total": 1}},
+]
+
+
+@pytest.mark.parametrize("summary", GARBAGE, ids=range(len(GARBAGE)))
+def test_garbage_is_a_row_that_says_so(tmp_path: Path, summary: dict) -> None:
+    make(tmp_path / "good")
+    make(tmp_path / "odd", state="failed")
+    (tmp_path / "odd/summary.json").write_text(json.dumps(summary))
+    text = to_text([compare(find_runs([tmp_path]))])
+    assert "unreadable" in text and "(odd)" in text and "50.00" in text
+    write_comparison(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["[" * 100000, '{"a":' * 3000 + "1" + "}" * 3000, "\x00", "[]", "3", "null"])
+def test_files_of_any_content_are_no_traceback(tmp_path: Path, text: str) -> None:
+    make(tmp_path / "good")
+    for name in ("config", "choices", "status", "summary"):
+        folder = make(tmp_path / name)
+        (folder / f"{name}.json").write_text(text)
+    assert "50.00" in to_text([compare(find_runs([tmp_path]))])
+
+
+def test_text_of_others_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    evil = "\x1b[2J<img src=x onerror=alert(1)>[a](javascript:1)|$x^$"
+    make(tmp_path / "a", protocol="=cmd|' /C calc'!A0" + evil, dataset={"name": evil})
+    make(tmp_path / "b", dataset={"name": "=1+1"}, protocol="@x")
+    make(tmp_path / "c", dataset={"name": "-2"}, protocol="\x9b31m\u202e", state="failed", error="\x1b]0;title\x07")
+    write_comparison(tmp_path)
+    written = (tmp_path / "compare.md").read_text(), (tmp_path / "compare.csv").read_text()
+    shown = to_text([compare(members) for members in group(find_runs([tmp_path]))])
+    for text in (*written, shown):
+        assert not any(ord(character) < 32 and character != "\n" or 127 <= ord(character) < 160 for character in text)
+        assert "\u202e" not in text
+    assert "<img" not in written[0] and not re.search(r"(?<!\\)\]\(", written[0])
+    for row in csv.reader(written[1].splitlines()):
+        assert not any(cell[:1] in ("=", "@", "+") for cell in row)
+
+
+def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    make(tmp_path / "a")
+    with pytest.raises(UserError, match="cannot write"):
+        main([str(tmp_path), "--csv", str(tmp_path / "nowhere/x.csv")])
+
+
+def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:
+    """Two sweeps, or two jobs, write the comparison of one folder at the same time."""
+    make(tmp_path / "a")
+    make(tmp_path / "b", patch=128)
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: write_comparison(tmp_path, picture=False), range(64)))
+    assert not list(tmp_path.glob(".*.part"))

@@ -119,7 +119,7 @@ def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Pa
     from adafocus.weights import load_start
 
     typed = ("backbone=tiny_tsm", "segments.focus=6") if form == "tsm" else ()
-    settings = composed("method=adafocus_v1", "stage=1", *typed)
+    settings = composed("method=adafocus_v1", "stage=1", "init.from=none", *typed)
     network = build.seeded_model(settings, 10, weights=False)
     files = {}
     for part, segments in (("glance", 4), ("focus", 6)):

@@ -20,8 +20,9 @@ import adafocus
 from adafocus import build, config
 from adafocus.cli import main
 from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
 from adafocus.weights import detect, load_file, tensors
-from adafocus.weights.identify import identify
+from adafocus.weights.identify import Identity, identify
 
 #: case of the golden figures -> what is known, what is open
 CASES = {
@@ -81,7 +82,7 @@ def test_what_a_released_file_says(tmp_path: Path, case: str) -> None:
         model = build.model(settings, identity.classes, weights=False)
     from adafocus.weights import SOURCES
 
-    ours = SOURCES[detect(state)].convert(state)
+    ours = current_state(SOURCES[detect(state)].convert(state))
     names = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}
     assert names == {key for key in ours if not key.endswith("num_batches_tracked")}
     assert all(ours[key].shape == model.state_dict()[key].shape for key in names)
@@ -190,6 +191,97 @@ def test_conversion_needs_no_other_word_afterwards(tmp_path: Path, capsys: pytes
     after = adafocus.load(out, device="cpu")(clip)
     assert after.logits == pytest.approx(before.logits, abs=1e-5) and after.labels[0].startswith("gesture")
     assert main(["convert", str(out), "x.pt"]) == 2 and ".safetensors" in capsys.readouterr().err
+
+
+def v1_file(path: Path, *typed: str, policy: bool = True, classes: int = 21) -> None:
+    """As the released program of AdaFocus V1 writes it: sections, and before stage 2 no policy."""
+    settings = composed("method=adafocus_v1", "backbone=mbv2_r50", "dataset=folder", "dataset.root=.", *typed)
+    state = build.seeded_model(settings, classes, weights=False).state_dict()
+    sections: dict[str, dict[str, torch.Tensor] | None] = {"glancer": {}, "focuser": {}, "fc": {}, "policy": {}}
+    for key, value in state.items():
+        part, _, rest = key.partition(".")
+        if part == "glance_net":
+            sections["glancer"]["net." + rest.replace("layers.", "features.", 1)] = value
+        elif part == "focus_net":
+            sections["focuser"]["net." + rest] = value
+        elif part in ("glance_head", "focus_head"):
+            name = "glancer" if part == "glance_head" else "focuser"
+            rest = rest.removeprefix("1.")
+            sections[name][f"net.{'classifier.1' if name == 'glancer' else 'fc'}.{rest}"] = value
+        elif part == "classifier":
+            sections["fc"][rest.replace("head.", "fc.")] = value
+        else:
+            name, _, leaf = rest.partition(".")
+            if name == "encoder" and not settings.policy.convolution:
+                leaf = f"{int(leaf[0]) - 1}{leaf[1:]}"
+            leaf = f"0.{leaf}" if name in ("actor", "critic") else leaf
+            sections["policy"][f"{name.replace('encoder', 'state_encoder')}.{leaf}"] = value
+    torch.save({**sections, "policy": sections["policy"] if policy else None, "epoch": 1}, path)
+
+
+V1 = (
+    "patch.size=112",
+    "segments.glance=4",
+    "dataset.frame_size=224",
+    "backbone.policy_hidden=32",
+    "backbone.classifier_width=64",
+)
+
+
+def test_v1_files_of_own_classes_without_convolution_and_with_any_patch(tmp_path: Path) -> None:
+    typed = ("policy.grid=5", "policy.convolution=false", "dataset.fit=crop")
+    v1_file(tmp_path / "v1.pth.tar", *V1, *typed)
+    predictor = adafocus.load(tmp_path / "v1.pth.tar", "patch.size=112", "segments.glance=4", device="cpu")
+    settings = predictor.settings
+    assert settings.policy.grid == 5 and not settings.policy.convolution and settings.patch.size == 112
+    assert len(predictor.classes) == 21 and predictor.stage.name == "3"
+    assert len(predictor(numbered.write(tmp_path / "clip.mp4", 20)).boxes) == 4
+
+
+def test_v1_files_of_stage_1_say_so_and_load_with_random_patches(tmp_path: Path) -> None:
+    v1_file(tmp_path / "v1.pth.tar", *V1, policy=False)
+    state = tensors(load_file(tmp_path / "v1.pth.tar"))
+    assert identify(detect(state), state).said["stage"] == "1"
+    typed = ("patch.size=112", "segments.glance=4", "backbone.policy_hidden=32")
+    predictor = adafocus.load(tmp_path / "v1.pth.tar", *typed, device="cpu")
+    assert predictor.stage.variants[0].startswith("random") and "missing that are not needed (policy." in str(
+        predictor.report
+    )
+    with pytest.raises(UserError, match="stage 1, before there is a policy: evaluate it with stage=1"):
+        adafocus.load(tmp_path / "v1.pth.tar", *typed, "stage=3", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (("backbone.focus=resnet18",), {"backbone.focus": "resnet18"}),
+        (
+            ("backbone.focus=resnet34", "backbone.shift_place=block"),
+            {"backbone.focus": "resnet34", "backbone.shift_place": "block"},
+        ),
+        (
+            ("backbone.temporal_pool=true", "backbone.shift_place=block"),
+            {"backbone.shift_place": "block", "backbone.temporal_pool": "true"},
+        ),
+        (("backbone=r101_tsm",), {"backbone": "r101_tsm"}),
+    ],
+)
+def test_depth_place_and_pool_of_tsm_files(typed: tuple[str, ...], said: dict[str, str]) -> None:
+    settings = composed("experiment=tsm_sthv1_8f", "dataset.root=.", "backbone.weights=none", *typed)
+    with torch.device("meta"):
+        model = build.model(settings, 174, weights=False)
+    state = tensors({"state_dict": {official_key(key, "tsm"): value for key, value in model.state_dict().items()}})
+    found = identify(detect(state), state).said
+    assert {"backbone": "r50_tsm", **said}.items() <= found.items()
+    extra = {"backbone.focus", "backbone.shift_place", "backbone.temporal_pool"} & set(found)
+    assert extra == {key for key in said if key != "backbone"}
+
+
+def test_leaves_of_open_groups_are_accepted_and_offered() -> None:
+    identity = Identity({"method": "m"}, {"patch": ("96", "128"), "segments": ("8+8", "8+12")}, 3)
+    assert identity.overrides(("patch.size", "segments.focus")) == ["method=m"]
+    with pytest.raises(UserError, match="other sizes: patch.size=N, segments.glance=N segments.focus=N"):
+        identity.overrides(())
 
 
 @pytest.mark.slow

@@ -11,8 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-SHIFTS = ("bidirectional", "online")
-
 
 def temporal_shift(x: Tensor, segments: int, fold: int, *, online: bool = False) -> Tensor:
     """Moves `fold` channels by a frame, within each clip; zeros come in at the ends.

@@ -14,10 +14,10 @@ from adafocus.backbones.adaptive import Adapted
 from adafocus.backbones.mobilenet import MobileNetV2
 from adafocus.backbones.non_local import NonLocalAfter
 from adafocus.backbones.resnet import ResNet
-from adafocus.backbones.shift import SHIFTS, Shifted, TemporalPool
+from adafocus.backbones.shift import Shifted, TemporalPool
 from adafocus.backbones.tiny import TinyNet
+from adafocus.core.choices import SHIFT_PLACES, SHIFTS
 
-PLACES = ("blockres", "block", "branch")
 #: Blocks after which NL-TSM has a non-local block.
 _NON_LOCAL = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
@@ -57,9 +57,9 @@ def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
     if not temporal:
         return backbone
     if temporal.shift not in ("none", *SHIFTS):
-        raise ValueError(f"backbone.shift={temporal.shift!r} is unknown; choose one of none, {', '.join(SHIFTS)}")
-    if temporal.place not in PLACES:
-        raise ValueError(f"backbone.shift_place={temporal.place!r} is unknown; choose one of {', '.join(PLACES)}")
+        raise ValueError(f"shift={temporal.shift!r} is unknown; choose one of none, {', '.join(SHIFTS)}")
+    if temporal.place not in SHIFT_PLACES:
+        raise ValueError(f"place={temporal.place!r} is unknown; choose one of {', '.join(SHIFT_PLACES)}")
     kind = next((kind for kind in (ResNet, MobileNetV2, TinyNet) if isinstance(backbone, kind)), None)
     if kind is None:
         raise ValueError(f"{type(backbone).__name__} has no place for temporal modules")
@@ -76,7 +76,7 @@ def _shifted(net: nn.Module, segments: int, temporal: Temporal) -> Shifted:
 
 def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
     if temporal.place == "branch":
-        raise ValueError("backbone.shift_place=branch is MobileNetV2's; ResNets have blockres and block")
+        raise ValueError("a shift at place=branch is MobileNetV2's; ResNets have blockres and block")
     if temporal.non_local and (len(net.layer2) < 4 or len(net.layer3) < 6):
         raise ValueError("non-local blocks need a ResNet of depth 34 or more")
     # The released ResNet-101 models shift in every second block only.
@@ -101,7 +101,7 @@ def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
 
 def _into_mobilenet(net: MobileNetV2, segments: int, temporal: Temporal) -> None:
     if temporal.place == "block":
-        raise ValueError("backbone.shift_place=block is a ResNet's; MobileNetV2 has blockres and branch")
+        raise ValueError("a shift at place=block is a ResNet's; MobileNetV2 has blockres and branch")
     for block in net.layers[1:-1]:
         if temporal.place == "branch":
             block.conv = _shifted(block.conv, segments, temporal)
@@ -111,7 +111,7 @@ def _into_mobilenet(net: MobileNetV2, segments: int, temporal: Temporal) -> None
 
 def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
     if temporal.place != "blockres":
-        raise ValueError(f"the tiny nets have no blocks: backbone.shift_place must be blockres, not {temporal.place}")
+        raise ValueError(f"the tiny nets have no blocks: the place of a shift must be blockres, not {temporal.place}")
     for index in range(3, len(net.layers), 3):  # every convolution but the first, which sees pixels
         conv = net.layers[index]
         channels = conv.in_channels

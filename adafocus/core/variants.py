@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: How the place of the patch is chosen in training.
-WHERE = ("learned", "random", "center")
-#: How the frames of the focus network are chosen in training.
-WHEN = ("learned", "spread")
-
 
 @dataclass(frozen=True)
 class Variant:

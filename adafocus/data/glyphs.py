@@ -18,9 +18,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from adafocus.core.choices import TASKS
 from adafocus.core.rng import generator
 
-TASKS = ("where", "when", "motion")
 CELLS = 8  # cells of a glyph's side
 REDUCTION = 4  # glyphs sit on this grid of pixels: reduced by it (with 2-pixel cells) they all look alike
 _BLOCKS = np.array(
@@ -94,20 +94,20 @@ class GlyphVideos:
         tints: int = 1,
     ) -> None:
         if task not in TASKS:
-            raise ValueError(f"dataset.task={task!r} is unknown; choose one of {', '.join(TASKS)}")
+            raise ValueError(f"task={task!r} is unknown; choose one of {', '.join(TASKS)}")
         if glyph_size not in (CELLS, 2 * CELLS) or glyph_size >= frame_size:
             raise ValueError(
-                f"dataset.glyph_size={glyph_size} must be {CELLS} or {2 * CELLS} (a larger multiple of 8 shows its cells in "
-                f"the reduced view) and smaller than dataset.frame_size={frame_size}"
+                f"glyph_size={glyph_size} must be {CELLS} or {2 * CELLS} (a larger multiple of 8 shows its cells in "
+                f"the reduced view) and smaller than frame_size={frame_size}"
             )
         if visible is not None and not 1 <= visible <= frames:
             raise ValueError(f"visible={visible} must be from 1 to the {frames} frames of a video")
         if task == "motion" and frames < 2:
-            raise ValueError(f"dataset.task=motion needs at least 2 frames, not {frames}; choose larger segments")
+            raise ValueError(f"task=motion needs at least 2 frames, not {frames}; choose more")
         if not 1 <= tints <= classes:
-            raise ValueError(f"dataset.tints={tints} must be from 1 to the {classes} classes")
+            raise ValueError(f"tints={tints} must be from 1 to the {classes} classes")
         if classes < 2:
-            raise ValueError(f"dataset.classes={classes} must be at least 2")
+            raise ValueError(f"classes={classes} must be at least 2")
         self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
         self.classes, self.glyph_size, self.task, self.seed, self.others = classes, glyph_size, task, seed, others
         self.visible = visible or max(1, frames // 4)

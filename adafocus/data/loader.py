@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing.process
+import multiprocessing.util
+import os
+import signal
+import sys
 from collections.abc import Iterator
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
-from adafocus.data.dataset import EVALUATION, ClipSource, collate
+from adafocus.data.dataset import EVALUATION, ClipSource, Item, collate
 from adafocus.data.video import VideoError
 
 Key = tuple[int, int]
@@ -89,10 +95,69 @@ class TrainingSweep:
         return -(-len(self.indices) // self.batch)
 
 
-def _one_thread(worker: int) -> None:
+def _settle(worker: int) -> None:
+    """What a loader process does first.
+
+    It belongs to the process that started it and to nobody else: a signal to the whole group asks that process to finish its
+    step, for which it needs its loader processes, and when it is killed they must not live on.
+    """
     import torch
 
     torch.set_num_threads(1)  # workers share the cores; threads inside each of them only get in each other's way
+    os.setpgid(0, 0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":  # elsewhere torch asks every five seconds whether the parent lives
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:  # it has died before that call
+            os._exit(1)
+
+
+def _collate(items: list[Item]) -> Batch:
+    """A batch; in a loader process already in the memory in which the other process reads it.
+
+    Its queue would put it there as well, but in a thread, whose exception (memory full) nobody hears of.
+    """
+    batch = collate(items)
+    if get_worker_info() is not None:
+        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, *batch.kept.values()):
+            tensor.share_memory_()
+    return batch
+
+
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when its parent dies
+
+
+def loader_trouble(error: BaseException) -> str | None:
+    """One line about an exception that a broken loader process has caused; None for others.
+
+    Torch raises it wherever the main thread is: in the loader's iteration, or in the handler of SIGCHLD.
+    """
+    text = str(error)
+    if not isinstance(error, RuntimeError) or not any(sign in text for sign in _TROUBLE):
+        return None
+    first = text.strip().splitlines()[-1] if "Caught RuntimeError" in text else text.strip().splitlines()[0]
+    if any(sign in text for sign in _SHARED_MEMORY):
+        return (
+            f"a loader process cannot hand over its clips ({first}); /dev/shm is probably too small: start the container with "
+            f"--shm-size=8g (or --ipc=host), or lower loader.workers or schedule.batch_size"
+        )
+    if "is killed by signal" in text:
+        return _killed(first)
+    return (
+        f"a loader process is stuck or has died ({first}); find the video with `adafocus prepare check` and name it in "
+        f"dataset.bad_list, or raise loader.timeout"
+    )
+
+
+def _killed(how: str) -> str:
+    return (
+        f"a loader process was killed ({how}); if the memory was full, lower loader.workers or dataset.cache_megabytes, and "
+        f"start again"
+    )
+
+
+_SHARED_MEMORY = ("Bus error", "shared memory", "Pin memory thread", "</torch_")
+_TROUBLE = (*_SHARED_MEMORY, "timed out", "exited unexpectedly", "is killed by signal")
 
 
 class Loader:
@@ -116,17 +181,21 @@ class Loader:
         pin: bool = False,
     ) -> None:
         self.clips, self.order = clips, order
+        self._processes: list[multiprocessing.process.BaseProcess] = []
         lazy = isinstance(order, EvaluationOrder) and getattr(clips, "candidates", 0)
         self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
+        if workers:
+            # Loader processes put sockets into this folder; it is ours to remove, for some end without doing so.
+            multiprocessing.util.get_temp_dir()
         self._loader: DataLoader = DataLoader(
             clips,
             batch_sampler=order,
             num_workers=workers,
-            collate_fn=collate,
+            collate_fn=_collate,
             pin_memory=pin,
             timeout=timeout if workers else 0,
             persistent_workers=workers > 0,
-            worker_init_fn=_one_thread if workers else None,
+            worker_init_fn=_settle if workers else None,
             prefetch_factor=4 if workers else None,
         )
 
@@ -136,8 +205,12 @@ class Loader:
         Raises:
             UserError: a loader process is stuck or has died, or many videos in a row cannot be read.
         """
+        self._check_processes()
+        others = multiprocessing.active_children()
         iterator = iter(self._loader)
+        self._processes += [child for child in multiprocessing.active_children() if child not in others]
         while True:
+            self._check_processes()
             try:
                 batch = next(iterator)
             except StopIteration:
@@ -146,14 +219,17 @@ class Loader:
                 reason = str(error).strip().splitlines()[-1]  # a loader process puts its traceback before it
                 raise UserError(reason.removeprefix("adafocus.data.video.VideoError: ")) from error
             except RuntimeError as error:
-                if "timed out" not in str(error) and "exited unexpectedly" not in str(error):
+                if (trouble := loader_trouble(error)) is None:
                     raise
-                raise UserError(
-                    f"a loader process is stuck or has died ({str(error).splitlines()[0]}); find the video with "
-                    f"`adafocus prepare check` and name it in dataset.bad_list, or raise loader.timeout"
-                ) from error
+                raise UserError(trouble) from error
             batch.source = self.source
             yield batch
+
+    def _check_processes(self) -> None:
+        """Torch says in the handler of SIGCHLD that one has died; where Python drops that exception nobody would say it."""
+        for process in self._processes:
+            if not process.is_alive():
+                raise UserError(_killed(f"exit status {process.exitcode}"))
 
     def __len__(self) -> int:
         return len(self.order)

@@ -10,8 +10,8 @@ import re
 
 import numpy as np
 
-SHORT_RULES = ("repeat_last", "first_frame", "spread")
-TRAINING_RULES = ("uniform", "fractional", "dense")
+from adafocus.core.choices import SHORT_RULES, TRAINING_RULES
+
 #: Rules of evaluation; N is a number of clips.
 EVALUATION_RULES = ("middle", "fractional", "uniform-N", "twice", "dense-N", "dense-random")
 

@@ -24,7 +24,6 @@ import torch
 from adafocus.core.errors import UserError
 from adafocus.data.transforms import resize, short_side_size
 
-READERS = ("decord", "pyav", "torchcodec")
 #: Containers, codecs and pixel formats in which decord's random access was compared with a sequential decode.
 _SAFE_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm"))
 _SAFE_CODECS = frozenset(("h264", "hevc", "vp8", "vp9", "mpeg4"))

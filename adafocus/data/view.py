@@ -28,8 +28,8 @@ class View:
         separate_crops: in training the second set has a crop of its own, as in the released programs on TSM.
         size: side of the square clip in pixels.
         short_side: evaluation resizes the shorter side to this before the crops.
-        short: rule for short videos (`sampling.SHORT_RULES`).
-        training_rule, evaluation_rule: which frames (`sampling.TRAINING_RULES`, `EVALUATION_RULES`).
+        short: rule for short videos (`choices.SHORT_RULES`).
+        training_rule, evaluation_rule: which frames (`choices.TRAINING_RULES`, `sampling.EVALUATION_RULES`).
         window: of dense sampling.
         crops: 1, 3, 5 or 10 places that evaluation looks at.
         flush: MMAction2's three crops, see `transforms.crop_places`.
@@ -68,7 +68,7 @@ class View:
         self.clips(100, rng)
         crop_places(self.short_side, self.short_side, self.size, self.crops, flush=self.flush)
         if self.stretch and self.crops != 1:
-            raise ValueError(f"dataset.fit=stretch shows whole frames: there are no {self.crops} crops of them")
+            raise ValueError(f"stretch shows whole frames: there are no {self.crops} crops of them")
         if self.candidates and self.views != 1:
             raise ValueError(f"a network that chooses frames looks at one clip and one crop, not at {self.views} views")
 

@@ -1,4 +1,4 @@
 """Names of the environment variables between a launcher and its processes (apart, so that launching needs no torch)."""
 
-STORE = "ADAFOCUS_STORE"  # the file in which processes that we started meet
-PARENT = "ADAFOCUS_PARENT"  # the pipe that closes when their launcher dies
+STORE = "ADAFOCUS_STORE"  # port on which processes that we started meet; for rank 0 also the socket that listens there
+PARENT = "ADAFOCUS_PARENT"  # pipe through which a launcher passes signals on, and which closes when it dies

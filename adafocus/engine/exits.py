@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from adafocus.core.batch import Batch
+from adafocus.core.choices import CRITERIA
 
-CRITERIA = ("confidence", "entropy")
 NEVER, ALWAYS = 1e8, -1e8  # thresholds of the released programs
 
 

@@ -16,6 +16,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from adafocus.core.errors import printable
+from adafocus.engine.files import unwritable
 from adafocus.engine.status import write_status
 
 log = logging.getLogger("adafocus")
@@ -42,12 +44,24 @@ class Journal:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def rewind(self, offset: int, step: int) -> None:
-        """Forgets what was written after a checkpoint."""
+        """Forgets what was written after a checkpoint, and says it where something is missing before that."""
         if not self.active:
             return
-        if self.path.exists():
-            os.truncate(self.path, min(offset, self.offset))
-        self._open_writer(purge_step=step + 1)
+        kept = _whole_lines(self.path, offset) if self.path.exists() else 0
+        if kept < offset:
+            log.warning(
+                "%s is damaged or was shortened: %d of its %d bytes up to step %d are left; training is not concerned",
+                self.path,
+                kept,
+                offset,
+                step,
+            )
+        try:
+            if self.path.exists():
+                os.truncate(self.path, kept)
+            self._open_writer(purge_step=step + 1)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def _open_writer(self, purge_step: int | None = None) -> None:
         if self.tensorboard and self._writer is None:
@@ -59,8 +73,11 @@ class Journal:
         """One line of metrics.jsonl and its numbers in TensorBoard under `kind/name`."""
         if not self.active:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
         self._open_writer()
         if self._writer is not None:
             for name, value in values.items():
@@ -69,8 +86,10 @@ class Journal:
 
     def picture(self, name: str, step: int, image: Any) -> None:
         """A PIL picture in TensorBoard."""
+        if not self.active:
+            return
         self._open_writer()
-        if self.active and self._writer is not None:
+        if self._writer is not None:
             self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def start(self, step: int, steps: int) -> None:
@@ -125,16 +144,59 @@ def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int],
             yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
+class _Lines(logging.Formatter):
+    """Lines without control codes: they name files, classes and paths that others have written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def _whole_lines(path: Path, offset: int) -> int:
+    """The length of the whole JSON lines with which the first `offset` bytes of a file begin."""
+    kept = 0
+    with open(path, "rb") as file:
+        for line in file:
+            if kept + len(line) > offset or not line.endswith(b"\n") or not _is_json(line):
+                break
+            kept += len(line)
+    return kept
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+class _LogFile(logging.FileHandler):
+    """run.log. Where it cannot be written the terminal still has the line, and a file that matters ends the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        pass
+
+
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
-    """Log lines go to the terminal (rank 0) and to `run.log` of the folder."""
+    """Log lines go to the terminal (rank 0) and to `run.log` of the folder; tracebacks to the file alone.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
+    for handler in log.handlers:
+        handler.close()
     log.handlers.clear()
     log.disabled = False  # Hydra disables the loggers that exist when it starts a job
     log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
     log.propagate = False
     screen = logging.StreamHandler(sys.stderr)
-    screen.setFormatter(logging.Formatter("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    screen.setFormatter(_Lines("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    screen.addFilter(lambda record: not record.exc_info)  # Python prints the traceback itself
     log.addHandler(screen)
     if folder is not None and rank == 0:
-        file = logging.FileHandler(folder / "run.log", encoding="utf-8", errors="backslashreplace")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        try:
+            file = _LogFile(folder / "run.log", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise unwritable(folder / "run.log", error) from error
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
         log.addHandler(file)

@@ -16,9 +16,11 @@ from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.core.stage import Stage
-from adafocus.engine.checkpoint import Keeper
+from adafocus.engine.checkpoint import LAST, Keeper, NotFinite, all_finite
 from adafocus.engine.distributed import World
+from adafocus.engine.files import first_line
 from adafocus.engine.journal import Journal, log
+from adafocus.engine.signals import Interrupted, Signals
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,7 +91,7 @@ def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
         return torch.optim.AdamW(options, lr=0.0)
     if settings.optimizer == "sgd":
         return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
-    raise ValueError(f"schedule.optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
+    raise ValueError(f"optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
 
 
 class Trainer:
@@ -103,6 +105,7 @@ class Trainer:
         extra: plain data that every checkpoint carries (configuration, class names).
         compiled: wraps the network in torch.compile.
         protocol: how `evaluate` measures; it stands beside every score.
+        signals: what this process is asked to do; a signal ends training after the running step.
     """
 
     def __init__(
@@ -118,10 +121,12 @@ class Trainer:
         extra: dict[str, Any] | None = None,
         compiled: bool = False,
         protocol: str = "",
+        signals: Signals | None = None,
     ) -> None:
         self.stage, self.batches, self.evaluate = stage, batches, evaluate
         self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
         self.extra, self.protocol = extra or {}, protocol
+        self.signals = signals or Signals()
         self.progress = Progress()
         self.optimizer = make_optimizer(stage, settings)
         stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
@@ -132,15 +137,21 @@ class Trainer:
         self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Trains to the end, from the last checkpoint if there is one."""
-        self._restore()
-        self.journal.start(self.progress.step, self.steps)
-        while True:
-            if self._evaluation_due():
-                self._evaluate()
-            if self.progress.step >= self.steps:
-                return self.progress
-            self._train_epoch()
+        """Trains to the end, from the last checkpoint if there is one.
+
+        Raises:
+            Interrupted: a signal has ended it. In training the state is saved then, on the same step by all processes.
+            UserError: the run has diverged, too many videos are broken, or a file cannot be read or written.
+        """
+        with self.signals.deferred():
+            self._restore()
+            self.journal.start(self.progress.step, self.steps)
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                if self.progress.step >= self.steps:
+                    return self.progress
+                self._train_epoch()
 
     def _train_epoch(self) -> None:
         epoch, first = divmod(self.progress.step, self.settings.steps_per_epoch)
@@ -158,9 +169,22 @@ class Trainer:
                 self.journal.tick(step, self.steps, text)
                 if time.monotonic() - self._saved > self.settings.save_seconds:
                     self._save()
+            if number := self.world.largest(self.signals.number):
+                self._stop(number, time.monotonic() - started)
         self.progress.seconds += time.monotonic() - started
-        self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
+        self._share_bad()
         self._save()
+
+    def _stop(self, number: int, seconds: float) -> None:
+        """Saves the state between two steps, metrics that are not yet in the journal included, and raises."""
+        self.progress.seconds += seconds
+        self._share_bad()
+        pending = [{name: value.cpu() for name, value in values.items()} for values in self._pending]
+        self._save(pending=self.world.gather(pending))
+        raise Interrupted(number, self.progress.step, self.steps)
+
+    def _share_bad(self) -> None:
+        self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
 
     def _step(self, batches: Iterator[Batch]) -> int:
         """One optimizer step; returns the clips that this process contributed."""
@@ -212,12 +236,17 @@ class Trainer:
         self._pending.clear()
         step = self.progress.step
         if not np.isfinite(values["loss"]):
-            raise UserError(
-                f"the loss is not finite at step {step} (epoch {epoch + 1}); lower schedule.lr, set schedule.clip_grad_norm, "
-                f"or train with precision=fp32. The last checkpoint is whole"
-            )
+            raise self._diverged("the loss is")
         self.journal.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
         return values["loss"]
+
+    def _diverged(self, what: str) -> UserError:
+        older = "an older step, with finite numbers" if (self.keeper.folder / LAST).is_file() else None
+        return UserError(
+            f"{what} not finite at step {self.progress.step} of {self.steps}; lower schedule.lr, set "
+            f"schedule.clip_grad_norm, or train with precision=fp32. "
+            + (f"{LAST} holds {older}" if older else "Nothing was saved before that")
+        )
 
     def _note_bad(self, batch: Batch) -> None:
         for bad in batch.bad:
@@ -238,7 +267,8 @@ class Trainer:
         return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
 
     def _evaluate(self) -> None:
-        scores = self.evaluate()
+        with self.signals.at_once():  # the end of the epoch is saved, and its evaluation can be repeated
+            scores = self.evaluate()
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
         self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
@@ -260,9 +290,13 @@ class Trainer:
             **self.extra,
         }
 
-    def _save(self, *, best: bool = False) -> None:
+    def _save(self, *, best: bool = False, pending: list[list[dict[str, Tensor]]] | None = None) -> None:
+        """Rank 0 writes the state. `pending`: metrics of the steps since the last line of the journal, by rank."""
         if self.world.first:
-            self.keeper.save(self._state(), best=best)
+            try:
+                self.keeper.save({**self._state(), "pending": pending or []}, best=best)
+            except NotFinite as error:
+                raise self._diverged("weights, statistics or moments are") from error
         self._saved = time.monotonic()
 
     def _restore(self) -> None:
@@ -270,10 +304,32 @@ class Trainer:
         if state is None:
             self.journal.rewind(0, 0)
             return
+        try:
+            self._take(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); delete it to start anew"
+            ) from error
+        self.journal.rewind(state["journal"], self.progress.step)
+        log.info("continuing from step %d of %d", self.progress.step, self.steps)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Everything of a checkpoint; raises exceptions of several types where it is not one of this run."""
+        if not all_finite(state):
+            raise ValueError("it holds numbers that are not finite")
         self.stage.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in self.optimizer.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError("its optimizer belongs to other weights")
         self.scaler.load_state_dict(state["scaler"])
         self.stage.load_state_dict(state["stage"])
         self.progress = Progress(**state["progress"])
-        self.journal.rewind(state["journal"], self.progress.step)
-        log.info("continuing from step %d of %d", self.progress.step, self.steps)
+        if not 0 <= self.progress.step <= self.steps or state["journal"] < 0:
+            raise ValueError(f"step {self.progress.step} of {self.steps}")
+        if pending := state.get("pending"):  # rank 0 alone has written it, for all
+            self._pending = [
+                {name: value.to(self.world.device) for name, value in values.items()}
+                for values in pending[self.world.rank]
+            ]

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-METRICS = ("top1", "map")
-AVERAGES = ("logits", "probabilities")
+from adafocus.core.choices import AVERAGES
+
 SOFTMAXES = ("none", "video", "frames")
 
 

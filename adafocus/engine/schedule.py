@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SHAPES = ("cosine", "step", "constant")
-SCALINGS = ("linear", "none")
+from adafocus.core.choices import LR_SCALINGS, LR_SCHEDULES
 
 
 def learning_rates(
@@ -32,8 +31,8 @@ def learning_rates(
         milestones: epochs at which "step" falls.
         warmup_epochs: the rate rises linearly from 0 over so many epochs (times the shape).
     """
-    if shape not in SHAPES:
-        raise ValueError(f"schedule.lr_schedule={shape!r} is unknown; choose one of {', '.join(SHAPES)}")
+    if shape not in LR_SCHEDULES:
+        raise ValueError(f"shape={shape!r} is unknown; choose one of {', '.join(LR_SCHEDULES)}")
     rates: np.ndarray
     exact = np.arange(epochs * steps_per_epoch) / steps_per_epoch
     epoch = np.floor(exact + 1e-9) if per_epoch else exact
@@ -50,6 +49,6 @@ def learning_rates(
 
 def scaled_rate(rate: float, batch: int, base_batch: int, scaling: str = "linear") -> float:
     """The recipe's rate, given for batches of `base_batch`, for batches of `batch` (arXiv 1706.02677)."""
-    if scaling not in SCALINGS:
-        raise ValueError(f"schedule.lr_scaling={scaling!r} is unknown; choose one of {', '.join(SCALINGS)}")
+    if scaling not in LR_SCALINGS:
+        raise ValueError(f"scaling={scaling!r} is unknown; choose one of {', '.join(LR_SCALINGS)}")
     return rate * batch / base_batch if scaling == "linear" else rate

@@ -8,6 +8,9 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from adafocus.core.errors import UserError, printable
 
 NAMES = {"top1": "top-1 %", "map": "mAP %"}
 
@@ -20,31 +23,50 @@ def multiply_adds(count: float) -> str:
     return f"{count:.0f}"
 
 
+def _text(value: object) -> Text:
+    """Text as it stands: a name of others is neither markup nor control codes."""
+    return Text(printable(value))
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(_text(line), soft_wrap=True)
+
+
 def show(folder: Path, summary: dict[str, Any], console: Console | None = None) -> None:
-    """Prints score and multiply-adds of every variant, and where the rest is."""
+    """Prints score and multiply-adds of every variant, and where the rest is.
+
+    Raises:
+        UserError: the summary lacks something.
+    """
     console = console or Console()
-    table = Table(title=f"{summary['protocol']}", title_justify="left")
+    try:
+        table, lines = _summary(folder, summary)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}/summary.json is damaged; delete it, and the same command writes it again") from error
+    console.print(table)
+    for line in lines:
+        _say(console, line)
+
+
+def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
+    table = Table(title=_text(summary["protocol"]), title_justify="left")
     table.add_column("looks at")
-    table.add_column(NAMES.get(summary["metric"], summary["metric"]), justify="right")
+    table.add_column(_text(NAMES.get(summary["metric"], summary["metric"])), justify="right")
     table.add_column("multiply-adds a video", justify="right")
     for row in summary["rows"]:
-        table.add_row(row["name"], f"{row['score']:.1f}", multiply_adds(row["cost"]))
-    console.print(table)
+        table.add_row(_text(row["name"]), f"{row['score']:.1f}", multiply_adds(row["cost"]))
+    lines = []
     if found := summary.get("places"):
-        console.print(places_line(found), highlight=False, soft_wrap=True)
-        if found["warning"]:
-            console.print(f"note: {found['warning']}", highlight=False, soft_wrap=True)
-    for gain in summary.get("stages") or []:
-        text = f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
-        console.print(text, highlight=False)
-    published = summary.get("published") or {}
-    if published.get("score") is not None:
-        console.print(f"published: {published['score']} % at {published['gflops']} G ({published['source']})")
-    if unreadable := summary["data"]["evaluate"].get("unreadable"):
-        console.print(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
+        lines += [places_line(found), *([f"note: {found['warning']}"] if found["warning"] else [])]
+    lines += [
+        f"stage {gain['stage']}: {gain['answer']} {gain['score']:.1f}, {gain['seconds']:.0f} s"
+        for gain in summary.get("stages") or []
+    ]
+    if unreadable := (summary.get("data") or {}).get("evaluate", {}).get("unreadable"):
+        lines.append(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
     if summary.get("picture"):
-        console.print(f"picture: {folder / summary['picture']}", soft_wrap=True)
-    console.print(f"run folder: {folder}", soft_wrap=True)
+        lines.append(f"picture: {folder / summary['picture']}")
+    return table, [*lines, f"run folder: {folder}"]
 
 
 def places_line(places: dict[str, Any]) -> str:
@@ -76,22 +98,44 @@ def show_cost(cost: dict[str, Any], segments: int, console: Console | None = Non
 def show_exits(
     folder: Path, rows: list[dict[str, Any]], metric: str, protocol: str, console: Console | None = None
 ) -> None:
-    """Prints the rows of an early-exit evaluation that were run: score against multiply-adds and seconds."""
+    """Prints the rows of an early-exit evaluation that were run, and what they come to in one line."""
     console = console or Console()
-    table = Table(title=protocol, title_justify="left", box=SIMPLE)
+    table = Table(title=_text(protocol), title_justify="left", box=SIMPLE)
     table.add_column("leaves by", no_wrap=True)
     for title in ("budget", NAMES.get(metric, metric), "multiply-adds", "ms a video", "in networks", "saving kept"):
         table.add_column(title, justify="right", no_wrap=title in ("budget", "multiply-adds"))
-    for row in rows:
-        if row["score"] is None:
-            continue
+    run = [row for row in rows if row["score"] is not None]
+    for row in run:
         budget = "" if row["budget"] is None else f"{row['budget']:g}"
-        kept = "" if row["kept"] is None or row["budget"] is None else f"{100 * row['kept']:.0f} %"
+        kept = "" if row["kept"] is None or row["budget"] is None else _kept(row["kept"])
         times = [f"{1000 * row[key]:.2f}" for key in ("seconds", "networks")]
-        table.add_row(row["name"], budget, f"{row['score']:.1f}", multiply_adds(row["cost"]), *times, kept)
+        table.add_row(_text(row["name"]), budget, f"{row['score']:.1f}", multiply_adds(row["cost"]), *times, kept)
     console.print(table)
     differing = sum(row["differing"] or 0 for row in rows)
     deviation = max((row["deviation"] or 0.0 for row in rows), default=0.0)
-    text = f"against the simulation: {differing} videos differ, largest deviation of a logit {deviation:.1e}"
-    console.print(text, highlight=False)
-    console.print(f"early_exit.json, .csv, .png in {folder}", soft_wrap=True)
+    _say(console, f"against the simulation: {differing} videos differ, largest deviation of a logit {deviation:.1e}")
+    if conclusion := conclude_exits(run):
+        _say(console, conclusion)
+    _say(console, f"early_exit.json, .csv, .png in {folder}")
+
+
+def _kept(share: float) -> str:
+    """How much of the saving in multiply-adds is one of time; a walk in steps can also take longer than the whole network."""
+    return f"{100 * share:.0f} %" if share > 0 else "none"
+
+
+def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
+    """The outcome of an early-exit evaluation in one line: the cheapest budget that reaches the full model's score, or the
+    best one, if none does.
+
+    Args:
+        rows: those that were run, the full model first.
+    """
+    full, budgets = rows[0], [row for row in rows if row["budget"] is not None]
+    if not budgets:
+        return None
+    equal = [row for row in budgets if row["score"] >= full["score"]]
+    best = min(equal or budgets, key=lambda row: (row["cost"],) if equal else (-row["score"], row["cost"]))
+    share = f"{best['score']:.1f} % at {100 * best['cost'] / full['cost']:.0f} % of the multiply-adds"
+    reached = "reaches" if equal else "stays below"
+    return f"{share} ({best['name']}, budget {best['budget']:g}): {reached} the full model's {full['score']:.1f} %"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional
 
-GLANCE_RESIZES = ("aligned", "area")
-
 
 def resized(frames: Tensor, size: int, rule: str = "aligned") -> Tensor:
     """(N, C, S, S) to (N, C, size, size).

@@ -118,7 +118,7 @@ class GaussianPolicy(_ActorCritic):
         norm: bool = True,
     ) -> None:
         if deviation <= 0:
-            raise ValueError(f"method.deviation={deviation} must be greater than 0")
+            raise ValueError(f"deviation={deviation} must be greater than 0")
         convolution = nn.Conv2d(channels, 64, 1, bias=False)
         linear = nn.Linear(64 * map_size[0] * map_size[1], hidden)
         if norm:

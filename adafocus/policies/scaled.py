@@ -41,7 +41,8 @@ class ScaledPolicy(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(B, G, D, h, w) maps in temporal order to (B, G, 4), or (B, 1, 4) where one rectangle is for all frames."""
         with full_precision(maps):
-            return self.encoder(widen(maps).transpose(1, 2))[..., 0, 0].transpose(1, 2)
+            where = self.encoder(widen(maps).transpose(1, 2))[..., 0, 0].transpose(1, 2)
+            return where.clone()  # torch.compile cannot return this view together with its detached copy
 
 
 def over_time(where: Tensor, frames: int) -> Tensor:

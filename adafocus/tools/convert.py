@@ -9,6 +9,7 @@ from pathlib import Path
 
 from adafocus.core.errors import UserError
 from adafocus.tools.loading import add_model_arguments, load_predictor, split_typed
+from adafocus.tools.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -23,13 +24,12 @@ def main(argv: Sequence[str]) -> int:
     typed, others = split_typed(options.rest)
     if len(others) != 1 or Path(others[0]).suffix != ".safetensors":
         raise UserError("name one file to write, which ends in .safetensors")
-    out = Path(others[0])
+    out = writable("OUT", Path(others[0]))
     predictor = load_predictor(options, videos=True)
 
     from adafocus import config
     from adafocus.weights import save_safetensors
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     notes = {"config": config.to_dict(predictor.settings), "classes": predictor.classes, "overrides": typed}
     save_safetensors(out, predictor.model.state_dict(), notes)
     sys.stdout.write(f"{options.checkpoint}: {predictor.report}\n{out}: {len(predictor.classes)} classes\n")

@@ -36,7 +36,10 @@ def draw(prediction: Any, path: Path, *, template: str | None = None, reader: st
     with opened as video:
         frames = video.read(np.array(prediction.frames), SHORT_SIDE)
         scale = frames.shape[1] / video.height
-    boxes = np.array(prediction.boxes) * scale if prediction.boxes else None
+    boxes = None
+    if prediction.boxes:
+        x1, y1, x2, y2 = (np.array(prediction.boxes) * scale).T
+        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)
     caption = f"{prediction.labels[0]}  {100 * prediction.scores[0]:.0f} %"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".png", ".jpg"):

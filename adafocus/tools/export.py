@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from adafocus.core.errors import UserError
 from adafocus.tools.loading import add_model_arguments, load_predictor
+from adafocus.tools.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,10 +27,20 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     predictor = load_predictor(options)
     beside = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
-    folder = options.out or beside / "export"
+    folder = _folder(options.out or beside / "export")
     export(predictor, folder, onnx=options.onnx)
     sys.stdout.write(f"{folder / 'export.json'}\n")
     return 0
+
+
+def _folder(folder: Path) -> Path:
+    """The folder to write into, made; UserError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be made ({error.strerror or error})") from error
+    writable("--out", folder / "export.json")
+    return folder
 
 
 def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any]:
@@ -48,7 +58,7 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
 
     model = predictor.model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)
-    size, known = predictor.settings.dataset.frame_size, {}
+    size, known = predictor.view().size, {}
     entries = []
     for program in programs(model):
         for name, count in program.frames.items():  # two clips: a batch of one would be taken for a constant
@@ -71,7 +81,7 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
         if onnx:
             entry |= _onnx(program, inputs, folder)
         entries.append(entry)
-    described = {"format": 1, **_description(predictor, model), "programs": entries}
+    described = {"format": 2, **_description(predictor, model), "programs": entries}
     write_json(folder / "export.json", described)
     return described
 
@@ -119,35 +129,48 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
     view = predictor.view()
     dataset = settings.dataset
     frames: dict[str, Any]
-    rule = f"{view.evaluation_rule} (short videos: {view.short})"
+    rule = {"rule": view.evaluation_rule, "short": view.short}
     if view.candidates:
         frames = {
-            "candidates": {"count": view.candidates, "rule": rule},
+            "candidates": {"count": view.candidates, **rule},
             "chosen_frames": {"of": "candidates", "at": "chosen"},
             "glance_frames": {"of": "candidates", "at": list(view.first)}
             if view.first
-            else {"count": view.segments, "rule": rule},
+            else {"count": view.segments, **rule},
         }
     elif view.second:
         frames = {
-            "glance_frames": {"count": view.segments, "rule": rule},
-            "focus_frames": {"count": view.second, "rule": rule},
+            "glance_frames": {"count": view.segments, **rule},
+            "focus_frames": {"count": view.second, **rule},
         }
     else:
-        frames = {"frames": {"count": view.segments, "rule": rule}}
+        frames = {"frames": {"count": view.segments, **rule}}
     return {
         "method": settings.method.name,
         "classes": predictor.classes,
         "protocol": build.protocol_line(settings, view),
         "input": {
-            "size": dataset.frame_size,
+            "decode_short_side": view.decode_short_side,
+            "fit": "stretch" if view.stretch else "crop",
+            "short_side": None if view.stretch else view.short_side,
+            "crops": view.crops,
+            "size": view.size,
             "channels": "RGB" if dataset.modality == "rgb" else "x and y of consecutive flow fields",
             "mean": list(dataset.mean),
             "std": list(dataset.std),
             "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, frames in temporal order",
         },
+        "steps": [
+            "decode, upright, RGB; where the shorter side is larger than decode_short_side it becomes that while decoding, the longer "
+            "one in proportion, cut to whole pixels (FFmpeg's bicubic scaling)",
+            "stretch: resize to size x size. crop: resize the shorter side to short_side, the longer one in proportion, cut to "
+            "whole pixels; take size x size from its middle (halves rounded to even). Bilinear, antialiased, rounded to uint8",
+            "(value / 255 - mean) / std",
+        ],
         "rules": {
-            "middle": "frame floor(n / count / 2 + n / count * i) of n",
+            "middle": "frame floor(n / count / 2 + n / count * i) of n, where n > count or short is spread; else frame i and then the "
+            "last one again (repeat_last), or frame 0 (first_frame)",
+            "uniform-1": "frame floor(n / count / 2 + n / count * i) of n",
             "fractional": "frame floor((i + 0.5) / count * n) of n",
         },
         "frames": frames,
@@ -155,8 +178,3 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
         "frames; a set that is `of` another holds its frames `at` these positions, or at the positions that the output of "
         "that name gives for each clip",
     }
-
-
-def read_description(folder: Path) -> dict[str, Any]:
-    """export.json of a folder."""
-    return json.loads((folder / "export.json").read_text(encoding="utf-8"))

@@ -38,4 +38,4 @@ def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
     if others and not videos:
         raise UserError(f"{others[0]!r} is no override; it is key=value")
     classes = read_classes(options.classes) if options.classes else None
-    return predict.find(options.checkpoint, typed, classes=classes, device=options.device)
+    return predict.load(options.checkpoint, typed, classes=classes, device=options.device)

@@ -77,10 +77,12 @@ class LoadReport:
     loaded: int
     dropped: list[str] = field(default_factory=list)
     classes: list[str] | None = None  # class names by id, where the file holds them
+    left: list[str] = field(default_factory=list)  # keys that the file lacks and that its use does not need
 
     def __str__(self) -> str:
         dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
-        return f"{self.source} layout, {self.loaded} tensors loaded, none missing, none unexpected{dropped}"
+        missing = f"{len(self.left)} missing that are not needed ({self.left[0]} ...)" if self.left else "none missing"
+        return f"{self.source} layout, {self.loaded} tensors loaded, {missing}, none unexpected{dropped}"
 
 
 def detect(state: State) -> str | None:
@@ -107,25 +109,42 @@ def detect(state: State) -> str | None:
 
 def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     """(source, its own state, the state under our names) of a file's content."""
-    state = tensors(content)
+    state = tensors(content, f"checkpoint {path}")
     source = detect(state)
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
-    return source, state, current_state(SOURCES[source].convert(state))
+    try:
+        return source, state, current_state(SOURCES[source].convert(state))
+    except (IndexError, KeyError, ValueError, RuntimeError) as error:
+        # What a converter meets in a tensor with other dimensions, or under a key that its layout does not have.
+        raise UserError(
+            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another ({str(error).partition(chr(10))[0]})"
+        ) from error
 
 
-def load_checkpoint(path: Path, model: nn.Module, content: dict[str, object] | None = None) -> LoadReport:
-    """Loads a file of ours or an official one into `model`, completely or not at all; `content` if it is read already."""
+def load_checkpoint(
+    path: Path, model: nn.Module, content: dict[str, object] | None = None, *, without: tuple[str, ...] = ()
+) -> LoadReport:
+    """Loads a file of ours or an official one into `model`, completely or not at all.
+
+    Args:
+        content: of the file, if it is read already.
+        without: parts of the network, as prefixes of keys, that this use of it does not need: a file may lack them.
+    """
     content = load_file(path) if content is None else content
     source, state, ours = convert(content, path)
     dropped = []
     if source in ("adafocus_v2", "uni_adafocus"):  # the ImageNet heads that both of its backbones carry along
         dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
-    fit(model, ours, str(path))
+    if source == "adafocus_v1" and not without and not any(key.startswith("policy.") for key in ours):
+        raise UserError(
+            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with stage=1 (random patches), or "
+            f"train the policy with init.from={path} stage=2"
+        )
+    left = fit(model, ours, str(path), without)
     classes = content.get("classes")
-    return LoadReport(
-        SOURCES[source].name, len(ours), dropped, [str(name) for name in classes] if isinstance(classes, list) else None
-    )
+    names = [str(name) for name in classes] if isinstance(classes, list) else None
+    return LoadReport(SOURCES[source].name, len(ours), dropped, names, left)
 
 
 def load_start(path: Path, model: nn.Module, part: str | None = None) -> StartReport:

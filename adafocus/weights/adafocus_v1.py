@@ -37,11 +37,15 @@ def from_adafocus_v1(state: State) -> State:
             ours |= {name + key: value for key, value in backbone_state(net).items()}
         for key in (key for key in state if key.startswith("classifier.")):
             ours[key.replace("classifier.fc.", "classifier.head.")] = state[key]
+    # Without a convolution the released encoder gets flat maps; ours flattens them in a layer of its own.
+    flat = not tsm and "policy.state_encoder.2.weight" in state
     for key, value in state.items():
         # Without `policy_old`, a copy that only the released loop needs.
         policy = re.match(r"(?:focuser\.policy\.policy|policy)\.(state_encoder|gru|actor|critic)\.(.*)", key)
         if policy:
             part, leaf = policy.groups()
+            if flat and part == "state_encoder":
+                leaf = f"{int(leaf[0]) + 1}{leaf[1:]}"
             leaf = leaf.removeprefix("0.") if part in ("actor", "critic") else leaf
             ours[f"policy.{part.replace('state_encoder', 'encoder')}.{leaf}"] = value
     return ours

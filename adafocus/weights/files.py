@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
+import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -32,39 +35,98 @@ def load_file(path: Path) -> dict[str, object]:
     """The content of a .safetensors, .pt, .pth or .pth.tar file.
 
     Raises:
-        UserError: missing, damaged, or a pickle that holds more than tensors and plain data (which could run code).
+        UserError: missing, unreadable, damaged, or a pickle that holds more than tensors and plain data (which could run code).
     """
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"checkpoint {path} does not exist")
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError, safe_open
-        from safetensors.torch import load_file as load_safetensors
-
-        try:
-            with safe_open(path, "pt") as file:
-                notes = file.metadata() or {}
-            state = dict(load_safetensors(path))
-        except SafetensorError as error:
-            raise UserError(f"checkpoint {path} is damaged ({error})") from error
-        try:  # what `save_safetensors` wrote beside the tensors
-            return {"model": state, **json.loads(notes[NOTES])} if NOTES in notes else state
-        except ValueError as error:
-            raise UserError(f"checkpoint {path} is damaged (its notes are no JSON)") from error
+    if not path.is_file():
+        raise UserError(f"checkpoint {path} is a folder or a device, not a file")
     try:
-        with torch.serialization.safe_globals(_harmless()):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of tensors")
+    return content
+
+
+def _read_safetensors(path: Path) -> dict[str, object]:
+    from safetensors import SafetensorError, safe_open
+    from safetensors.torch import load_file as load_safetensors
+
+    try:
+        with safe_open(path, "pt") as file:
+            notes = file.metadata() or {}
+        state = dict(load_safetensors(path))
+    except SafetensorError as error:
+        raise UserError(f"checkpoint {path} is damaged ({error})") from error
+    try:  # what `save_safetensors` wrote beside the tensors
+        return {"model": state, **json.loads(notes[NOTES])} if NOTES in notes else state
+    except (ValueError, TypeError) as error:
+        raise UserError(f"checkpoint {path} is damaged (its notes are no JSON object)") from error
+
+
+def _read_torch(path: Path) -> object:
+    """What torch.load makes of a file whose bytes look like one of torch.save's."""
+    if (reason := _no_torch_file(path)) is not None:
+        raise UserError(f"checkpoint {path} {reason}")
+    try:
+        with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's advice to whoever wrote the file
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"checkpoint {path} is refused: it is damaged or holds more than tensors and plain data, "
             f"which could run code when read"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"checkpoint {path} is damaged ({str(error).splitlines()[0] if str(error) else 'no content'})"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of tensors")
-    return content
+    except OSError:
+        raise
+    except Exception as error:  # a reader of somebody's damaged bytes ends in any exception there is
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"checkpoint {path} is damaged ({reason[:200]})") from error
+
+
+def _no_torch_file(path: Path) -> str | None:
+    """Why torch's reader of untrusted files will not take a file, found before it is read; None if it may."""
+    with path.open("rb") as file:
+        start = file.read(512)
+        if not start:
+            return "is empty"
+        if start[257:262] == b"ustar":
+            return "is a tar archive; unpack it, or if it is torch's own format of 2017, save it again with a torch of today"
+        if start.startswith(b"PK"):
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    return _no_torch_archive(archive, path.stat().st_size)
+            except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, KeyError, zlib.error):
+                return "is damaged (a zip archive that breaks off)"
+        return _no_pickle(start)
+
+
+def _no_torch_archive(archive: zipfile.ZipFile, size: int) -> str | None:
+    entries = archive.infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > 4 * size + 2**20:  # torch.save does not compress
+        return f"is refused: {size / 2**20:.1f} MB that would unpack to {unpacked / 2**20:.0f} MB are no checkpoint"
+    names = [entry.filename for entry in entries]
+    if any(name.endswith("/constants.pkl") or "/code/" in name for name in names):
+        return "is a TorchScript program, not a checkpoint: save the state_dict() of its network with torch.save"
+    pickled = next((name for name in names if name.rpartition("/")[2] == "data.pkl"), None)
+    if pickled is None:
+        return "is a zip archive without data.pkl, which torch.save would have written"
+    with archive.open(pickled) as data:
+        return _no_pickle(data.read(2))
+
+
+def _no_pickle(start: bytes) -> str | None:
+    if start[:1] != b"\x80":
+        return "is no checkpoint: torch.save did not write it" + (" (it is text)" if start.isascii() else "")
+    if start[1:2] != b"\x02":
+        return (
+            f"is a pickle of protocol {start[1] if len(start) > 1 else '?'}; only protocol 2, which torch.save uses by itself, can be "
+            f"read without running code: ask for a file saved without pickle_protocol"
+        )
+    return None
 
 
 def _harmless() -> list[Any]:
@@ -80,19 +142,34 @@ def _harmless() -> list[Any]:
     return known
 
 
-def tensors(content: Mapping[str, object]) -> State:
-    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without DataParallel's `module.`."""
+def tensors(content: Mapping[str, object], source: str = "the checkpoint") -> State:
+    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without the prefixes of
+    wrappers (DataParallel's `module.`, torch.compile's `_orig_mod.`).
+
+    Raises:
+        UserError: tensors under numbers instead of names, or tensors that are no plain arrays.
+    """
     sections = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier.", "policy": "policy."}
     if isinstance(content.get("glancer"), Mapping):  # AdaFocus V1: a section for each part, and all of it once more
-        return {
-            prefix + key: value
-            for name, prefix in sections.items()
-            if isinstance(content.get(name), Mapping)
-            for key, value in content[name].items()
-            if isinstance(value, Tensor)
+        parts = {prefix: content[name] for name, prefix in sections.items() if isinstance(content.get(name), Mapping)}
+    else:
+        parts = {
+            "": next(
+                (content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content
+            )
         }
-    nested = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
-    state = {key: value for key, value in nested.items() if isinstance(value, Tensor)}
-    if state and all(key.startswith("module.") for key in state):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    state: State = {}
+    for prefix, part in parts.items():
+        for key, value in part.items():
+            if not isinstance(value, Tensor):
+                continue
+            if not isinstance(key, str):
+                raise UserError(f"{source} holds tensors under numbers instead of names (first: {key!r})")
+            if value.layout != torch.strided or value.is_quantized:
+                kind = "quantized" if value.is_quantized else "sparse"
+                raise UserError(f"{source} holds {kind} tensors (first: {prefix}{key}); save it again with plain ones")
+            state[prefix + key] = value
+    for wrapper in ("module.", "_orig_mod.", "module."):
+        while state and all(key.startswith(wrapper) for key in state):
+            state = {key.removeprefix(wrapper): value for key, value in state.items()}
     return state

@@ -10,11 +10,21 @@ from adafocus.core.errors import UserError
 from adafocus.weights.files import State
 
 
-def fit(model: nn.Module, state: State, source: str) -> None:
-    """Strict loading; one line says what does not fit."""
+def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = ()) -> list[str]:
+    """Strict loading; one line says what does not fit. Returns the keys that the state lacks by permission.
+
+    Args:
+        without: parts, as prefixes of keys, that stay as they are if the state holds nothing of them.
+
+    Raises:
+        UserError: other keys, other shapes, whole numbers in place of weights, NaN or infinite weights.
+    """
     own = model.state_dict()
+    without = tuple(part for part in without if not any(key.startswith(part) for key in state))
     # A frozen zero counter that old files lack changes nothing.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    left = [key for key in missing if key.startswith(without)]
+    missing = [key for key in missing if key not in left]
     unexpected = [key for key in state if key not in own]
     shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
     if missing or unexpected or shapes:
@@ -31,7 +41,23 @@ def fit(model: nn.Module, state: State, source: str) -> None:
         raise UserError(
             f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset"
         )
+    _check_values(own, state, source)
     model.load_state_dict(state, strict=False)
+    return left
+
+
+def _check_values(own: State, state: State, source: str) -> None:
+    """Refuses what would load without a word and answer nonsense; keys of `state` are keys of `own`."""
+    for key, value in state.items():
+        if not own[key].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{source} holds {kind} numbers where weights belong (first: {key}); it may be a quantized file"
+            )
+        if not value.isfinite().all():
+            raise UserError(f"{source} holds weights that are NaN or infinite (first: {key}): its training diverged")
 
 
 @dataclass
@@ -77,6 +103,7 @@ def start_from(model: nn.Module, state: State, source: str) -> StartReport:
     report = StartReport(len(taken), missing, dropped)
     if sum(own[key].numel() for key in taken) < sum(value.numel() for value in own.values()) / 2:
         raise UserError(f"{source} is a checkpoint of another network: {report}; choose the matching backbone")
+    _check_values(own, taken, source)
     model.load_state_dict(taken, strict=False)
     return report
 
@@ -110,6 +137,7 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
         raise UserError(
             f"{source} does not hold the {part} network: {len(missing)} layers missing (first: {missing[0]})"
         )
+    _check_values(everything, taken, source)
     model.load_state_dict(taken, strict=False)
     return StartReport(len(taken), missing, [])
 

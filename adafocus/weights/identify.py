@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -48,15 +49,24 @@ class Identity:
         typed = set(typed)
         if "experiment" in typed:
             return []
-        missing = {key: options for key, options in self.open.items() if key not in typed}
+        leaves = {"patch": {"patch.size"}, "segments": {"segments.glance", "segments.focus"}}
+        missing = {
+            key: options
+            for key, options in self.open.items()
+            if key not in typed and not leaves.get(key, set()) & typed
+        }
         said = dict(self.said)
         if "dataset" in missing and not dataset:
             said["dataset"] = missing.pop("dataset")[0]
         if missing:
             choices = ", ".join(f"{key}={'|'.join(options)}" for key, options in missing.items())
+            others = {"patch": "patch.size=N", "segments": "segments.glance=N"}
+            if any("+" in option for option in missing.get("segments", ())):
+                others["segments"] = "segments.glance=N segments.focus=N"
+            other = ", ".join(others[key] for key in missing if key in others)
             raise UserError(
                 f"the file is of {self.said.get('method', '?')} with {self.classes} classes, but does not say everything: add "
-                f"{choices} (or experiment=NAME; `adafocus zoo` lists them)"
+                f"{choices} ({f'other sizes: {other}; ' if other else ''}or experiment=NAME; `adafocus zoo` lists them)"
             )
         return [f"{key}={value}" for key, value in said.items() if key not in typed]
 
@@ -66,7 +76,12 @@ def identify(source: str, state: State) -> Identity | None:
     reader = _READERS.get(source)
     if reader is None:
         return None
-    found = reader(state)
+    try:
+        found = reader(state)
+    except KeyError as error:
+        raise UserError(f"the file has the layout {source}, but lacks {error.args[0]}") from error
+    except (IndexError, ZeroDivisionError) as error:
+        raise UserError(f"the file has the layout {source}, but with tensors of other shapes") from error
     names = DATASETS.get(found.classes, ())
     if len(names) == 1:
         found.said["dataset"] = names[0]
@@ -144,6 +159,12 @@ def _adafocus_v1(state: State) -> Identity:
         return Identity(said, {"patch": ("144", "160", "176")}, _rows(state, "classifier.weight"))
     said = {"method": "adafocus_v1", "backbone": "mbv2_r50"}
     said["backbone.classifier_width"] = str(state["classifier.gru.weight_hh_l0"].shape[1])
+    if "policy.gru.weight_hh_l0" in state:
+        said["policy.grid"] = str(math.isqrt(_rows(state, "policy.actor.0.weight")))
+        said["backbone.policy_hidden"] = str(state["policy.gru.weight_hh_l0"].shape[1])
+        said["policy.convolution"] = str(state["policy.state_encoder.0.weight"].ndim == 4).lower()
+    else:
+        said["stage"] = "1"  # the released program saves no policy before stage 2
     return Identity(said, {"patch": ("96", "128", "160", "192")}, _rows(state, "classifier.fc.weight"))
 
 
@@ -154,7 +175,7 @@ def _v1_policy(state: State) -> bool:
 def _head(state: State) -> int:
     for key in state:
         if re.match(r"(new_fc|base_model\.(fc|classifier)|cls_head\.fc_cls)(\.\d+)?\.weight$", key):
-            return state[key].shape[0]
+            return _rows(state, key)
     raise UserError("the file holds no classifier; it is for init.from, not for evaluation")
 
 
@@ -168,7 +189,7 @@ def _tsm(state: State) -> Identity:
         (v for k, v in state.items() if re.search(r"\.tam\.G\.0\.weight$|self_conv\.conv_f\.0\.weight$", k)), None
     )
     shifted = any(re.search(r"conv1\.(net\.|conv\.net\.)|conv\.(0\.)?net\.|\.net\.conv1\.", key) for key in state)
-    deep = len(_numbers(state, r"(?:base_model|backbone)\.layer3\.(\d+)\.")) > 6
+    depth = _depth(state)
     if any("features.1." in key for key in state):
         said["backbone"] = "mbv2_tsm_branch" if any("conv.net.0." in key for key in state) else "mbv2_tsm"
     elif adaptive is not None:
@@ -176,13 +197,29 @@ def _tsm(state: State) -> Identity:
         frames = ()
     elif any(re.search(r"\.nl\.|non_local", key) for key in state):
         said["backbone"] = "r50_nl_tsm"
-    elif deep:
+    elif depth == "resnet101" and shifted:
         said["backbone"] = "r101_tsm"
     else:
         said["backbone"] = "r50_tsm" if shifted else "r50_tsn"
+    if said["backbone"].startswith("r") and depth != {"r101_tsm": "resnet101"}.get(said["backbone"], "resnet50"):
+        said["backbone.focus"] = depth
+    if any(re.search(r"layer1\.0\.net\.conv1\.", key) for key in state) and adaptive is None:
+        said["backbone.shift_place"] = "block"
+    if any(re.search(r"\.layer2\.net\.\d", key) for key in state):
+        said["backbone.temporal_pool"] = "true"
     if flow:
         said["dataset.modality"] = "flow"
     return Identity(said, {"segments": frames} if frames else {}, _head(state))
+
+
+def _depth(state: State) -> str:
+    """Which ResNet, by the blocks of its stages and by what a block is made of."""
+    blocks = tuple(
+        len(_numbers(state, rf"(?:base_model|backbone)\.layer{stage}\.(?:net\.)?(\d+)\.")) for stage in (1, 2, 3, 4)
+    )
+    bottleneck = any(re.search(r"layer1\..*conv3\.", key) for key in state)
+    known = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet50" if bottleneck else "resnet34"}
+    return {**known, (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}.get(blocks, "resnet50")
 
 
 def _tsm_online(state: State) -> Identity:

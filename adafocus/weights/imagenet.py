@@ -61,7 +61,7 @@ def imagenet_weights(backbone: nn.Module, name: str, source: str) -> None:
     if source == "none":
         return
     if source != "imagenet":
-        fit(backbone, backbone_state(tensors(load_file(Path(source).expanduser()))), f"{name} from {source}")
+        fit(backbone, backbone_state(tensors(load_file(Path(source).expanduser()), source)), f"{name} from {source}")
         return
     if name not in IMAGENET:
         raise UserError(f"there are no ImageNet weights for backbone {name}; set backbone.weights=none")

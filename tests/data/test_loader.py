@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from adafocus.core.errors import UserError
+from adafocus.data.dataset import Item
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.data.video import VideoError
 
@@ -88,3 +90,18 @@ class Unreadable(Stuck):
 def test_trouble_in_a_loader_process_is_one_line_and_no_hang(clips, workers: int, says: str) -> None:
     with pytest.raises(UserError, match=says):
         list(Loader(clips, TrainOrder(4, 2), workers=workers, timeout=1.0))
+
+
+class Large(Stuck):
+    """Clips that no shared memory holds: a file may not be as large as one batch of them."""
+
+    def __getitem__(self, key):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        return Item(torch.zeros(1, 64, 64, 3, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), key[1], key[0], [])
+
+
+def test_full_shared_memory_is_one_line_at_once() -> None:
+    with pytest.raises(UserError, match="--shm-size"):
+        list(Loader(Large(), TrainOrder(4, 2), workers=1, timeout=60.0))

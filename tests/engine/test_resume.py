@@ -9,18 +9,6 @@ from pathlib import Path
 
 import pytest
 import runs
-import torch
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return torch.load(folder / "last.pt", weights_only=True)["model"]
-
-
-def same(folder: Path, reference: Path) -> None:
-    assert runs.lines(folder) == runs.lines(reference)
-    ours, theirs = weights(folder), weights(reference)
-    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
-    assert runs.summary(folder)["rows"] == runs.summary(reference)["rows"]
 
 
 def kill_when(folder: Path, process, steps: int) -> None:
@@ -47,7 +35,7 @@ def test_two_interruptions_change_no_bit(tmp_path: Path, workers: str) -> None:
     assert not (tmp_path / "outputs/cut/summary.json").exists()
     output = runs.run(tmp_path, *typed, "name=cut")
     assert "continuing from step" in output
-    same(tmp_path / "outputs/cut", tmp_path / "outputs/whole")
+    runs.same(tmp_path / "outputs/cut", tmp_path / "outputs/whole")
     assert "finished" in runs.run(tmp_path, *typed, "name=cut")
 
 
@@ -62,7 +50,7 @@ def test_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
         kill_when(folder, process, rng.randrange(1, 24))
         time.sleep(0.5)
     runs.run(tmp_path, *typed, "name=cut")
-    same(folder, tmp_path / "outputs/whole")
+    runs.same(folder, tmp_path / "outputs/whole")
 
 
 @pytest.mark.slow

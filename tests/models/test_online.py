@@ -13,8 +13,8 @@ from official import official_key
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
-from adafocus.methods.recognizer.model import Recognizer
-from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart
+from adafocus.methods.recognizer.model import Recognizer, running_mean
+from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart, why_no_stream
 from adafocus.weights import load_checkpoint
 
 GOLDEN = Case("tsm_online_mobilenetv2")
@@ -80,6 +80,42 @@ def test_streams_equal_clips(backbone: str) -> None:
             caches = output.caches
             assert torch.allclose(output.logits, expected[:, t], atol=1e-12)
         assert torch.allclose(model(clips).per_frame, expected)  # nothing of the stream is left in the model
+
+
+def test_streams_without_background_equal_clips_on_the_frames_so_far() -> None:
+    """The mean of the frames so far: a frame is answered alike in a stream and in its clip."""
+    model = network().double()
+    model.remove_background = model.causal = True
+    online = OnlineRecognizer(model)
+    clips = torch.randn(2, 6, 3, 32, 32, dtype=torch.float64) + 3
+    for t in range(6):
+        assert torch.allclose(running_mean(clips)[:, t], clips[:, : t + 1].mean(1))
+    caches = online.start(2, 32)
+    assert float(caches[-1].sum()) == 0
+    with torch.no_grad():
+        expected = model(clips).per_frame
+        for t in range(6):
+            output = online(clips[:, t], caches)
+            caches = output.caches
+            assert torch.allclose(output.logits, expected[:, t], atol=1e-12)
+        assert not torch.allclose(expected[:, 3], model(clips.flip(1)).per_frame[:, 2])
+        anew = online(clips[:, 0], restart(caches, [1])).logits
+        assert torch.allclose(anew[1], expected[1, 0], atol=1e-12)
+        assert not torch.allclose(anew[0], expected[0, 0], atol=1e-3)
+
+
+def test_why_a_network_is_no_stream() -> None:
+    assert why_no_stream(network()) is None
+    for temporal, says in (
+        (Temporal(), "nothing in it joins frames"),
+        (Temporal("bidirectional", div=4), "the frame after"),
+        (Temporal("online", div=4, adaptive=True), "backbone.adaptive=false"),
+    ):
+        assert says in why_no_stream(network(temporal=temporal))
+    model = network()
+    model.remove_background = True
+    assert "mean of the whole clip" in why_no_stream(model)
+    assert "method=recognizer" in why_no_stream(torch.nn.Identity())
 
 
 def test_caches_can_be_saved_and_a_stream_can_start_anew(tmp_path: Path) -> None:

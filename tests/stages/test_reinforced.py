@@ -23,7 +23,10 @@ TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 
 def made(name: str, *typed: str):
     settings = config.for_stage(
-        composed("method=adafocus_v1", f"stage={name}", "dataset.frame_size=32", "patch.size=16", *typed), name
+        composed(
+            "method=adafocus_v1", f"stage={name}", "init.from=none", "dataset.frame_size=32", "patch.size=16", *typed
+        ),
+        name,
     )
     network = build.seeded_model(settings, 5, weights=False)
     return settings, network, build.stage(settings, network)
@@ -182,7 +185,7 @@ def test_all_stages_in_a_row_and_a_kill_in_one_of_them(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_stages_one_by_one_and_two_processes(tmp_path: Path) -> None:
-    runs.run(tmp_path, *SMALL, "stage=1", "name=one")
+    runs.run(tmp_path, *SMALL, "stage=1", "init.from=none", "name=one")
     runs.run(tmp_path, *SMALL, "stage=2", "name=two", "init.from=outputs/one", "devices=2")
     one, two = (torch.load(tmp_path / f"outputs/{n}/last.pt", weights_only=True)["model"] for n in ("one", "two"))
     moved = {key for key in one if not torch.equal(one[key], two[key])}

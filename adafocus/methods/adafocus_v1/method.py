@@ -31,7 +31,7 @@ class AdaFocusV1Method(Method):
             "num_classes": num_classes,
             "patch_size": self.config.patch.size,
             "frame_size": self.config.dataset.frame_size,
-            "policy_hidden": min(backbone.policy_hidden, 1024),
+            "policy_hidden": backbone.policy_hidden,
             "dropout": self.config.schedule.dropout,
         }
         if self.on_tsm:
@@ -55,7 +55,7 @@ class AdaFocusV1Method(Method):
             glance_size=backbone.glance_size,
             grid=policy.grid,
             policy_convolution=policy.convolution,
-            classifier_hidden=min(backbone.classifier_width, 1024),
+            classifier_hidden=backbone.classifier_width,
             head_dropout=self.config.schedule.head_dropout,
             **shared,
         )

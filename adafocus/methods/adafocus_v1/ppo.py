@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-REWARDS = ("random", "padding", "prev", "conf")
+from adafocus.core.choices import REWARDS
 
 
 def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
@@ -27,7 +27,7 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
         return torch.diff(chosen, dim=1, prepend=torch.zeros_like(chosen[:, :1]))
     if kind == "conf":
         return chosen
-    raise ValueError(f"method.reward={kind!r} is unknown; choose one of {', '.join(REWARDS)}")
+    raise ValueError(f"reward={kind!r} is unknown; choose one of {', '.join(REWARDS)}")
 
 
 def returns(reward: Tensor, gamma: float) -> Tensor:

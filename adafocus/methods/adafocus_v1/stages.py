@@ -23,7 +23,6 @@ from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.policies.actor_critic import Decision
 
-STAGES = ("glance", "focus", "1", "2", "3")
 #: What learns in the stages that train parts of the whole network.
 _LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
@@ -34,7 +33,7 @@ class ReinforcedStage(Stage):
     Args:
         model: the network of either form.
         normalize: see `Stage`.
-        name: one of STAGES.
+        name: glance, focus, 1, 2 or 3.
         seed: of the run; every random patch and every draw of the policy is a function of (seed, epoch, index).
         rates: multiples of the rate for glance, focus, classifier, policy.
         controls: whether evaluation also answers for random and centered patches.

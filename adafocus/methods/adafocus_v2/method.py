@@ -49,7 +49,7 @@ class AdaFocusV2Method(Method):
                 focus,
                 glance_segments=frames.glance,
                 focus_segments=frames.focus,
-                policy_hidden=min(backbone.policy_hidden, 1024),
+                policy_hidden=backbone.policy_hidden,
                 dropout=schedule.head_dropout,
                 **shared,
             )

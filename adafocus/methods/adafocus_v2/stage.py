@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.choices import WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
-from adafocus.core.variants import GLANCE_ALONE, WHERE, Variant, controls_of, patch_variant
+from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -50,7 +51,7 @@ class JointStage(Stage):
     ) -> None:
         super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE:
-            raise ValueError(f"method.where={where!r} is unknown; choose one of {', '.join(WHERE)}")
+            raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(WHERE)}")
         self.seed, self.rates, self.where = seed, rates, where
         self.place_size = 2 if where == "learned" else 0
         others = [patch_variant(choice) for choice in controls_of(where) if choice != where]

@@ -33,6 +33,7 @@ class RecognizerMethod(Method):
             segments=self.config.segments.glance,
             dropout=self.config.schedule.head_dropout,
             remove_background=self.config.method.remove_background,
+            causal=self.config.backbone.shift == "online",
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:

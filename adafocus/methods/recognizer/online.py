@@ -1,6 +1,6 @@
 """Recognition of streams: one frame in, scores out, with what the frame before left behind as explicit state.
 
-Source: spec tsm sections 7.4 and 7.5.
+Source: the online demo of TSM (arXiv 1811.08383), released file online_demo/main.py.
 """
 
 from __future__ import annotations
@@ -31,49 +31,79 @@ class StreamOutput:
 class OnlineRecognizer(nn.Module):
     """A recognizer with `shift=online`, frame by frame. It keeps no state: caches come in and go out.
 
-    Each shifted layer has one cache: the first channels of its input at the frame before, (B, C // div, h, w). A stream
-    starts from zeros. Scores of a frame equal those that the clip form gives that frame.
+    Each shifted layer has one cache: the first channels of its input at the frame before, (B, C // div, h, w). A network
+    that removes the background has two more: the mean of the frames so far (B, 3, S, S), and their number (B, 1, 1, 1).
+    A stream starts from zeros. Scores of a frame equal those that the clip form gives that frame.
 
     Args:
         model: trained on clips; its modules are used, not copied.
 
     Raises:
-        ValueError: a temporal module of it looks into the future.
+        ValueError: it looks into the future; the line says what of it does, and what to train instead.
     """
 
     def __init__(self, model: Recognizer) -> None:
         super().__init__()
+        if (reason := why_no_stream(model)) is not None:
+            raise ValueError(reason)
         self.model = model
         self.shifts = [module for module in model.modules() if isinstance(module, Shifted)]
-        ahead = [m for m in model.modules() if isinstance(m, (TemporalAdaptive, NonLocal, TemporalPool))]
-        ahead += [shift for shift in self.shifts if not shift.online]
-        if ahead or not self.shifts or model.remove_background:
-            what = type(ahead[0]).__name__ if ahead else "its background" if model.remove_background else "no shift"
-            raise ValueError(
-                f"this model cannot run frame by frame ({what}): a stream needs one trained with backbone.shift=online"
-            )
 
     @torch.no_grad()
     def start(self, streams: int, size: int) -> Caches:
         """Zero caches for so many streams of square frames of `size` pixels."""
         first = next(self.model.parameters())
         frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
-        return tuple(
-            torch.zeros_like(cache) for cache in self(frames, (frames.new_empty(0),) * len(self.shifts)).caches
-        )
+        caches = (frames.new_empty(0),) * len(self.shifts)
+        if self.model.remove_background:
+            caches += (frames, frames.new_zeros(streams, 1, 1, 1))
+        return tuple(torch.zeros_like(cache) for cache in self(frames, caches).caches)
 
     def forward(self, frames: Tensor, caches: Caches) -> StreamOutput:
         """(B, 3, S, S), normalized, one frame of each stream."""
-        if len(caches) != len(self.shifts):
-            raise ValueError(f"{len(caches)} caches for {len(self.shifts)} shifted layers; begin with start()")
+        wanted = len(self.shifts) + 2 * self.model.remove_background
+        if len(caches) != wanted:
+            raise ValueError(f"{len(caches)} caches instead of {wanted}; begin with start()")
+        background: Caches = ()
+        if self.model.remove_background:
+            mean, count = caches[-2:]
+            count = count + 1
+            mean = mean + (frames - mean) / count
+            frames, background = frames - mean, (mean, count)
         try:
-            for shift, cache in zip(self.shifts, caches, strict=True):
+            for shift, cache in zip(self.shifts, caches, strict=False):
                 shift.past = cache
             logits = self.model.frame_logits(frames)
-            return StreamOutput(logits, tuple(shift.past for shift in self.shifts))
+            return StreamOutput(logits, (*(shift.past for shift in self.shifts), *background))
         finally:
             for shift in self.shifts:
                 shift.past = None
+
+
+def why_no_stream(model: nn.Module) -> str | None:
+    """Why a network cannot run frame by frame, and what to train instead, in one line; None if it can."""
+    if not isinstance(model, Recognizer):
+        return (
+            f"a {type(model).__name__} chooses from whole clips and cannot run frame by frame; "
+            f"train method=recognizer with backbone.shift=online for streams"
+        )
+    ahead = {TemporalAdaptive: "adaptive", NonLocal: "non_local", TemporalPool: "temporal_pool"}
+    for module in model.modules():
+        if type(module) in ahead:
+            return (
+                f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at frames that have not come "
+                f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
+            )
+    shifts = [module for module in model.modules() if isinstance(module, Shifted)]
+    if not shifts or not all(shift.online for shift in shifts):
+        what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
+        return f"this model cannot run frame by frame: {what}; train with backbone.shift=online"
+    if model.remove_background and not model.causal:
+        return (
+            "this model cannot run frame by frame: its background is the mean of the whole clip; "
+            "build the Recognizer with causal=True and train that"
+        )
+    return None
 
 
 def restart(caches: Caches, streams: Sequence[int]) -> Caches:
@@ -113,6 +143,10 @@ class Smoothing:
         """The label to show after a frame with these scores (K,)."""
         self.scores.append(logits.detach().float().cpu())
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
+
+    def mean(self) -> Tensor:
+        """(K,) mean of the scores in the window, of which `__call__` takes the best."""
+        return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:
         """The label to show when the summed scores say `label`."""

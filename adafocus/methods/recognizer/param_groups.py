@@ -9,9 +9,9 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from adafocus.core.choices import PARAM_GROUPS
 from adafocus.core.stage import ParamGroup, batch_norms
 
-GROUPS = ("single", "tsm", "mmaction2")
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -49,8 +49,8 @@ def recognizer_groups(
     still = {id(p) for layer in frozen for p in layer.parameters()}
     if rule == "single":
         return [ParamGroup("network", [p for p in model.parameters() if id(p) not in still])]
-    if rule not in GROUPS:
-        raise ValueError(f"schedule.param_groups={rule!r} is unknown; choose one of {', '.join(GROUPS)}")
+    if rule not in PARAM_GROUPS:
+        raise ValueError(f"rule={rule!r} is unknown; choose one of {', '.join(PARAM_GROUPS)}")
     first = 5.0 if flow else 1.0
     groups = {
         "first_conv_weight": ParamGroup("first_conv_weight", [], first),
@@ -74,7 +74,7 @@ def recognizer_groups(
         elif isinstance(layer, nn.Linear):
             kind = "head" if rule == "tsm" or layer is getattr(model, "head", None) else "normal"
         else:
-            raise ValueError(f"schedule.param_groups={rule}: {name} ({type(layer).__name__}) belongs to no group")
+            raise ValueError(f"rule {rule}: {name} ({type(layer).__name__}) belongs to no group")
         for leaf, parameter in own.items():
             groups[f"{kind}_{leaf}"].parameters.append(parameter)
     return list(groups.values())

@@ -56,9 +56,7 @@ class UniAdaFocus(UniAdaFocusBase):
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
         if self.candidates % self.glance_segments:
-            raise ValueError(
-                f"{self.candidates} candidates (segments.pool) are no multiple of {self.glance_segments} glance frames"
-            )
+            raise ValueError(f"{self.candidates} candidates are no multiple of {self.glance_segments} glance frames")
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
         steps = (num_classes, self.glance_segments, classifier_width, dropout)

@@ -9,10 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.choices import WHEN, WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, Stage, StepResult
-from adafocus.core.variants import GLANCE_ALONE, WHEN, WHERE, Variant, controls_of, patch_variant
+from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
@@ -64,7 +65,7 @@ class UniAdaFocusStage(Stage):
     ) -> None:
         super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE or when not in WHEN:
-            raise ValueError(f"method.where must be one of {', '.join(WHERE)} and method.when one of {', '.join(WHEN)}")
+            raise ValueError(f"where must be one of {', '.join(WHERE)} and when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
         self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
         main = patch_variant(where, when)

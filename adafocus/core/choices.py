@@ -1,0 +1,33 @@
+"""The words that an option may hold, each list once: the schema of the configuration and the code that reads the word share it.
+
+Nothing is imported here, so that a configuration is checked without torch.
+"""
+
+#: Data.
+SOURCES = ("files", "glyphs")
+METRICS = ("top1", "map")
+READERS = ("decord", "pyav", "torchcodec")
+FITS = ("crop", "stretch")
+SHORT_RULES = ("repeat_last", "first_frame", "spread")
+MODALITIES = ("rgb", "flow")
+TASKS = ("where", "when", "motion")
+TRAINING_RULES = ("uniform", "fractional", "dense")
+CROPS = (1, 3, 5, 10)
+AVERAGES = ("logits", "probabilities")
+#: Networks.
+GLANCE_RESIZES = ("aligned", "area")
+SHIFTS = ("bidirectional", "online")
+SHIFT_PLACES = ("blockres", "block", "branch")
+WHERE = ("learned", "random", "center")
+WHEN = ("learned", "spread")
+ORDERS = ("coarse_to_fine", "temporal")
+#: Training.
+V1_STAGES = ("glance", "focus", "1", "2", "3")
+REWARDS = ("random", "padding", "prev", "conf")
+OPTIMIZERS = ("sgd", "adamw")
+LR_SCHEDULES = ("cosine", "step", "constant")
+LR_SCALINGS = ("linear", "none")
+PARAM_GROUPS = ("single", "tsm", "mmaction2")
+PRECISIONS = ("fp32", "bf16", "fp16")
+#: Early exit.
+CRITERIA = ("confidence", "entropy")

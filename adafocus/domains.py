@@ -1,0 +1,214 @@
+"""Which values a key may hold, written on its type, and the walk over a configuration that checks them all.
+
+    epochs: Annotated[int, AtLeast(1)]
+    optimizer: Annotated[str, OneOf(OPTIMIZERS)]
+    crop_scales: Annotated[list[Annotated[float, Between(0.01, 1)]], Length(1)]
+
+OmegaConf reads past `Annotated`, so that the same types are the schema of the composed configuration.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
+
+from adafocus.core.errors import UserError
+
+#: No count and no weight is larger, and some of the code that reads them counts in 32 bits.
+LARGEST = 2**31 - 1
+
+
+class Domain(Protocol):
+    """Values that a key may hold; `str` completes the sentence "KEY=VALUE must be"."""
+
+    def holds(self, value: Any) -> bool: ...
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    low: float
+    high: float = LARGEST
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g}" if self.high >= LARGEST else f"between {self.low:g} and {self.high:g}"
+
+
+def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - stands beside AtLeast as a type does
+    """Both ends belong to it."""
+    return AtLeast(low, high)
+
+
+@dataclass(frozen=True)
+class Above:
+    low: float
+    high: float = LARGEST
+
+    def holds(self, value: float) -> bool:
+        return self.low < value <= self.high
+
+    def __str__(self) -> str:
+        return f"greater than {self.low:g}"
+
+
+@dataclass(frozen=True)
+class Below:
+    """From `low`, which belongs to it, to `high`, which does not."""
+
+    low: float
+    high: float
+
+    def holds(self, value: float) -> bool:
+        return self.low <= value < self.high
+
+    def __str__(self) -> str:
+        return f"at least {self.low:g} and below {self.high:g}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Words or numbers from a closed list."""
+
+    choices: Sequence[Any]
+
+    def holds(self, value: Any) -> bool:
+        return value in self.choices
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(map(str, self.choices))}"
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Words of a pattern; `says` describes it."""
+
+    pattern: str
+    says: str
+
+    def holds(self, value: str) -> bool:
+        return re.fullmatch(self.pattern, value) is not None
+
+    def __str__(self) -> str:
+        return self.says
+
+
+@dataclass(frozen=True)
+class Text:
+    """Any words in one line: a name, a path, a remark. `empty` allows none at all."""
+
+    empty: bool = False
+
+    def holds(self, value: str) -> bool:
+        return (self.empty or bool(value)) and value.isprintable()
+
+    def __str__(self) -> str:
+        return "text in one line without control characters" if self.empty else "printable text, and not empty"
+
+
+@dataclass(frozen=True)
+class Length:
+    """Of a list."""
+
+    least: int
+    most: int = LARGEST
+
+    def holds(self, value: Sequence[Any]) -> bool:
+        return self.least <= len(value) <= self.most
+
+    def __str__(self) -> str:
+        count = str(self.least) if self.most == self.least else f"at least {self.least}"
+        return f"a list of {count} element{'s' * (count != '1')}"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Of a table."""
+
+    names: Sequence[str]
+
+    def holds(self, value: dict[str, Any]) -> bool:
+        return not set(value) - set(self.names)
+
+
+def check(config: Any, prefix: str = "") -> None:
+    """Refuses every value of a dataclass, and of those in it, that its type does not allow.
+
+    Raises:
+        UserError: one line with the full key, the value and what it must be.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    for field in fields(config):
+        _check_value(f"{prefix}{field.name}", getattr(config, field.name), hints[field.name])
+
+
+def _check_value(key: str, value: Any, hint: Any) -> None:
+    if is_dataclass(value):
+        return check(value, f"{key}.")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{key}={value} must be a finite number")
+    hint, domains = _split(hint)
+    if value is None:
+        return None
+    for domain in domains:
+        if not domain.holds(value):
+            raise UserError(_sentence(key, value, domain))
+    for name, part, inner in _parts(value, hint):
+        _check_value(f"{key}{name}", part, inner)
+    return None
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
+    """A type without `| None` and `Annotated`, and the domains that were written on it."""
+    if get_origin(hint) is Union or type(hint).__name__ == "UnionType":
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is Annotated:
+        return get_args(hint)[0], get_args(hint)[1:]
+    return hint, ()
+
+
+def _parts(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
+    """What a list or a table holds: how each is named, its value and its type."""
+    inner = get_args(hint)[-1] if get_args(hint) else Any
+    if isinstance(value, list):
+        yield from ((f"[{number}]", part, inner) for number, part in enumerate(value))
+    elif isinstance(value, dict):
+        yield from ((f".{name}", part, inner) for name, part in value.items())
+
+
+def _sentence(key: str, value: Any, domain: Domain) -> str:
+    if isinstance(domain, OneOf):
+        near = difflib.get_close_matches(str(value), [str(choice) for choice in domain.choices], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}={value!r} is unknown; choose one of {', '.join(map(str, domain.choices))}{hint}"
+    if isinstance(domain, (AtLeast, Above)) and value > domain.high >= LARGEST:
+        return f"{key}={value} must be at most {domain.high}"
+    if isinstance(domain, Keys):
+        unknown = min(set(value) - set(domain.names))
+        return f"{key}.{unknown} is not a key of the configuration; {key} has {', '.join(domain.names)}"
+    return f"{key}={value!r} must be {domain}" if isinstance(value, str) else f"{key}={value} must be {domain}"
+
+
+def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
+    """Every key of a dataclass, and of those in it, with its type."""
+    found: dict[str, Any] = {}
+    for name, hint in get_type_hints(cls, include_extras=True).items():
+        found |= leaves(hint, f"{prefix}{name}.") if is_dataclass(hint) else {f"{prefix}{name}": hint}
+    return found
+
+
+def undescribed(cls: type) -> list[str]:
+    """Keys whose type holds numbers or words without saying which."""
+
+    def open_ended(hint: Any) -> bool:
+        base, domains = _split(hint)
+        if base is bool or domains and base in (int, float, str):
+            return False
+        return not get_args(base) or any(open_ended(part) for part in get_args(base)[-1:])
+
+    return [key for key, hint in leaves(cls).items() if open_ended(hint)]

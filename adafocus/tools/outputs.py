@@ -1,0 +1,127 @@
+"""Files that a command writes: checked before the work, and tables whose rows are there as soon as they are known."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from adafocus.core.errors import UserError
+
+TABLES = (".csv", ".jsonl", ".parquet")
+#: A cell that begins so is a formula for a spreadsheet program.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def writable(option: str, path: Path) -> Path:
+    """The path, if a file can be written there; nothing is left behind.
+
+    Raises:
+        UserError: no such folder, no permission, no space for a name, or a folder of this name.
+    """
+    there = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not there:
+            path.unlink()
+    except OSError as error:
+        raise UserError(f"{option} {path} cannot be written ({error.strerror or error})") from error
+    return path
+
+
+class Table(Protocol):
+    """Takes rows one by one; a row is a value for each column."""
+
+    def write(self, row: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def table(option: str, path: Path, columns: Mapping[str, type]) -> Table:
+    """A table by the suffix of its file: .csv, .jsonl or .parquet.
+
+    Args:
+        option: what the user typed before the path, for messages.
+        columns: name to str, float, int or list (of numbers).
+
+    Raises:
+        UserError: another suffix, a file that cannot be written, or no pyarrow for .parquet.
+    """
+    kinds = {".csv": CSVTable, ".jsonl": JSONLTable, ".parquet": ParquetTable}
+    if path.suffix.lower() not in kinds:
+        raise UserError(f"{option} {path}: choose a name that ends in {', '.join(TABLES)}")
+    return kinds[path.suffix.lower()](writable(option, path), columns)
+
+
+class CSVTable:
+    """Comma-separated, with a header. A row is in the file when `write` returns.
+
+    Lists are JSON in a cell. Text that a spreadsheet program would run as a formula (it begins with = + - @, a tab or a
+    carriage return) gets an apostrophe in front; bytes of a file name that are no UTF-8 are written as `\\udcNN`.
+    """
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self.file = path.open("w", newline="", encoding="utf-8", errors="backslashreplace")
+        self.columns = list(columns)
+        self.rows = csv.writer(self.file)
+        self.rows.writerow(self.columns)
+        self.file.flush()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self.rows.writerow([self._cell(row.get(name)) for name in self.columns])
+        self.file.flush()
+
+    @staticmethod
+    def _cell(value: Any) -> Any:
+        if isinstance(value, str):
+            return f"'{value}" if value.startswith(_FORMULA) else value
+        return json.dumps(value) if isinstance(value, Sequence) else value
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class JSONLTable:
+    """One JSON object a line. A row is in the file when `write` returns."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        self.file = path.open("w", encoding="utf-8")
+        self.columns = list(columns)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        self.file.write(json.dumps({name: row.get(name) for name in self.columns}) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class ParquetTable:
+    """Parquet is written whole, at the end: `close` writes the rows there are. Needs pyarrow."""
+
+    def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
+        try:
+            import pyarrow
+            import pyarrow.parquet  # noqa: F401 - so that it is missing before the work and not after it
+        except ImportError as error:
+            raise UserError('a .parquet table needs pyarrow: pip install "adafocus[parquet]"') from error
+        kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
+        numbers = pyarrow.list_(pyarrow.float64())
+        self.schema = pyarrow.schema([(name, kinds.get(kind, numbers)) for name, kind in columns.items()])
+        self.path, self.columns = path, list(columns)
+        self.rows: list[dict[str, Any]] = []
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        def whole(value: Any) -> Any:
+            return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+        self.rows.append({name: whole(row.get(name)) for name in self.columns})
+
+    def close(self) -> None:
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(self.rows, self.schema), self.path)
