@@ -9,17 +9,17 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
-from adafocus.clips import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
+from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
+from adafocus.checkpoints import imagenet_weights
+from adafocus.config.schema import BackboneConfig, Config
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.transforms import Normalize
-from adafocus.engine.cost import Cost, count
-from adafocus.engine.loop import Settings
-from adafocus.engine.schedule import learning_rates, scaled_rate
+from adafocus.evaluation.cost import Cost, count
 from adafocus.methods import method_of
 from adafocus.methods.recognizer.online import why_no_stream
-from adafocus.schema import BackboneConfig, Config
-from adafocus.weights import imagenet_weights
+from adafocus.training.lr_schedule import learning_rates, scaled_rate
+from adafocus.training.trainer import Settings
 
 __all__ = [
     "Data",

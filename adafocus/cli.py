@@ -9,8 +9,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from adafocus import naming
-from adafocus.composing import (
+from adafocus.config import naming
+from adafocus.config.compose import (
     check_typed,
     conf_folder,
     explain,
@@ -21,8 +21,8 @@ from adafocus.composing import (
     said,
     typed_value,
 )
+from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
-from adafocus.schema import Config
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -39,12 +39,12 @@ USAGE = """usage: adafocus COMMAND ...
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
-    "compare": "adafocus.compare",
-    "convert": "adafocus.tools.convert",
-    "export": "adafocus.tools.export",
-    "predict": "adafocus.tools.predict",
-    "prepare": "adafocus.tools.prepare",
-    "zoo": "adafocus.tools.zoo",
+    "compare": "adafocus.runs.compare",
+    "convert": "adafocus.commands.convert",
+    "export": "adafocus.commands.export",
+    "predict": "adafocus.commands.predict",
+    "prepare": "adafocus.commands.prepare",
+    "zoo": "adafocus.commands.zoo",
 }
 
 
@@ -76,7 +76,7 @@ def run(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from adafocus.jobs import Jobs, let_jobs_import_us, of_a_plugin
+    from adafocus.runs.sweep import Jobs, let_jobs_import_us, of_a_plugin
 
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -122,7 +122,7 @@ def _stored(arguments: list[str]) -> list[str]:
         )
     path = Path(checkpoint).expanduser()
     if path.is_dir():
-        from adafocus.stored import from_folder
+        from adafocus.config.stored import from_folder
 
         words = from_folder(path, [naming.key_of(argument) for argument in arguments])
     elif path.is_file():
@@ -143,15 +143,16 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         overrides: all that the configuration was composed of.
         typed: the keys among them that this command line itself holds.
     """
-    from adafocus import config, effects
-    from adafocus.engine import folder as folders
-    from adafocus.engine.launch import adopt_processes
+    from adafocus import config
+    from adafocus.config import effects
+    from adafocus.runs import folder as folders
+    from adafocus.runs.launch import adopt_processes
 
     started = adopt_processes()
     settings = config.from_node(node, said(overrides))
     effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
     if settings.mode == "cost":
-        from adafocus.worker import report_cost
+        from adafocus.runs.job import report_cost
 
         return report_cost(settings, folder)
     values = config.to_dict(settings)
@@ -175,8 +176,8 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
 
 
 def _show(folder: Path) -> int:
-    from adafocus.engine.files import read_json
-    from adafocus.engine.table import show
+    from adafocus.core.files import read_json
+    from adafocus.runs.table import show
 
     if int(os.environ.get("RANK", 0)) == 0:
         sys.stderr.write("this run is finished; its summary:\n")
@@ -185,10 +186,10 @@ def _show(folder: Path) -> int:
 
 
 def _work(settings: Config, folder: Path, started: bool) -> int:
-    from adafocus.engine.launch import launch
+    from adafocus.runs.launch import launch
 
     if settings.inline or started:
-        from adafocus.worker import run as work
+        from adafocus.runs.job import run as work
 
         return work(folder, settings)
     return launch(folder, settings.devices)

@@ -14,8 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from adafocus import build, config, stored
-from adafocus.composing import compose
+from adafocus import build, config
+from adafocus.checkpoints import detect, load_checkpoint, load_file, tensors
+from adafocus.checkpoints.identify import identify
+from adafocus.config import stored
+from adafocus.config.compose import compose
+from adafocus.config.naming import split_override
+from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.output import Output
 from adafocus.core.rng import generator
@@ -26,13 +31,9 @@ from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
-from adafocus.engine.distributed import pick_device
-from adafocus.engine.evaluate import answer, only
+from adafocus.evaluation.evaluate import answer, only
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
-from adafocus.naming import split_override
-from adafocus.schema import Config
-from adafocus.weights import detect, load_checkpoint, load_file, tensors
-from adafocus.weights.identify import identify
+from adafocus.processes.distributed import pick_device
 
 #: File names of frame folders, where the model was trained on video files.
 FRAMES = "image_{:05d}.jpg"

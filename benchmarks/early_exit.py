@@ -16,10 +16,10 @@ import sys
 import torch
 
 from adafocus import build
-from adafocus.composing import compose
+from adafocus.config.compose import compose
 from adafocus.core.batch import Batch
-from adafocus.engine import exits
-from adafocus.engine.cost import count
+from adafocus.evaluation import exits
+from adafocus.evaluation.cost import count
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import adafocus
-from adafocus.tools.drawing import draw
+from adafocus.commands.drawing import draw
 
 
 def main() -> None:

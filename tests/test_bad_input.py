@@ -8,7 +8,8 @@ import numbered
 import pytest
 import torch
 
-from adafocus import cli, composing
+from adafocus import cli
+from adafocus.config import compose as composing
 
 LIST = "train.txt and val.txt"
 
@@ -68,7 +69,7 @@ COMPOSED = {
 def test_before_any_process_starts(case: str, tmp_path: Path, monkeypatch, capsys) -> None:
     typed, says = COMPOSED[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("adafocus.engine.launch.launch", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("adafocus.runs.launch.launch", lambda *_: pytest.fail("a process was started"))
     assert cli.run(typed) == 2
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and says in printed and "\n" not in printed, printed

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from adafocus.compare import main, write_comparison
-from adafocus.compare.render import pareto, to_csv, to_markdown, to_text
-from adafocus.compare.table import compare, find_runs, group
 from adafocus.core.errors import UserError
+from adafocus.runs.compare import main, write_comparison
+from adafocus.runs.compare.render import pareto, to_csv, to_markdown, to_text
+from adafocus.runs.compare.table import compare, find_runs, group
 
 
 def make(

@@ -8,7 +8,7 @@ import pytest
 from helpers.configs import CONF, composed
 
 from adafocus import build, config
-from adafocus.tools import zoo
+from adafocus.commands import zoo
 
 ROOT = Path(__file__).resolve().parents[1]
 PAIRS = sorted(path.stem for path in (CONF / "schedule").glob("*.yaml"))
@@ -124,7 +124,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
     """The row, the short form of the same, its recipe, and what it costs."""
     import torch
 
-    from adafocus.engine.cost import count
+    from adafocus.evaluation.cost import count
 
     dataset, patch, *frames = experiment.removeprefix("uni_adafocus_").split("_")
     settings = composed(f"experiment={experiment}", "dataset.root=/data")

@@ -11,10 +11,11 @@ from helpers.configs import composed
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from adafocus import config, domains
+from adafocus import config
+from adafocus.config import domains
+from adafocus.config.domains import Above, AtLeast, Between, Length, OneOf
+from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
-from adafocus.domains import Above, AtLeast, Between, Length, OneOf
-from adafocus.schema import Config
 
 LEAVES = domains.leaves(Config)
 NODES = {"": Config} | {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from helpers.configs import composed
 
-from adafocus import cli, config, effects, renamed
+from adafocus import cli, config
+from adafocus.config import effects, renamed
 from adafocus.core.errors import UserError
 
 V1 = "method=adafocus_v1"
@@ -107,8 +108,8 @@ def test_keys_that_are_read_are_not_refused() -> None:
 
 
 def test_every_key_of_the_rules_exists() -> None:
-    from adafocus import domains
-    from adafocus.schema import GROUPS, Config
+    from adafocus.config import domains
+    from adafocus.config.schema import GROUPS, Config
 
     known = {*domains.leaves(Config), *GROUPS, "early_exit"}
     assert {key for readers in effects.READERS for key in readers.keys} <= known
@@ -145,7 +146,7 @@ def test_what_is_misspelt_is_an_error_that_says_what_was_meant(typed: str, says:
 
 def test_a_sweep_over_a_misspelt_experiment_starts_no_job(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("adafocus.engine.launch.launch", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("adafocus.runs.launch.launch", lambda *_: pytest.fail("a process was started"))
     assert cli.run(["-m", "experiment=glyphs_when,glyphs_wen"]) == 2
     assert "did you mean glyphs_when?" in capsys.readouterr().err
 

@@ -15,9 +15,9 @@ import torch
 from helpers.configs import composed
 
 from adafocus import build, cli, config, predict
+from adafocus.commands.export import export
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.video import open_video
-from adafocus.tools.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
 FORMS = {

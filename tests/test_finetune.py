@@ -10,9 +10,9 @@ import torch
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
+from adafocus.checkpoints import load_start, start_from
 from adafocus.core.errors import UserError
 from adafocus.methods.recognizer.model import Recognizer
-from adafocus.weights import load_start, start_from
 
 
 def network(temporal: Temporal, classes: int) -> Recognizer:
@@ -116,7 +116,7 @@ def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Pa
     from helpers.configs import composed
 
     from adafocus import build
-    from adafocus.weights import load_start
+    from adafocus.checkpoints import load_start
 
     typed = ("backbone=tiny_tsm", "segments.focus=6") if form == "tsm" else ()
     settings = composed("method=adafocus_v1", "stage=1", "init.from=none", *typed)

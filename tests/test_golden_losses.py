@@ -19,7 +19,8 @@ import pytest
 import runs
 from helpers.configs import composed
 
-from adafocus import config, worker
+from adafocus import config
+from adafocus.runs import job
 
 FOLDER = Path(__file__).parent / "golden" / "losses"
 STEPS = 30
@@ -55,7 +56,7 @@ CURVES = {
 def train(name: str, folder: Path) -> dict[str, list[float]]:
     """Stage -> losses of its steps."""
     settings = composed(*SMALL, *CURVES[name])
-    assert worker.run(folder, settings) == 0
+    assert job.run(folder, settings) == 0
     *first, last = config.stages(settings)
     places = {stage: folder / "stages" / stage for stage in first} | {last: folder}
     return {

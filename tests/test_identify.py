@@ -18,11 +18,11 @@ from official import official, official_key, official_uni
 
 import adafocus
 from adafocus import build, config
+from adafocus.checkpoints import detect, load_file, tensors
+from adafocus.checkpoints.identify import Identity, identify
 from adafocus.cli import main
 from adafocus.core.errors import UserError
 from adafocus.core.versions import current_state
-from adafocus.weights import detect, load_file, tensors
-from adafocus.weights.identify import Identity, identify
 
 #: case of the golden figures -> what is known, what is open
 CASES = {
@@ -80,7 +80,7 @@ def test_what_a_released_file_says(tmp_path: Path, case: str) -> None:
     settings = composed(*arguments, "dataset.root=.", "backbone.weights=none", "mode=evaluate", "checkpoint=x")
     with torch.device("meta"):
         model = build.model(settings, identity.classes, weights=False)
-    from adafocus.weights import SOURCES
+    from adafocus.checkpoints import SOURCES
 
     ours = current_state(SOURCES[detect(state)].convert(state))
     names = {key for key in model.state_dict() if not key.endswith("num_batches_tracked")}

@@ -11,7 +11,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from adafocus import build, composing, config
+from adafocus import build, config
+from adafocus.config import compose as composing
 from adafocus.core.errors import UserError
 from adafocus.data.dataset import EVALUATION, collate
 

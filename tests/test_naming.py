@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from adafocus import cli
-from adafocus.composing import compose, quote_paths, typed_value
+from adafocus.config.compose import compose, quote_paths, typed_value
+from adafocus.config.naming import check_name, distinct, folder_name, quote_numbers, shared_keys
 from adafocus.core.errors import UserError, printable
-from adafocus.naming import check_name, distinct, folder_name, quote_numbers, shared_keys
 
 
 @pytest.mark.parametrize(

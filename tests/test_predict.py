@@ -16,14 +16,14 @@ from PIL import Image
 
 from adafocus import build, config, predict
 from adafocus.cli import main
+from adafocus.commands.outputs import table
+from adafocus.commands.predict import find_videos
 from adafocus.core.errors import UserError
 from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.stream import stream_frames
 from adafocus.data.video import VideoError
-from adafocus.tools.outputs import table
-from adafocus.tools.predict import find_videos
 
 CLASSES = ["left", "right", "up"]
 
@@ -212,8 +212,8 @@ def test_files_arrays_tensors_and_batches_say_the_same(tmp_path: Path, clip: Pat
 def evaluation(predictor: predict.Predictor, clip: Path) -> torch.Tensor:
     """The logits of one video as `engine.evaluate` gets them."""
     from adafocus.data.loader import EvaluationOrder, Loader
-    from adafocus.engine.distributed import World
-    from adafocus.engine.evaluate import evaluate
+    from adafocus.evaluation.evaluate import evaluate
+    from adafocus.processes.distributed import World
 
     clips = VideoClips([Record(clip.name, (0,))], clip.parent, predictor.view(), seed=0)
     main = predictor.stage.variants[0]

@@ -27,8 +27,8 @@ def test_commands_compose(command: str, tmp_path: Path, monkeypatch, capsys) -> 
     seen = []
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli, "start", lambda node, *_: seen.append(node) or 0)
-    monkeypatch.setattr("adafocus.compare.write_comparison", lambda *_, **__: True)
-    monkeypatch.setattr("adafocus.compare.main", lambda _: 0)
+    monkeypatch.setattr("adafocus.runs.compare.write_comparison", lambda *_, **__: True)
+    monkeypatch.setattr("adafocus.runs.compare.main", lambda _: 0)
     typed = shlex.split(command.split("run.py", 1)[1])
     assert cli.run(typed) == 0, capsys.readouterr().err
     assert seen

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from adafocus import cli, config, naming, predict, stored
+from adafocus import cli, config, predict
+from adafocus.checkpoints import save_safetensors
+from adafocus.config import naming, stored
+from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, printable
-from adafocus.schema import Config
-from adafocus.weights import save_safetensors
 
 #: Stored overrides that would load code, start jobs or read the environment; {0} is the folder of the stranger.
 HOSTILE = [
@@ -239,7 +240,7 @@ def test_damaged_overrides_are_one_line(damage: str, tmp_path: Path) -> None:
 
 def test_the_overrides_of_every_group_of_ours_are_taken(tmp_path: Path) -> None:
     """All options of all groups pass, so nothing that we offer is refused."""
-    from adafocus.composing import conf_folder
+    from adafocus.config.compose import conf_folder
 
     typed = [f"{path.parent.name}={path.stem}" for path in sorted(conf_folder().glob("*/*.yaml"))]
     said = naming.quote_numbers(typed)

@@ -10,8 +10,9 @@ import pytest
 import runs
 import yaml
 
-from adafocus import cli, jobs
+from adafocus import cli
 from adafocus.core.errors import UserError
+from adafocus.runs import sweep
 
 
 @pytest.mark.slow
@@ -91,7 +92,7 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
     """With Hydra's own launcher, and a job that only writes a summary."""
     returned = []
 
-    class Watched(jobs.Jobs):
+    class Watched(sweep.Jobs):
         def job(self, node: object) -> float | None:
             returned.append(super().job(node))
             return returned[-1]
@@ -104,7 +105,7 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
         )
         return 0
 
-    monkeypatch.setattr(jobs, "Jobs", Watched)
+    monkeypatch.setattr(sweep, "Jobs", Watched)
     monkeypatch.setattr(cli, "start", start)
     monkeypatch.setattr("sys.argv", ["x"])
     monkeypatch.chdir(tmp_path)

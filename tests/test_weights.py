@@ -14,10 +14,7 @@ from official import official
 from safetensors.torch import save_file
 
 from adafocus.backbones import BACKBONES
-from adafocus.core.errors import UserError
-from adafocus.core.versions import current_state
-from adafocus.methods.adafocus_v2.model import AdaFocusV2
-from adafocus.weights import (
+from adafocus.checkpoints import (
     backbone_state,
     detect,
     fit,
@@ -29,7 +26,10 @@ from adafocus.weights import (
     mobilenet_to_torchvision,
     tensors,
 )
-from adafocus.weights.identify import identify
+from adafocus.checkpoints.identify import identify
+from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
 
 def tiny(classes: int = 3) -> AdaFocusV2:

@@ -11,8 +11,8 @@ import pytest
 from helpers.configs import composed
 
 from adafocus import build, cli
-from adafocus.tools import zoo
-from adafocus.worker import report_cost
+from adafocus.commands import zoo
+from adafocus.runs.job import report_cost
 
 ROOT = Path(__file__).resolve().parents[1]
 #: What the five READMEs print, by data set: (patch, score, GFLOPs); of whole frames (frames, views, score).
@@ -132,7 +132,7 @@ def test_the_page_is_what_the_command_writes(table: list[zoo.Row]) -> None:
 
 @pytest.mark.slow
 def test_the_stored_rows_are_what_is_counted_now(table: list[zoo.Row]) -> None:
-    from adafocus.tools import zoo_rows
+    from adafocus.commands import zoo_rows
 
     assert list(zoo_rows.rows()) == table, "run `adafocus zoo --write`"
 
@@ -142,7 +142,7 @@ COUNTED = ("tsn_kinetics400_5f", "adafocus_v2_jester_p128_tsm", "uni_adafocus_ac
 
 
 def test_some_rows_are_counted_anew(table: list[zoo.Row]) -> None:
-    from adafocus.tools import zoo_rows
+    from adafocus.commands import zoo_rows
 
     assert list(zoo_rows.rows(COUNTED)) == [row for name in sorted(COUNTED) for row in table if row.experiment == name]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Sections(Protocol):
-    """The sections of a configuration that methods read; see `adafocus.schema`."""
+    """The sections of a configuration that methods read; see `adafocus.config.schema`."""
 
     method: Any
     backbone: Any

@@ -21,7 +21,7 @@ from adafocus.data.transforms import (
     short_side_size,
 )
 from adafocus.data.view import View
-from adafocus.engine.metrics import average_views, ensemble, scores, video_scores
+from adafocus.evaluation.metrics import average_views, ensemble, scores, video_scores
 
 NORMALIZE = Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 

@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from adafocus.core.errors import UserError
-from adafocus.engine.checkpoint import BEST, LAST, Keeper, NotFinite, all_finite, read
-from adafocus.engine.files import read_json, write_bytes, write_json
-from adafocus.engine.folder import CONTINUE, inspect
-from adafocus.engine.journal import Journal, log
-from adafocus.engine.status import end_status, read_status
+from adafocus.core.files import read_json, write_bytes, write_json
+from adafocus.core.status import end_status, read_status
+from adafocus.runs.folder import CONTINUE, inspect
+from adafocus.training.checkpoint import BEST, LAST, Keeper, NotFinite, all_finite, read
+from adafocus.training.logger import Journal, log
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from adafocus.backbones import BACKBONES
-from adafocus.engine.cost import count
+from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.recognizer.model import Recognizer
 

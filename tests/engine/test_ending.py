@@ -13,11 +13,12 @@ import runs
 import torch
 from test_config import composed
 
-from adafocus import config, worker
+from adafocus import config
 from adafocus.data.loader import loader_trouble
-from adafocus.engine.checkpoint import BEST, LAST, all_finite
-from adafocus.engine.ending import explain
-from adafocus.engine.folder import describe
+from adafocus.runs import job
+from adafocus.runs.ending import explain
+from adafocus.runs.folder import describe
+from adafocus.training.checkpoint import BEST, LAST, all_finite
 
 
 def new(folder: Path, **changes: str) -> Path:
@@ -29,7 +30,7 @@ def new(folder: Path, **changes: str) -> Path:
 def ends(folder: Path, capfd: pytest.CaptureFixture, code: int = 2) -> str:
     """Runs the folder's job and returns the one line that it ends with."""
     capfd.readouterr()
-    assert worker.run(folder) == code
+    assert job.run(folder) == code
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "interrupted"))]
     assert not list(folder.glob("*.part"))
     return line
@@ -42,7 +43,7 @@ def status(folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = new(tmp_path_factory.mktemp("run"))
-    assert worker.run(folder) == 0
+    assert job.run(folder) == 0
     return folder
 
 
@@ -75,7 +76,7 @@ def test_a_checkpoint_that_is_not_of_this_run_is_one_line(finished: Path, capfd:
     torch.save(good, finished / LAST)
     (finished / "status.json").write_text("{")  # nothing is needed of it
     (finished / "summary.json").write_text("[")
-    assert worker.run(finished) == 0 and status(finished)["state"] == "finished"
+    assert job.run(finished) == 0 and status(finished)["state"] == "finished"
 
 
 def test_a_full_disk_is_one_line_and_the_older_checkpoint_continues(tmp_path: Path, capfd, monkeypatch) -> None:
@@ -91,7 +92,7 @@ def test_a_full_disk_is_one_line_and_the_older_checkpoint_continues(tmp_path: Pa
     monkeypatch.setattr(os, "fsync", full)
     assert "cannot be written (No space left on device)" in ends(folder, capfd)
     monkeypatch.setattr(os, "fsync", sync)
-    assert (folder / LAST).is_file() and worker.run(folder) == 0
+    assert (folder / LAST).is_file() and job.run(folder) == 0
 
 
 def test_a_diverged_run_saves_no_number_that_is_not_finite(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
@@ -110,7 +111,7 @@ def test_full_memory_comes_with_advice(tmp_path: Path, capfd, monkeypatch) -> No
             "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of\n many words"
         )
 
-    monkeypatch.setattr(worker, "evaluate", full)
+    monkeypatch.setattr(job, "evaluate", full)
     line = ends(new(tmp_path), capfd)
     assert "Tried to allocate 2.00 GiB" in line and "many words" not in line
     assert all(word in line for word in ("accumulation_steps", "precision=bf16", "segments", "patch", "batch_size"))
@@ -123,9 +124,9 @@ def test_a_defect_keeps_its_traceback(tmp_path: Path, monkeypatch) -> None:
     def wrong(*_: object, **__: object) -> None:
         raise KeyError("weight")
 
-    monkeypatch.setattr(worker, "evaluate", wrong)
+    monkeypatch.setattr(job, "evaluate", wrong)
     with pytest.raises(KeyError):
-        worker.run(new(tmp_path))
+        job.run(new(tmp_path))
     assert status(tmp_path)["state"] == "failed" and "KeyError" in status(tmp_path)["error"]
     assert "Traceback" in (tmp_path / "run.log").read_text()
 

@@ -16,8 +16,8 @@ from helpers.configs import composed
 
 from adafocus import build, cli
 from adafocus.core.batch import Batch
-from adafocus.engine import exits
-from adafocus.engine.cost import count
+from adafocus.evaluation import exits
+from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.network import passed_exits
 from adafocus.methods.uni_adafocus.model import UniAdaFocus

@@ -11,8 +11,8 @@ import pytest
 
 from adafocus import config
 from adafocus.core.errors import UserError
-from adafocus.engine.files import read_json, write_json
-from adafocus.engine.folder import (
+from adafocus.core.files import read_json, write_json
+from adafocus.runs.folder import (
     CONTINUE,
     FINISHED,
     NEW,

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from golden_cases import Case
 
-from adafocus.engine.metrics import average_precision, mean_average_precision, scores
+from adafocus.evaluation.metrics import average_precision, mean_average_precision, scores
 
 
 def everything(rows: int) -> torch.Tensor:

@@ -11,10 +11,10 @@ from helpers.configs import composed
 
 from adafocus import build
 from adafocus.data.loader import EvaluationOrder, Loader
-from adafocus.engine.distributed import World
-from adafocus.engine.evaluate import evaluate
-from adafocus.engine.places import WHOLE, learned_mean, mean_place, place_statistics
+from adafocus.evaluation.evaluate import evaluate
+from adafocus.evaluation.places import WHOLE, learned_mean, mean_place, place_statistics
 from adafocus.layers.crop import boxes
+from adafocus.processes.distributed import World
 
 WORLD = World(0, 1, torch.device("cpu"))
 FORMS = {

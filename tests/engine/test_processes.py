@@ -14,8 +14,8 @@ import torch
 from test_config import composed
 
 from adafocus.core.errors import UserError
-from adafocus.engine import launch
-from adafocus.engine.distributed import World, pick_device
+from adafocus.processes.distributed import World, pick_device
+from adafocus.runs import launch
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from adafocus.engine.schedule import learning_rates, scaled_rate
+from adafocus.training.lr_schedule import learning_rates, scaled_rate
 
 
 def test_the_seeds_cosine_is_constant_inside_an_epoch_and_ends_at_zero() -> None:

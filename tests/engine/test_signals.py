@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import runs
 
-from adafocus.engine import launch
-from adafocus.engine.launch import LOST, _first_cause, _Job
-from adafocus.engine.signals import Interrupted, Signals
-from adafocus.engine.status import read_status, write_status
+from adafocus.core.status import read_status, write_status
+from adafocus.processes.signals import Interrupted, Signals
+from adafocus.runs import launch
+from adafocus.runs.launch import LOST, _first_cause, _Job
 
 
 def test_a_signal_ends_at_once_or_is_noted() -> None:
@@ -30,7 +30,7 @@ def test_a_signal_ends_at_once_or_is_noted() -> None:
 
 def test_only_a_second_signal_from_the_same_side_ends_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     left: list[int] = []
-    monkeypatch.setattr("adafocus.engine.signals.leave", left.append)
+    monkeypatch.setattr("adafocus.processes.signals.leave", left.append)
     with Signals() as signals, signals.deferred():
         signal.raise_signal(signal.SIGTERM)  # a cluster sends it to all processes
         signals._passed_on = True

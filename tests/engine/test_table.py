@@ -9,9 +9,9 @@ import pytest
 from rich.console import Console
 
 from adafocus.core.errors import UserError
-from adafocus.engine.journal import log, start_logging
-from adafocus.engine.table import conclude_exits, show, show_exits
-from adafocus.pictures import exit_curves
+from adafocus.runs.plots import exit_curves
+from adafocus.runs.table import conclude_exits, show, show_exits
+from adafocus.training.logger import log, start_logging
 
 EVIL = "[/x][red]\x1b[2J\u202e[bold]"
 

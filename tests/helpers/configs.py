@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adafocus import composing, config
+from adafocus import config
+from adafocus.config import compose as composing
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 

@@ -11,13 +11,13 @@ from golden_cases import Case
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
-from adafocus.engine.cost import count
+from adafocus.checkpoints import load_checkpoint
+from adafocus.evaluation.cost import count
 from adafocus.layers.crop import cut
 from adafocus.methods.adafocus_v1.model import AdaFocusV1, StepClassifier
 from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
-from adafocus.weights import load_checkpoint
 
 SHIFT = Temporal("bidirectional")
 

@@ -10,10 +10,10 @@ import torch
 from golden_cases import Case
 
 from adafocus.backbones import BACKBONES
+from adafocus.checkpoints import fit, from_adafocus_v2, load_checkpoint, tensors
 from adafocus.core.batch import Batch
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
-from adafocus.weights import fit, from_adafocus_v2, load_checkpoint, tensors
 
 TRAIN = "adafocus_v2_trainstep_actnet_p96_mbv2"
 

@@ -14,10 +14,10 @@ from helpers.configs import composed
 from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
+from adafocus.checkpoints import fit, from_adafocus_v2_tsm, load_checkpoint, tensors
 from adafocus.core.batch import Batch
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 from adafocus.methods.adafocus_v2.stage import JointStage
-from adafocus.weights import fit, from_adafocus_v2_tsm, load_checkpoint, tensors
 
 SHIFT = Temporal("bidirectional")
 RATES = {"policy": 0.01, "glance": 0.5, "focus": 1.0}

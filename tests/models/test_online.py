@@ -12,10 +12,10 @@ from official import official_key
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
+from adafocus.checkpoints import load_checkpoint
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
 from adafocus.methods.recognizer.model import Recognizer, running_mean
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart, why_no_stream
-from adafocus.weights import load_checkpoint
 
 GOLDEN = Case("tsm_online_mobilenetv2")
 

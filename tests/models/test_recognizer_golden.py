@@ -14,13 +14,13 @@ from torch import Tensor
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
+from adafocus.checkpoints import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 from adafocus.core.batch import Batch
 from adafocus.core.variants import WHOLE_FRAMES
-from adafocus.engine.cost import count
-from adafocus.engine.evaluate import answer
+from adafocus.evaluation.cost import count
+from adafocus.evaluation.evaluate import answer
 from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.stage import WholeFrames
-from adafocus.weights import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 
 TSM = Temporal("bidirectional")
 TAM = Temporal(adaptive=True)
@@ -103,7 +103,7 @@ def test_mmaction2_layout() -> None:
     model = network("tanet_r50_8f_sthv1", 174).eval()
     fit(model, from_mmaction2(tensors({"state_dict": golden.state()})), case)
     clips = golden_weights.frames(f"{case}/clips", (16, 3, 224, 224)).unflatten(0, (2, 8))
-    from adafocus.engine.metrics import average_views
+    from adafocus.evaluation.metrics import average_views
 
     with torch.no_grad():
         logits = model(clips).logits

@@ -17,13 +17,13 @@ from official import official_uni
 from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
+from adafocus.checkpoints import fit, from_uni_adafocus, from_uni_adafocus_tsm, load_checkpoint, tensors
 from adafocus.core.batch import Batch
 from adafocus.core.output import Overrides
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
 from adafocus.policies.frames import inclusion_factors
-from adafocus.weights import fit, from_uni_adafocus, from_uni_adafocus_tsm, load_checkpoint, tensors
 
 RATES = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
 SHIFT = Temporal("bidirectional")
@@ -370,8 +370,8 @@ def test_candidates_that_are_decoded_anyway_are_kept(tmp_path: Path) -> None:
 def test_a_video_that_breaks_in_the_second_phase_counts_as_wrong() -> None:
     from adafocus.data.loader import EvaluationOrder, Loader
     from adafocus.data.video import VideoError
-    from adafocus.engine.distributed import World
-    from adafocus.engine.evaluate import evaluate
+    from adafocus.evaluation.evaluate import evaluate
+    from adafocus.processes.distributed import World
 
     settings = small("dataset.val_videos=6")
     data = build.data(settings)
@@ -393,7 +393,7 @@ def test_a_video_that_breaks_in_the_second_phase_counts_as_wrong() -> None:
 
 
 def test_cost_of_what_is_looked_at(tmp_path: Path) -> None:
-    from adafocus.worker import report_cost
+    from adafocus.runs.job import report_cost
 
     settings = composed("experiment=uni_adafocus_sthv1_p96_8and12", "mode=cost")
     report_cost(settings, tmp_path)

@@ -14,13 +14,13 @@ from torch import nn
 
 from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
+from adafocus.checkpoints import fit, from_tsm, tensors
 from adafocus.core.batch import Batch
-from adafocus.engine.loop import Settings, make_optimizer
-from adafocus.engine.schedule import learning_rates
 from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.param_groups import recognizer_groups
 from adafocus.methods.recognizer.stage import WholeFrames
-from adafocus.weights import fit, from_tsm, tensors
+from adafocus.training.lr_schedule import learning_rates
+from adafocus.training.trainer import Settings, make_optimizer
 
 OURS = {"norm": "BN scale/shift", "head_weight": "lr5_weight", "head_bias": "lr10_bias"}
 

@@ -8,9 +8,9 @@ from adafocus.core.batch import Batch
 from adafocus.core.stage import batch_norms
 from adafocus.core.variants import patch_variant
 from adafocus.data.transforms import Normalize
-from adafocus.engine.loop import Settings, make_optimizer
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
+from adafocus.training.trainer import Settings, make_optimizer
 
 RATES = {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
 

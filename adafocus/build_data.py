@@ -1,0 +1,274 @@
+"""Configuration -> data sets and how they are looked at."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from adafocus.config.schema import Config
+from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.frames import FramePlan
+from adafocus.data import annotations
+from adafocus.data.collect import Collected, Demands, Division, Trained, collect
+from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
+from adafocus.data.glyphs import GlyphVideos
+from adafocus.data.splits import Where
+from adafocus.data.tables import read_table
+from adafocus.data.video import installed_readers
+from adafocus.data.view import View
+from adafocus.methods import method_of
+
+
+@dataclass
+class Data:
+    """The splits of a data set, its class names, what was found of it, and how a score on it is measured.
+
+    Attributes:
+        train: None where only evaluation is wanted.
+        protocol, validation: how scores on `test` and on `validate` are measured, in one line each.
+        validate: what is evaluated in the course of training, which may be with fewer views than `test`, or other videos.
+        test: what the final scores are about; the same object as `validate` where there is no difference.
+        found: counts by split; `missing`: paths; `unreadable`: reasons by path.
+        views: clips times crops of a video in `test`.
+        collected: the videos of files; None for drawn ones.
+    """
+
+    train: ClipSource | None
+    validate: ClipSource
+    test: ClipSource
+    classes: list[str]
+    found: dict[str, dict[str, object]]
+    missing: dict[str, list[str]]
+    protocol: str
+    validation: str
+    views: int = 1
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)
+    collected: Collected | None = None
+
+
+def data(
+    config: Config,
+    *,
+    trained: Trained | None = None,
+    collected: Collected | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Data:
+    """The data sets, checked against what is expected of them.
+
+    Args:
+        trained: what the evaluated network was trained on; see `trained_on`.
+        collected: the videos, if they are known already.
+        progress: called with (done, all) while files are inspected.
+
+    Raises:
+        UserError: missing files, wrong labels, other counts than expected.
+    """
+    with as_user_error():
+        if config.dataset.source == "glyphs":
+            return _glyphs(config)
+        return _files(config, collected or _collect(config, trained, progress))
+
+
+def trained_on(config: Config, content: dict[str, object], file: Path) -> Trained:
+    """What a checkpoint says about the data that its network has seen; its content is data of a stranger."""
+    classes, stored = content.get("classes"), content.get("config")
+    dataset = stored.get("dataset") if isinstance(stored, dict) else None
+    root = dataset.get("root") if isinstance(dataset, dict) else None
+    same = isinstance(root, str) and "\0" not in root and _same_folder(root, config.dataset.root)
+    seen: frozenset[str] = frozenset()
+    if not same and (file.parent / "split.csv").is_file():
+        try:
+            table = read_table(file.parent / "split.csv")
+        except UserError:  # it is not ours, or damaged; it only serves a warning
+            table = None
+        seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes) and classes
+    return Trained(list(classes) if named else None, same, seen)
+
+
+def _same_folder(one: str, two: str | None) -> bool:
+    paths = [os.path.realpath(os.path.expanduser(path)) for path in (one, two or "")]
+    return one == two or paths[0] == paths[1]
+
+
+def _glyphs(config: Config) -> Data:
+    dataset, plan = config.dataset, frame_plan(config)
+    splits = {
+        split: GlyphVideos(
+            split=split,
+            size=size,
+            frames=dataset.frames or max(plan.glance, plan.focus, plan.candidates),
+            frame_size=dataset.frame_size,
+            classes=dataset.classes or 10,
+            glyph_size=dataset.glyph_size,
+            task=dataset.task,
+            visible=dataset.visible,
+            tints=dataset.tints,
+            seed=config.seed,
+        )
+        for split, size in (
+            ("train", min(dataset.train_videos, dataset.limit or dataset.train_videos)),
+            ("val", min(dataset.val_videos, dataset.limit or dataset.val_videos)),
+        )
+    }
+    found = {
+        name: {"listed": len(videos), "expected": len(videos), "found": len(videos), "missing": 0, "unreadable": 0}
+        for name, videos in (("train", splits["train"]), ("evaluate", splits["val"]))
+    }
+    classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
+    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
+    own = () if plan.first else (plan.glance,)
+    sets = (*own, *(size for size in (plan.fixed_focus or plan.candidates,) if size))
+    clips = {
+        name: GlyphClips(videos, sets, candidates=plan.candidates, first=plan.first) for name, videos in splits.items()
+    }
+    return Data(
+        clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
+    )
+
+
+def _collect(config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None) -> Collected:
+    dataset = config.dataset
+    root = Path(dataset.root).expanduser()
+    if not os.path.isdir(root):
+        raise UserError(f"dataset.root={root} is not a folder")
+    if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
+        raise UserError(
+            f"dataset.reader={dataset.reader} is not installed; installed: {', '.join(installed_readers())}"
+        )
+    where = Where(
+        root,
+        root / dataset.videos,
+        dataset.train_list,
+        dataset.val_list,
+        dataset.test_list,
+        dataset.class_file,
+        dataset.classes,
+        dataset.separator,
+        dataset.min_frames,
+        dataset.count_divisor,
+        dataset.group,
+    )
+    division = Division(dataset.hold_out, dataset.group, dataset.folds, dataset.fold)
+    demands = Demands(
+        dataset.expected_train,
+        dataset.expected_val,
+        dataset.allow_partial,
+        dataset.limit,
+        annotations.read_bad_list(Path(dataset.bad_list).expanduser() if dataset.bad_list else None),
+        dataset.max_bad_fraction,
+        dataset.inspect and dataset.frame_template is None,
+        dataset.video_timeout,
+    )
+    evaluation = config.mode == "evaluate"
+    try:
+        return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+    except OSError as error:
+        raise UserError(f"dataset.root={root} cannot be read ({error.strerror}: {error.filename})") from error
+    except UserError as error:
+        if config.mode != "early_exit":
+            raise
+        raise UserError(f"{error} (mode=early_exit takes its thresholds from training videos)") from error
+
+
+def _files(config: Config, collected: Collected) -> Data:
+    dataset, splits = config.dataset, collected.splits
+    videos = Path(dataset.root).expanduser() / dataset.videos
+    test, validate = views(config, collected.classes)
+    shared = {
+        "seed": config.seed,
+        "template": dataset.frame_template,
+        "reader": dataset.reader,
+        "flow": dataset.modality == "flow",
+        "timeout": dataset.video_timeout,
+        "cache_bytes": _cache_bytes(config),
+    }
+
+    def clips(name: str, view: View) -> VideoClips:
+        split = splits[name]
+        known_bad = split.bad | dict.fromkeys(split.missing, "no such file") if name != "train" else {}
+        return VideoClips(split.records, videos, view, known_bad=known_bad, **shared)
+
+    tested = clips("evaluate", test)
+    validated = tested
+    if "validate" in splits or validate != test:
+        validated = clips("validate" if "validate" in splits else "evaluate", validate)
+    return Data(
+        clips("train", validate) if "train" in splits else None,
+        validated,
+        tested,
+        collected.classes,
+        {name: split.summary() for name, split in splits.items()},
+        {name: [*split.missing, *split.bad] for name, split in splits.items()},
+        protocol_line(config, test),
+        protocol_line(config, validate),
+        test.views,
+        {name: dict(split.bad) for name, split in splits.items()},
+        collected,
+    )
+
+
+def _cache_bytes(config: Config) -> int:
+    """The share of one reading process in `dataset.cache_megabytes` of its machine."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # of this run on this machine
+    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
+
+
+def views(config: Config, classes: list[str]) -> tuple[View, View]:
+    """How the protocol looks at videos in its test, and how training looks at them and validates."""
+    dataset, protocol = config.dataset, config.protocol
+    method, plan = method_of(config), frame_plan(config)
+    rule = protocol.test or method.test_frames
+    shared = {
+        "second": plan.fixed_focus,
+        "candidates": plan.candidates,
+        "first": plan.first,
+        "separate_crops": dataset.separate_crops,
+        "short": dataset.short_videos,
+        "window": protocol.window,
+        "training_rule": protocol.train or method.train_frames,
+        "flip": dataset.flip,
+        "flip_labels": (annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
+        "scales": tuple(dataset.crop_scales),
+        "decode_short_side": dataset.decode_short_side,
+        "stretch": dataset.fit == "stretch",
+        "snippet": dataset.snippet if dataset.modality == "flow" else 1,
+    }
+    short_side = dataset.short_side or dataset.frame_size * 256 // 224
+    validate = View(
+        segments=config.segments.glance,
+        size=dataset.frame_size,
+        short_side=short_side,
+        evaluation_rule=protocol.validate or rule,
+        **shared,
+    )
+    side = protocol.short_side or short_side
+    test = View(
+        segments=protocol.segments or config.segments.glance,
+        size=side if protocol.full else dataset.frame_size,
+        short_side=side,
+        evaluation_rule=rule,
+        crops=protocol.crops,
+        flush=protocol.flush,
+        **shared,
+    )
+    return test, validate
+
+
+def frame_plan(config: Config) -> FramePlan:
+    """Which frames of a clip the networks of a run see; with early exit frames are read when they are looked at."""
+    return method_of(config).frame_plan(deferred=config.mode == "early_exit")
+
+
+def tested_plan(config: Config) -> FramePlan:
+    """The same for one clip of the protocol's test, which may have more frames than training (TSN)."""
+    plan = frame_plan(config)
+    return replace(plan, glance=config.protocol.segments or plan.glance)
+
+
+def protocol_line(config: Config, view: View) -> str:
+    """How a score is measured, in one line: the protocol's name and what it means here."""
+    average = "" if view.views == 1 else f", mean of {config.protocol.average}"
+    return f"{config.protocol.name}: {view.protocol()}{average}"

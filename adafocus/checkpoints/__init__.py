@@ -1,0 +1,157 @@
+"""Weights of others under our names: files read as data, and one pure function a source."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from adafocus.checkpoints.adafocus_v1 import from_adafocus_v1
+from adafocus.checkpoints.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
+from adafocus.checkpoints.files import State, load_file, save_safetensors, tensors
+from adafocus.checkpoints.fit import StartReport, fit, start_from, start_part
+from adafocus.checkpoints.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
+from adafocus.checkpoints.tsm import from_mmaction2, from_tsm, from_tsm_online
+from adafocus.checkpoints.uni_adafocus import from_uni_adafocus, from_uni_adafocus_tsm
+from adafocus.core.errors import UserError
+from adafocus.core.versions import current_state
+
+__all__ = [
+    "IMAGENET",
+    "LoadReport",
+    "Source",
+    "StartReport",
+    "backbone_state",
+    "convert",
+    "detect",
+    "fit",
+    "from_adafocus_v1",
+    "from_adafocus_v2",
+    "from_adafocus_v2_tsm",
+    "from_mmaction2",
+    "from_tsm",
+    "from_tsm_online",
+    "from_uni_adafocus",
+    "from_uni_adafocus_tsm",
+    "imagenet_weights",
+    "load_checkpoint",
+    "load_file",
+    "load_start",
+    "mobilenet_to_torchvision",
+    "save_safetensors",
+    "start_from",
+    "start_part",
+    "tensors",
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A layout of checkpoints: how messages call it, how its keys become ours."""
+
+    name: str
+    convert: Callable[[State], State]
+
+
+SOURCES = {
+    "adafocus": Source("our own", dict),
+    "adafocus_v1": Source("official AdaFocus V1", from_adafocus_v1),
+    "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
+    "adafocus_v2_tsm": Source("official AdaFocus V2 on TSM", from_adafocus_v2_tsm),
+    "uni_adafocus": Source("official Uni-AdaFocus", from_uni_adafocus),
+    "uni_adafocus_tsm": Source("official Uni-AdaFocus-TSM", from_uni_adafocus_tsm),
+    "tsm": Source("official TSM or TAM", from_tsm),
+    "tsm_online": Source("official online TSM", from_tsm_online),
+    "mmaction2": Source("MMAction2", from_mmaction2),
+}
+
+
+@dataclass
+class LoadReport:
+    """What became of the entries of a checkpoint."""
+
+    source: str
+    loaded: int
+    dropped: list[str] = field(default_factory=list)
+    classes: list[str] | None = None  # class names by id, where the file holds them
+    left: list[str] = field(default_factory=list)  # keys that the file lacks and that its use does not need
+
+    def __str__(self) -> str:
+        dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
+        missing = f"{len(self.left)} missing that are not needed ({self.left[0]} ...)" if self.left else "none missing"
+        return f"{self.source} layout, {self.loaded} tensors loaded, {missing}, none unexpected{dropped}"
+
+
+def detect(state: State) -> str | None:
+    """Which source a state comes from, by its keys alone: a name of SOURCES, or None."""
+    if any(key.startswith("glancer.net.") for key in state) and any(key.startswith("focuser.net.") for key in state):
+        return "adafocus_v1"
+    if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
+        return "adafocus_v2"
+    if "policy_stn.10.weight" in state and any(key.startswith("global_CNN.base_model.") for key in state):
+        return "adafocus_v2_tsm"
+    if any(key.startswith("temporal_policy.Tconv.") for key in state):
+        nested = any(key.startswith("global_CNN.base_model.") for key in state)
+        return "uni_adafocus_tsm" if nested else "uni_adafocus"
+    if any(key.startswith("base_model.") for key in state):
+        return "tsm"
+    if any(key.startswith("cls_head.") for key in state) and any(key.startswith("backbone.") for key in state):
+        return "mmaction2"
+    if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
+        return "tsm_online"
+    if any(key.startswith(("glance.", "glance_net.", "backbone.")) for key in state):
+        return "adafocus"
+    return None
+
+
+def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
+    """(source, its own state, the state under our names) of a file's content."""
+    state = tensors(content, f"checkpoint {path}")
+    source = detect(state)
+    if source is None:
+        raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
+    try:
+        return source, state, current_state(SOURCES[source].convert(state))
+    except (IndexError, KeyError, ValueError, RuntimeError) as error:
+        # What a converter meets in a tensor with other dimensions, or under a key that its layout does not have.
+        raise UserError(
+            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another ({str(error).partition(chr(10))[0]})"
+        ) from error
+
+
+def load_checkpoint(
+    path: Path, model: nn.Module, content: dict[str, object] | None = None, *, without: tuple[str, ...] = ()
+) -> LoadReport:
+    """Loads a file of ours or an official one into `model`, completely or not at all.
+
+    Args:
+        content: of the file, if it is read already.
+        without: parts of the network, as prefixes of keys, that this use of it does not need: a file may lack them.
+    """
+    content = load_file(path) if content is None else content
+    source, state, ours = convert(content, path)
+    dropped = []
+    if source in ("adafocus_v2", "uni_adafocus"):  # the ImageNet heads that both of its backbones carry along
+        dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
+    if source == "adafocus_v1" and not without and not any(key.startswith("policy.") for key in ours):
+        raise UserError(
+            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with stage=1 (random patches), or "
+            f"train the policy with init.from={path} stage=2"
+        )
+    left = fit(model, ours, str(path), without)
+    classes = content.get("classes")
+    names = [str(name) for name in classes] if isinstance(classes, list) else None
+    return LoadReport(SOURCES[source].name, len(ours), dropped, names, left)
+
+
+def load_start(path: Path, model: nn.Module, part: str | None = None) -> StartReport:
+    """Starts `model` from a file of ours or an official one: what fits is taken over.
+
+    Args:
+        part: None for all of it (see `start_from`), or "glance" or "focus" for that network only (see `start_part`).
+    """
+    _, _, ours = convert(load_file(path), path)
+    return start_from(model, ours, str(path)) if part is None else start_part(model, part, ours, str(path))

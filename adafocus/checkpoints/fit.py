@@ -1,0 +1,147 @@
+"""States into models: completely, or as a start with a report of what fits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from adafocus.checkpoints.files import State
+from adafocus.core.errors import UserError
+
+
+def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = ()) -> list[str]:
+    """Strict loading; one line says what does not fit. Returns the keys that the state lacks by permission.
+
+    Args:
+        without: parts, as prefixes of keys, that stay as they are if the state holds nothing of them.
+
+    Raises:
+        UserError: other keys, other shapes, whole numbers in place of weights, NaN or infinite weights.
+    """
+    own = model.state_dict()
+    without = tuple(part for part in without if not any(key.startswith(part) for key in state))
+    # A frozen zero counter that old files lack changes nothing.
+    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
+    left = [key for key in missing if key.startswith(without)]
+    missing = [key for key in missing if key not in left]
+    unexpected = [key for key in state if key not in own]
+    shapes = [key for key in state if key in own and state[key].shape != own[key].shape]
+    if missing or unexpected or shapes:
+        parts = [
+            f"{len(keys)} {word} (first: {keys[0]})"
+            for word, keys in (("missing", missing), ("unexpected", unexpected))
+            if keys
+        ]
+        if shapes:
+            key = shapes[0]
+            parts.append(
+                f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, here {tuple(own[key].shape)})"
+            )
+        raise UserError(
+            f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset"
+        )
+    _check_values(own, state, source)
+    model.load_state_dict(state, strict=False)
+    return left
+
+
+def _check_values(own: State, state: State, source: str) -> None:
+    """Refuses what would load without a word and answer nonsense; keys of `state` are keys of `own`."""
+    for key, value in state.items():
+        if not own[key].is_floating_point():
+            continue
+        if not value.is_floating_point():
+            kind = str(value.dtype).removeprefix("torch.")
+            raise UserError(
+                f"{source} holds {kind} numbers where weights belong (first: {key}); it may be a quantized file"
+            )
+        if not value.isfinite().all():
+            raise UserError(f"{source} holds weights that are NaN or infinite (first: {key}): its training diverged")
+
+
+@dataclass
+class StartReport:
+    """What a model took from a checkpoint of another data set or another temporal module.
+
+    Attributes:
+        loaded: tensors taken over.
+        missing: keys that the file lacks; they keep their initial values.
+        dropped: keys that this model has no place for, or has in another shape (a head of another class count).
+    """
+
+    loaded: int
+    missing: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        def some(keys: list[str]) -> str:
+            return f" ({', '.join(keys[:4])}{', ...' if len(keys) > 4 else ''})" if keys else ""
+
+        return (
+            f"{self.loaded} tensors loaded, {len(self.missing)} missing and left as initialized{some(self.missing)}, "
+            f"{len(self.dropped)} dropped{some(self.dropped)}"
+        )
+
+
+def start_from(model: nn.Module, state: State, source: str) -> StartReport:
+    """Takes over what fits, for fine-tuning. A layer is found with and without a temporal module around it.
+
+    Raises:
+        UserError: less than half of the model would come from the file, so it is a file of another network.
+    """
+    own = model.state_dict()
+    plain = {_plain(key): key for key in own}
+    taken, dropped = {}, []
+    for key, value in state.items():
+        target = key if key in own else plain.get(_plain(key))
+        if target is None or own[target].shape != value.shape:
+            dropped.append(key)
+        else:
+            taken[target] = value
+    missing = [key for key in own if key not in taken and not key.endswith("num_batches_tracked")]
+    report = StartReport(len(taken), missing, dropped)
+    if sum(own[key].numel() for key in taken) < sum(value.numel() for value in own.values()) / 2:
+        raise UserError(f"{source} is a checkpoint of another network: {report}; choose the matching backbone")
+    _check_values(own, taken, source)
+    model.load_state_dict(taken, strict=False)
+    return report
+
+
+def start_part(model: nn.Module, part: str, state: State, source: str) -> StartReport:
+    """Takes one network of several from a file: of a recognizer (its backbone and head), or the part of the same name.
+
+    Args:
+        part: "glance" or "focus", with its head.
+
+    Raises:
+        UserError: the file lacks layers of that network.
+    """
+    heads = (f"{part}_head.", f"{part}_head.1.", "classifier." if part == "focus" else "", f"{part}_head.predict.")
+    everything = model.state_dict()
+    plain = {_plain(key): key for key in everything}
+    taken: State = {}
+    for key, value in state.items():
+        if key.startswith("head."):
+            names = [head + key.removeprefix("head.") for head in heads if head]
+        else:
+            names = [f"{part}_net.{key.removeprefix('backbone.')}" if key.startswith("backbone.") else key]
+        for name in names:
+            target = plain.get(_plain(name))
+            wanted = target is not None and target.startswith((f"{part}_net.", f"{part}_head.", "classifier."))
+            if wanted and (name != key or key.startswith(part)) and everything[target].shape == value.shape:
+                taken[target] = value
+    missing = [key for key in everything if key.startswith(f"{part}_net.") and key not in taken]
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(
+            f"{source} does not hold the {part} network: {len(missing)} layers missing (first: {missing[0]})"
+        )
+    _check_values(everything, taken, source)
+    model.load_state_dict(taken, strict=False)
+    return StartReport(len(taken), missing, [])
+
+
+def _plain(key: str) -> str:
+    """A key without the wrappers of temporal modules."""
+    return key.replace(".net.", ".").replace(".block.", ".")

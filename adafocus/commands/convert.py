@@ -1,0 +1,36 @@
+"""`adafocus convert`: a checkpoint of a seed project, or of ours, as .safetensors under our names."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
+from adafocus.commands.outputs import writable
+from adafocus.core.errors import UserError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="adafocus convert",
+        description="Writes the network with its configuration and class names; the file then needs no other word.",
+    )
+    add_model_arguments(parser, rest="OUT.safetensors")
+    options = parser.parse_args(argv)
+    options.device = "cpu"
+    typed, others = split_typed(options.rest)
+    if len(others) != 1 or Path(others[0]).suffix != ".safetensors":
+        raise UserError("name one file to write, which ends in .safetensors")
+    out = writable("OUT", Path(others[0]))
+    predictor = load_predictor(options, videos=True)
+
+    from adafocus import config
+    from adafocus.checkpoints import save_safetensors
+
+    notes = {"config": config.to_dict(predictor.settings), "classes": predictor.classes, "overrides": typed}
+    save_safetensors(out, predictor.model.state_dict(), notes)
+    sys.stdout.write(f"{options.checkpoint}: {predictor.report}\n{out}: {len(predictor.classes)} classes\n")
+    return 0

@@ -1,0 +1,68 @@
+"""Pictures of a prediction: the frames that were looked at, with the patches in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from adafocus.core.errors import UserError
+from adafocus.data.frames import FrameFolder
+from adafocus.data.stream import write_video
+from adafocus.data.video import open_video
+from adafocus.runs.plots import PATCH, contact_sheet
+
+SUFFIXES = (".png", ".jpg", ".gif", ".mp4")
+SHORT_SIDE = 256  # of drawn frames
+RATE = 4.0  # pictures a second, of GIF and MP4
+
+
+def draw(prediction: Any, path: Path, *, template: str | None = None, reader: str = "auto") -> Path:
+    """Draws a `Prediction` of a file or frame folder: a strip (PNG, JPEG), or one picture after the other (GIF, MP4).
+
+    Raises:
+        UserError: another suffix, or an answer that is averaged over several clips.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise UserError(f"--draw {path}: choose a name that ends in {', '.join(SUFFIXES)}")
+    if not prediction.frames:
+        raise UserError(
+            f"--draw: the answer to {prediction.video} is averaged over several clips; choose protocol=single"
+        )
+    source = Path(prediction.video)
+    opened = FrameFolder(source, template or "image_{:05d}.jpg") if source.is_dir() else open_video(source, reader)
+    with opened as video:
+        frames = video.read(np.array(prediction.frames), SHORT_SIDE)
+        scale = frames.shape[1] / video.height
+    boxes = None
+    if prediction.boxes:
+        x1, y1, x2, y2 = (np.array(prediction.boxes) * scale).T
+        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)
+    caption = f"{prediction.labels[0]}  {100 * prediction.scores[0]:.0f} %"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix.lower() in (".png", ".jpg"):
+        contact_sheet([frames], [boxes], [caption], [True]).save(path)
+        return path
+    pictures = [
+        _picture(frame, None if boxes is None else boxes[number], f"{caption}  frame {prediction.frames[number]}")
+        for number, frame in enumerate(frames)
+    ]
+    if path.suffix.lower() == ".gif":
+        first, *rest = pictures
+        first.save(path, save_all=True, append_images=rest, duration=int(1000 / RATE), loop=0)
+    else:
+        write_video(path, (np.asarray(picture) for picture in pictures), rate=RATE)
+    return path
+
+
+def _picture(frame: np.ndarray, box: np.ndarray | None, caption: str) -> Image.Image:
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    pen = ImageDraw.Draw(image)
+    if box is not None:
+        top, left, height, width = box.tolist()
+        pen.rectangle((left, top, left + width - 1, top + height - 1), outline=PATCH, width=3)
+    pen.rectangle((0, 0, image.width, 14), fill=(0, 0, 0))
+    pen.text((4, 1), caption, fill=(255, 255, 255))
+    return image

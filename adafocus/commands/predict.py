@@ -1,0 +1,288 @@
+"""`adafocus predict`: labels of videos, or the running label of a stream."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
+from adafocus.commands.outputs import table, writable
+from adafocus.core.errors import UserError, printable
+
+EPILOG = """A folder is searched for videos, unless it holds numbered frames and so is one. A table has one row a video in the order
+of the paths; each row is written as soon as it is known (.parquet: all of them at the end). Boxes are in pixels of the stored video:
+x to the right and y downwards from the upper left corner, x1 <= x < x2, y1 <= y < y2; one for each number in `frames`. `exit` is
+empty: the whole network answers. In .csv, text that a spreadsheet program would take for a formula (it begins with = + - @)
+gets an apostrophe in front."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit status: 1 if a video could not be read."""
+    options = _parse(argv)
+    videos = split_typed(options.rest)[1]
+    if not videos:
+        raise UserError(
+            "no video to predict; name a file or a folder" + (" or a camera index" if options.online else "")
+        )
+    _check(options)
+    predictor = load_predictor(options, videos=True)
+    if options.online:
+        found = [_stream(predictor, video, options) for video in videos]
+    else:
+        found = _label(predictor, videos, options)
+    if options.json:
+        from adafocus.core.files import write_json
+
+        head = {"protocol": predictor.protocol, "classes": predictor.classes, "cost": "multiply-adds of a video"}
+        write_json(options.json, {**head, "videos": found})
+    return 1 if any("error" in entry for entry in found) else 0
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="adafocus predict", description="Labels of videos.", epilog=EPILOG)
+    add_model_arguments(parser, rest="VIDEO")
+    parser.add_argument(
+        "--online", action="store_true", help="frame by frame (models trained with backbone.shift=online)"
+    )
+    parser.add_argument("--every", type=int, default=2, metavar="N", help="online: process each n-th frame (default 2)")
+    parser.add_argument("--bgr", action="store_true", help="online: feed blue, green, red as the released demo does")
+    parser.add_argument(
+        "--draw",
+        type=Path,
+        metavar="FILE",
+        help="where it looked: a strip (.png, .jpg) or a clip (.gif, .mp4); of several videos FILE_PATH for each; "
+        "online: the stream with its running label (.mp4)",
+    )
+    parser.add_argument("--table", type=Path, metavar="FILE", help="one row a video: .csv, .jsonl or .parquet")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was found, in one file")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels a video (default 5)")
+    return parser.parse_args(argv)
+
+
+def _check(options: argparse.Namespace) -> None:
+    """What is wrong with the arguments, before the model is loaded."""
+    from adafocus.commands.drawing import SUFFIXES
+
+    for name in ("every", "top"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
+    if options.online and options.table:
+        raise UserError("--table is for whole videos; --online writes its moments with --json")
+    if options.draw and options.draw.suffix.lower() not in ((".mp4",) if options.online else SUFFIXES):
+        suffixes = ".mp4" if options.online else ", ".join(SUFFIXES)
+        raise UserError(f"--draw {options.draw}: choose a name that ends in {suffixes}")
+    for name in ("json", "draw"):
+        if path := getattr(options, name):
+            writable(f"--{name}", path)
+
+
+def find_videos(named: Sequence[str], template: str) -> list[str]:
+    """The videos that files and folders stand for: those below a folder in the order of their paths, each once.
+
+    Args:
+        named: files, folders of videos, and folders of frames.
+        template: file names of frames, as `image_{:05d}.jpg`.
+
+    Raises:
+        UserError: a folder without.
+    """
+    from adafocus.data.annotations import VIDEO_SUFFIXES
+
+    frame = re.compile(re.sub(r"\\{.*?\\}", r".+", re.escape(template)))
+
+    def holds_frames(files: list[str]) -> bool:
+        return any(frame.fullmatch(name) for name in files)
+
+    found: list[str] = []
+    for name in named:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        below = []
+        for folder, folders, files in os.walk(name):
+            if holds_frames(files):
+                below.append(folder)
+                folders.clear()
+                continue
+            names = (file for file in files if Path(file).suffix.lower() in VIDEO_SUFFIXES and file[0] != ".")
+            below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
+        if not below:
+            raise UserError(
+                f"{name} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
+                f"{template.format(1, axis='x', video=Path(name).name)}"
+            )
+        found += sorted(below)
+    return list(dict.fromkeys(found))
+
+
+def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
+    """Prints or tabulates the labels of all videos; what is returned goes into --json."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from adafocus.predict import FRAMES
+
+    videos = find_videos(named, predictor.settings.dataset.frame_template or FRAMES)
+    if options.draw and predictor.view().views > 1:
+        raise UserError("--draw: the answer is averaged over several clips or crops; choose protocol=single")
+    pictures = _pictures(options.draw, videos) if options.draw else {}
+    top = min(options.top, len(predictor.classes))
+    rows = table("--table", options.table, _columns(top)) if options.table else None
+    terminal = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), "videos,", TimeRemainingColumn(), "left")
+    progress = Progress(*columns, console=terminal, disable=not terminal.is_terminal or len(videos) < 2, transient=True)
+    entries: list[dict[str, object]] = []
+    try:
+        with progress:
+            task = progress.add_task("", total=len(videos))
+            for prediction in predictor.each(videos):
+                entry = _entry(prediction)
+                if rows is not None:
+                    rows.write(_row(prediction, top))
+                if prediction.error is not None:
+                    sys.stderr.write(f"error: {printable(prediction.error)}\n")
+                elif rows is None:
+                    if not any("labels" in other for other in entries):
+                        sys.stdout.write(f"{predictor.protocol}\n")
+                    _show(prediction, top)
+                if prediction.error is None and options.draw:
+                    _draw(predictor, prediction, pictures[prediction.video], entry)
+                entries.append(entry)
+                progress.advance(task)
+    finally:
+        if rows is not None:
+            rows.close()
+    if rows is not None:
+        failed = sum("error" in entry for entry in entries)
+        sys.stdout.write(f"{options.table}: {len(entries)} videos{f', {failed} with an error' if failed else ''}\n")
+    return entries
+
+
+def _columns(top: int) -> dict[str, type]:
+    """Columns of a table, and what they hold; `score` and `label` are the best ones, `label_2` the second."""
+    others = {f"{name}_{rank}": kind for rank in range(2, top + 1) for name, kind in (("label", str), ("score", float))}
+    boxes = dict.fromkeys(("frames", "x1", "y1", "x2", "y2"), list)
+    found = {"path": str, "label": str, "score": float, **others, "exit": int, "cost_multiply_adds": int}
+    return {**found, "seconds": float, **boxes, "error": str}
+
+
+def _row(prediction: Any, top: int) -> dict[str, Any]:
+    if prediction.error is not None:
+        return {"path": prediction.video, "error": printable(prediction.error)}
+    row = {"path": prediction.video, "cost_multiply_adds": prediction.cost, "seconds": round(prediction.seconds, 4)}
+    for rank, (label, score) in enumerate(zip(prediction.labels[:top], prediction.scores[:top], strict=True), 1):
+        end = "" if rank == 1 else f"_{rank}"
+        row |= {f"label{end}": label, f"score{end}": score}
+    corners = {name: [round(getattr(box, name), 2) for box in prediction.boxes] for name in ("x1", "y1", "x2", "y2")}
+    return {**row, "frames": prediction.frames, **corners}
+
+
+def _entry(prediction: Any) -> dict[str, Any]:
+    """A prediction in --json; classes and protocol stand once at the top of the file."""
+    if prediction.error is not None:
+        return {"video": prediction.video, "error": printable(prediction.error)}
+    names = ("video", "labels", "scores", "logits", "frames", "cost", "seconds")
+    boxes = [box._asdict() for box in prediction.boxes]
+    return {**{name: getattr(prediction, name) for name in names}, "boxes": boxes}
+
+
+def _show(prediction: Any, top: int) -> None:
+    sys.stdout.write(f"{printable(prediction.video)}  ({prediction.seconds:.2f} s)\n")
+    for label, score in list(zip(prediction.labels, prediction.scores, strict=True))[:top]:
+        sys.stdout.write(f"  {100 * score:5.1f} %  {printable(label)}\n")
+
+
+def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
+    """A picture's path for each video: of several, with the part of its path in which it differs from the others."""
+    if len(videos) == 1:
+        return {videos[0]: path}
+    whole = [os.path.abspath(video) for video in videos]
+    common = os.path.commonpath([os.path.dirname(video) for video in whole])
+    found: dict[str, Path] = {}
+    taken: set[str] = set()
+    for video, name in zip(videos, whole, strict=True):
+        own = re.sub(r"[^\w.+-]+", "_", os.path.splitext(os.path.relpath(name, common))[0])
+        number, free = 1, own
+        while free.lower() in taken:  # of clip.mp4 and clip.avi, or where a disk knows no capital letters
+            number += 1
+            free = f"{own}-{number}"
+        taken.add(free.lower())
+        found[video] = path.with_name(f"{path.stem}_{free}{path.suffix}")
+    return found
+
+
+def _draw(predictor: Any, prediction: Any, path: Path, entry: dict[str, Any]) -> None:
+    """Draws where the network looked; a failure is told and noted, and the other videos go on."""
+    from adafocus.commands.drawing import draw
+    from adafocus.data.video import VideoError
+
+    dataset = predictor.settings.dataset
+    try:
+        draw(prediction, path, template=dataset.frame_template, reader=dataset.reader)
+    except (VideoError, OSError) as error:
+        sys.stderr.write(f"error: {path} cannot be drawn ({printable(error)})\n")
+        entry["error"] = f"not drawn: {printable(error)}"
+        return
+    entry["drawn"] = str(path)
+    sys.stdout.write(f"  where it looked: {path}\n")
+
+
+def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[str, object]:
+    """Prints a line whenever the label changes, and the latency at the end."""
+    from adafocus.data.stream import write_video
+    from adafocus.data.video import VideoError
+
+    moments: list[dict[str, object]] = []
+
+    def pictures() -> Iterator[np.ndarray]:
+        shown = None
+        for moment in predictor.stream(source, every=options.every, bgr=options.bgr):
+            if moment.label != shown:
+                shown = moment.label
+                sys.stdout.write(f"{moment.seconds:8.2f} s  {shown}  ({1000 * moment.latency:.1f} ms)\n")
+                sys.stdout.flush()
+            told = {"seconds": moment.seconds, "label": moment.label, "latency": moment.latency}
+            moments.append({**told, "scores": [round(score, 5) for score in moment.scores]})
+            yield (
+                _captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
+                if options.draw
+                else moment.frame
+            )
+
+    entry: dict[str, object] = {"video": source, "moments": moments}
+    try:
+        if options.draw:
+            write_video(options.draw, pictures(), rate=25.0 / options.every)
+        else:
+            for _ in pictures():
+                pass
+    except VideoError as error:
+        sys.stderr.write(f"error: {printable(error)}\n")
+        entry["error"] = printable(error)
+    except KeyboardInterrupt:  # how one leaves a camera
+        sys.stdout.write("\n")
+    if moments:
+        latencies = sorted(1000 * float(moment["latency"]) for moment in moments)
+        slow = latencies[int(0.95 * (len(latencies) - 1))]
+        sys.stdout.write(
+            f"{len(moments)} frames; latency {statistics.median(latencies):.1f} ms, 95 % below {slow:.1f} ms\n"
+        )
+    return entry
+
+
+def _captioned(frame: np.ndarray, text: str) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    image = Image.fromarray(np.ascontiguousarray(frame))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, image.width, 16), fill=(0, 0, 0))
+    draw.text((4, 2), text, fill=(255, 255, 255))
+    return np.asarray(image)

@@ -1,0 +1,93 @@
+"""The rows of the zoo, made of conf/published.yaml and of what the real networks cost. `adafocus zoo --write` calls it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import yaml
+
+from adafocus import build
+from adafocus.commands.zoo import Row
+from adafocus.config.compose import compose as compose_overrides
+from adafocus.config.compose import conf_folder
+
+_COUNTED: dict[str, tuple[float, float, int]] = {}
+
+
+def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
+    """Rows of the models of conf/published.yaml; `names` of recipes, or all."""
+    published = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
+    for name in sorted(published["models"] if names is None else names):
+        home = next(project for project in published["projects"] if name.startswith(project["starts"]))
+        yield from _rows(name, published["models"][name], home)
+
+
+def compose(name: str, *typed: str) -> Any:
+    """The configuration of an experiment, without its data and weights."""
+    fixed = ("dataset.root=DATA", "mode=evaluate", "checkpoint=FILE", "backbone.weights=none")
+    return compose_overrides([f"experiment={name}", *fixed, *typed])
+
+
+def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[Row]:
+    plain = compose(name)
+    file = printed.get("file")
+    address = printed.get("address")
+    if address is None and file is not None:
+        address = home["address"] + (file if home["address"].endswith("/") else "")
+    for extra in ({}, *printed.get("others", ())):
+        typed = [word for word in extra.get("typed", []) if not word.startswith("mode=")]
+        early = "mode=early_exit" in extra.get("typed", [])
+        settings = compose(name, *typed) if typed else plain
+        classes = settings.dataset.classes
+        _, needed, parameters = _count(settings, classes)
+        mode = "early_exit" if early else "evaluate"
+        yield Row(
+            experiment=name,
+            file=file,
+            dataset=settings.dataset.name,
+            patch=None if settings.method.name == "recognizer" else settings.patch.size,
+            frames=_frames(settings),
+            views=build.views(_without_flip(settings), [])[0].views,
+            metric={"map": "mAP", "top1": "top-1"}[settings.dataset.metric],
+            score=extra.get("score", printed["score"]),
+            published=(extra or printed).get("gflops"),
+            counted=_count(settings, printed.get("classes") or classes)[0],
+            needed=needed,
+            digits=not (printed.get("read_off") or early),
+            parameters=parameters,
+            evaluate=" ".join(
+                [f"python run.py mode={mode} experiment={name} checkpoint=FILE dataset.root=DATA", *typed]
+            ),
+            train=f"python run.py experiment={name} dataset.root=DATA",
+            source=extra.get("source", printed.get("source") or ""),
+            note=", ".join(filter(None, ["early exit" if early else "", extra.get("note", printed.get("note")) or ""])),
+            address=address,
+            readme=home["readme"],
+        )
+
+
+def _frames(settings: Any) -> str:
+    """Glance + focus of candidates, as the test looks at them."""
+    plan = build.frame_plan(replace(settings, mode="evaluate"))
+    frames = str(settings.protocol.segments or plan.glance)
+    if plan.focus:
+        frames += f"+{plan.focus}"
+    return frames + (f" of {plan.candidates}" if plan.candidates else "")
+
+
+def _without_flip(settings: Any) -> Any:
+    """Flip pairs need class names, which nobody has here."""
+    return replace(settings, dataset=replace(settings.dataset, flip=0.0))
+
+
+def _count(settings: Any, classes: int) -> tuple[float, float, int]:
+    """Counted and needed multiply-adds of a clip in units of 1e9, and parameters. Equal networks are counted once."""
+    same = (settings.method, settings.backbone, settings.segments, settings.patch, settings.protocol.segments)
+    key = repr((same, settings.dataset.frame_size, settings.dataset.modality, classes))
+    if key not in _COUNTED:
+        cost = build.cost(settings, classes)
+        parameters = sum(parameter.numel() for parameter in build.meta_model(settings, classes).parameters())
+        _COUNTED[key] = (cost.published / 1e9, cost.total / 1e9, parameters)
+    return _COUNTED[key]

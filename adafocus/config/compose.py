@@ -1,0 +1,266 @@
+"""From what is typed to a typed configuration: the way through Hydra, and its errors in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from adafocus.config import domains, naming, renamed
+from adafocus.config.schema import GROUPS, Config
+from adafocus.core.errors import UserError
+
+#: Where a choice without a file belongs: a number can be set directly.
+LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
+_NO_RECIPE = "this method has no recipe for this data set; choose another schedule or method"
+
+
+def conf_folder() -> Path:
+    """`conf/`: beside the package in a checkout, inside it in a wheel."""
+    package = Path(__file__).resolve().parents[1]
+    for folder in (package / "conf", package.parent / "conf"):
+        if (folder / "config.yaml").is_file():
+            return folder
+    raise UserError(f"no conf/ folder in {package} or beside it; the installation is incomplete")
+
+
+def compose(typed: list[str]) -> Config:
+    """The typed configuration of these overrides, without a run."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from adafocus import config
+
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    refuse_empty(typed)
+    typed = quote_paths(typed)
+    check_typed(typed, sweep=False)
+    arguments = naming.quote_numbers(typed)
+    try:
+        register(arguments)
+        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
+            return config.from_node(hydra_compose("config", arguments), said(arguments))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, first_unparsable(arguments))) from error
+
+
+def said(overrides: Sequence[str]) -> set[str]:
+    """Keys that overrides set, by themselves or through the debug and experiment files that they choose.
+
+    Called while Hydra is initialized, whose search path tells where those files are.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    keys: set[str] = set()
+    repository = GlobalHydra.instance().config_loader().repository
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = override.value()
+        keys |= _leaves(override.key_or_group, value)
+        if override.key_or_group in ("debug", "experiment"):
+            for option in value if isinstance(value, list) else [value]:
+                found = repository.load_config(f"{override.key_or_group}/{option}") if option else None
+                keys |= _leaves("schedule", found.config.get("schedule") or {}) if found else set()
+    return keys
+
+
+def _leaves(key: str, value: Any) -> set[str]:
+    if not hasattr(value, "items") or not value:
+        return {key}
+    return {leaf for name, part in value.items() for leaf in _leaves(f"{key}.{name}", part)}
+
+
+def refuse_empty(overrides: Sequence[str]) -> None:
+    """Refuses overrides that Hydra takes, or fails on, without saying so: no key, no value, an empty table.
+
+    Raises:
+        UserError: which one, and what to type instead.
+    """
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or override.startswith("-"):
+            continue
+        name = key.lstrip("+~")
+        if not name:
+            raise UserError(f"{override!r} has no key; an override is key=value")
+        if not value and name in (*GROUPS, "debug", "experiment"):
+            raise UserError(f"{override!r} names no option of {name}; an override is key=value")
+        if value.strip() == "{}":
+            raise UserError(
+                f"{override} changes nothing: tables are merged. Set single entries, as in {name}.NAME=VALUE"
+            )
+
+
+def explain(error: Exception, unparsable: str | None = None) -> str:
+    """Hydra's and OmegaConf's errors as one line: what is wrong, and what to type instead."""
+    if unparsable is not None:
+        return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
+    causes = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    text = " ".join(" ".join(str(cause).split()) for cause in causes[:2])
+    ours = re.search(r"UserError raised while resolving interpolation: (.*?)(?: full_key: .*)?$", text)
+    if ours:  # one of our resolvers refused a value
+        return ours.group(1)
+    missing = re.search(r"(?:Could not find|In '[^']*': Could not (?:find|load)) '(\w+)/([^']+)'", text)
+    if missing:
+        return _no_option(*missing.groups(), text)
+    group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
+    if group:
+        return renamed.unknown_key(group.group(1), [*GROUPS, *domains.leaves(Config)])
+    unknown = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", text)
+    override = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
+    full_key = re.search(r"full_key: ([\w.]+)", text)
+    if unknown and (override or full_key):
+        key = max((match.group(1) for match in (full_key, override) if match), key=len)
+        line = renamed.unknown_key(key, [*GROUPS, *domains.leaves(Config)])
+        if key.startswith("schedule.lr_mults."):
+            line = f"schedule.lr_mults has no part {unknown.group(1)!r} in this recipe; +{key}=VALUE adds one"
+        return line
+    where = f"{full_key.group(1)}: " if full_key else ""
+    text = re.sub(r"^Error merging override .*? (?=Value )", "", text)
+    text = re.split(r"\s*(?:full_key|reference_type|object_type):|\s+Set the environment variable", text)[0]
+    return f"configuration: {where}{text.strip()}"
+
+
+def _no_option(group: str, option: str, text: str) -> str:
+    """The line for an option without a file; Hydra's text lists those that there are, also of plug-ins."""
+    listed = re.search(rf"Available options in '{group}': (.*?) Config search path", text)
+    options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
+    if group == "schedule" and "_" in option:
+        fitting = [name for name in options if name.endswith(f"_{option.rsplit('_', 1)[1]}")]
+        listed = f" ({', '.join(sorted(fitting))})" if fitting else ""
+        return f"schedule={option} is no option: {_NO_RECIPE}{listed}"
+    line = renamed.unknown_option(group, option, options)
+    leaf = LEAVES.get(group)
+    return (
+        f"{line}; for a size that has no file set {leaf}={option}"
+        if leaf and re.fullmatch("[1-9]\\d*", option)
+        else line
+    )
+
+
+def first_unparsable(arguments: list[str]) -> str | None:
+    """The first override that Hydra's grammar refuses."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    parser = OverridesParser.create()
+    for argument in arguments:
+        try:
+            if not argument.startswith("-"):
+                parser.parse_override(argument)
+        except HydraException:
+            return argument
+    return None
+
+
+def quote_paths(arguments: Iterable[str]) -> list[str]:
+    """Quotes values that Hydra's grammar would refuse or read as several, where they are the name of a file or folder."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Quote, QuotedString
+    from hydra.errors import HydraException
+
+    parser, found = OverridesParser.create(), []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        try:
+            read = parser.parse_override(argument) if equals and not argument.startswith("-") else None
+            plain = read is None or (not read.is_sweep_override() and not isinstance(read.value(), (list, dict)))
+        except HydraException:
+            plain = False
+        if not plain and _exists(value):
+            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+        found.append(argument)
+    return found
+
+
+def _exists(value: str) -> bool:
+    try:
+        return Path(value).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # no name that a file could have
+        return False
+
+
+def typed_value(arguments: Iterable[str], key: str) -> object:
+    """The last value typed for a key, without its quotes; None where there is none. Of a sweep it is the sweep."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found = None
+    for argument in arguments:
+        if naming.split_override(argument)[0] == key and "=" in argument:
+            try:
+                found = OverridesParser.create().parse_override(argument).value()
+            except HydraException as error:
+                raise UserError(explain(error, argument)) from error
+    return found
+
+
+def check_typed(arguments: list[str], *, sweep: bool) -> int:
+    """What Hydra would say in many lines, or not at all: several values without -m, sweeps of no job.
+
+    Returns:
+        how many jobs these overrides are.
+
+    Raises:
+        UserError: one line.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    count = 1
+    for argument in arguments:
+        try:
+            read = None if argument.startswith("-") else OverridesParser.create().parse_override(argument)
+            if read is None or not read.is_sweep_override():
+                continue
+            values = sum(1 for _ in read.sweep_iterator()) if read.is_discrete_sweep() else 1
+        except (HydraException, ValueError):
+            continue  # Hydra's own message is about this
+        if not sweep:
+            raise UserError(f"{argument} holds several values: add -m to run them all, or quote it as one value")
+        if not values:
+            raise UserError(f"{argument} holds no value, so there is nothing to run")
+        key = naming.key_of(argument)
+        if key in ("name", "hydra.sweep.dir"):
+            raise UserError(f"{argument}: all jobs of a sweep are in one folder; give it one {key}")
+        count *= values
+    return count
+
+
+def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
+    """The schema, and the resolvers that name folders after what was typed.
+
+    Args:
+        arguments: all overrides.
+        stored: those of them that an older run says, which its own name stands for.
+    """
+    from hydra.core.config_store import ConfigStore
+    from omegaconf import OmegaConf
+
+    ConfigStore.instance().store(name="schema", node=Config)
+    stored = set(stored)
+    overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
+    overrides = [argument for argument in overrides if argument not in stored]
+    shared, texts = naming.shared_keys(overrides), naming.distinct(overrides)
+    # All jobs of a sweep are in one folder, which is named after the whole command and not after one job.
+    whole = naming.folder_name(overrides)
+
+    def name_run(name: str | None, typed: list[str]) -> str:
+        return naming.check_name(name) if name else naming.folder_name([text for text in typed if text not in stored])
+
+    def name_sweep(name: str | None) -> str:
+        return naming.check_name(name) if name else whole
+
+    def name_job(typed: list[str]) -> str:
+        return naming.folder_name([text for text in typed if text not in stored], without=shared, texts=texts)
+
+    OmegaConf.register_new_resolver("div", lambda whole, part: int(whole) // int(part), replace=True)
+    OmegaConf.register_new_resolver("run_name", name_run, replace=True)
+    OmegaConf.register_new_resolver("sweep_name", name_sweep, replace=True)
+    OmegaConf.register_new_resolver("job_name", name_job, replace=True)

@@ -1,0 +1,180 @@
+"""What is typed, before Hydra reads it: numeric choices of groups, and names of run folders."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from zlib import crc32
+
+from adafocus.config.schema import RUNTIME
+from adafocus.core.errors import UserError
+
+#: Groups whose options are numbers. Hydra reads `patch=128` as an integer and stops; quoted it is an option's name.
+NUMERIC_GROUPS = ("patch", "segments", "stage")
+#: Overrides that do not make another run, so that they are not part of its folder's name.
+UNNAMED = (*RUNTIME, "hydra")
+#: Keys whose value says enough, in the order in which they begin a name.
+_TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "backbone", "protocol", "debug")
+#: Sizes that can also be typed as the option of a group.
+_ALSO = {"patch.size": "patch", "segments.glance": "segments"}
+_NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
+_LONGEST = 80
+
+
+def split_override(override: str) -> tuple[str, str]:
+    """(key, value) of an override, without `+`, `++` or `~` before the key."""
+    key, _, value = override.partition("=")
+    return key.lstrip("+~"), value
+
+
+def key_of(override: str) -> str:
+    """The key of an override, without `+`, `++` or `~` before it."""
+    return split_override(override)[0]
+
+
+def unquoted(value: str) -> str:
+    """A value without the quotes around it."""
+    return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
+
+
+def quote_numbers(arguments: Iterable[str]) -> list[str]:
+    """Quotes purely numeric choices: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays."""
+    quoted = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if equals and key.lstrip("+") in NUMERIC_GROUPS:
+            argument = key + "=" + _NUMBER.sub(r"'\1'", value)
+        quoted.append(argument)
+    return quoted
+
+
+def check_name(name: str) -> str:
+    """A typed `name=`, which is one folder inside outputs/ or multirun/.
+
+    Raises:
+        UserError: it is a path, hidden, or has other characters than a shell and Hydra take without quotes.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", str(name)) or len(str(name)) > 200:
+        raise UserError(
+            f"name={str(name)[:80]} cannot be a run's name: use letters, digits, '.', '_', '-' and '+', and begin with a letter, "
+            f"a digit or '_' (hydra.run.dir=FOLDER puts a run anywhere else)"
+        )
+    return name
+
+
+def folder_name(
+    overrides: Sequence[str], *, without: Iterable[str] = (), texts: Mapping[tuple[str, str], str] | None = None
+) -> str:
+    """A folder name of what was typed: `sthv2_patch-128`. The same overrides give the same name.
+
+    It has letters, digits, `.`, `_`, `-` and `+` only, so that neither a shell nor Hydra wants quotes around it. Two commands
+    may have the same name (data folders of the same last part); then the run folder refuses the second.
+
+    Args:
+        overrides: as Hydra lists them.
+        without: keys that are left out: in a sweep those that all jobs share.
+        texts: what stands for the value of (key, value), where the value itself would not tell.
+    """
+    skip, texts = {*UNNAMED, *without}, texts or {}
+    typed: dict[str, str] = {}
+    for override in overrides:
+        key, value = split_override(override)
+        # A group that all jobs share, such as dataset=folder, does not hide a key in it, such as dataset.fold=0.
+        if key not in skip and re.split("[./]", key)[0] not in UNNAMED:
+            typed[_ALSO.get(key, key)] = texts.get((key, value)) or _told(key, value)
+    if "dataset.root" in typed and typed.get("dataset") == "folder":
+        del typed["dataset"]
+    first = [typed.pop(key) for key in _TELLING if key in typed]
+    mode = [typed.pop("mode")] if "mode" in typed else []
+    rest = [f"{_short(key)}-{typed[key]}" for key in sorted(typed, key=lambda key: ("." in key, key))]
+    name = "_".join([*first, *rest, *mode]) or "default"
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 9]}-{crc32(name.encode()):08x}"
+
+
+def _told(key: str, value: str) -> str:
+    """What stands for a value in a name; with a hash where letters had to be left out that no name can have."""
+    value = unquoted(value)
+    if key == "checkpoint":
+        return _checkpoint(value)
+    if "/" in value:
+        path = Path(value)
+        parts = [part for part in path.parts if part not in ("/", "..", ".", "~")]
+        value = (parts or ["root"])[-1]
+    return _plain(value)
+
+
+def _checkpoint(value: str) -> str:
+    """A run in outputs/ or multirun/ is told by its name; a file or folder elsewhere also by a hash of its path."""
+    path = Path(value).expanduser()
+    known = [path.absolute().relative_to(home) for home in _homes() if path.absolute().is_relative_to(home)]
+    if known and known[0].parts and ".." not in path.parts:
+        return _plain("+".join([*known[0].parent.parts, known[0].stem if path.suffix in _FILES else known[0].name]))
+    return f"{_plain(path.name)}-{_hash(str(path.absolute()))}"
+
+
+_FILES = (".pt", ".pth", ".tar", ".safetensors")
+
+
+def _homes() -> tuple[Path, Path]:
+    return Path.cwd() / "outputs", Path.cwd() / "multirun"
+
+
+def _plain(text: str) -> str:
+    """The text in letters, digits, `.`, `_`, `-` and `+`."""
+    plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") if not re.fullmatch(r"-[\d.]+", text) else text
+    told = plain and (text.isascii() or len(plain) == len(text))
+    return plain if told else f"{plain or 'x'}-{_hash(text)}"
+
+
+@cache
+def _ambiguous() -> frozenset[str]:
+    """Last parts of keys that several sections of the configuration have, or that are groups as well."""
+    from adafocus.config.schema import Config
+
+    def leaves(node: object) -> list[str]:
+        if not is_dataclass(node):
+            return []
+        below = [getattr(node, field.name) for field in fields(node)]
+        return [field.name for field in fields(node)] + [name for value in below for name in leaves(value)]
+
+    return frozenset(name for name, times in Counter(leaves(Config())).items() if times > 1)
+
+
+def _short(key: str) -> str:
+    """The last part of a key if that tells which key it is (of several the schedule's), else all of it."""
+    section, _, last = key.rpartition(".")
+    tells = section == "schedule" or (section.isidentifier() and last not in _ambiguous())
+    return last if tells or not section else key.replace("/", ".").replace("@", ".")
+
+
+def shared_keys(arguments: Iterable[str]) -> list[str]:
+    """Keys whose override holds one value only: they do not tell the jobs of a sweep apart."""
+    return [key for key, value in map(split_override, arguments) if value and not swept(value)]
+
+
+def swept(value: str) -> bool:
+    """Whether the text of a value holds several: commas outside brackets and quotes, or a call such as range(1,4)."""
+    bare = re.sub(r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
+    return "," in bare or bool(re.match(r"(choice|range|glob|interval)\(", value))
+
+
+def distinct(arguments: Iterable[str]) -> dict[tuple[str, str], str]:
+    """Texts for the values of a sweep whose names would be equal: paths get one more part, or else a hash."""
+    texts: dict[tuple[str, str], str] = {}
+    for key, value in map(split_override, arguments):
+        values = [part.strip() for part in value.split(",")] if swept(value) and "(" not in value else []
+        told = Counter(_told(key, part) for part in values)
+        longer = {part: _plain("+".join(Path(unquoted(part)).parts[-2:]).replace("/", "")) for part in values}
+        for part in values:
+            if told[_told(key, part)] > 1:
+                unique = list(longer.values()).count(longer[part]) == 1
+                texts[key, part] = longer[part] if unique else f"{longer[part]}-{_hash(part)}"
+    return texts
+
+
+def _hash(text: str) -> str:
+    return f"{crc32(text.encode(errors='surrogateescape')):08x}"[:4]

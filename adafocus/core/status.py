@@ -1,0 +1,52 @@
+"""`status.json`: where a run stands, for other programs and for the next start in its folder."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from adafocus.core.errors import UserError
+from adafocus.core.files import read_json, write_json
+
+ENDED = ("failed", "interrupted", "finished")
+
+
+def write_status(folder: Path, state: str, *, step: int = 0, steps: int = 0, error: str | None = None) -> None:
+    """Writes the state: running, finished, failed or interrupted, with the step reached and the reason of a failure."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    write_json(folder / "status.json", {"state": state, "step": step, "steps": steps, "error": error, "time": now})
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the file says; nothing where it is missing or damaged, for a run needs nothing of it."""
+    try:
+        found = read_json(folder / "status.json", dict) or {}
+    except UserError:
+        return {"state": None, "step": 0, "steps": 0}
+    numbers = {key: found[key] if isinstance(found.get(key), int) else 0 for key in ("step", "steps")}
+    return {"state": found.get("state"), **numbers}
+
+
+def restart_status(folder: Path) -> None:
+    """A new start: how an earlier one ended is over, its step is not."""
+    old = read_status(folder)
+    write_status(folder, "running", step=old["step"], steps=old["steps"])
+
+
+def end_status(folder: Path, state: str, reason: str, *, step: int = 0, steps: int = 0) -> None:
+    """Writes a bad end, at the step that the status names where no other is known."""
+    if not steps:
+        old = read_status(folder)
+        step, steps = old["step"], old["steps"]
+    # A full disk that ends a run has no room for its status either; the terminal has the reason.
+    with suppress(UserError):
+        write_status(folder, state, step=step, steps=steps, error=reason)
+
+
+def interruption(number: int, step: int, steps: int) -> str:
+    """The line about a run that a signal has ended."""
+    where = f" at step {step} of {steps}" if steps else ""
+    return f"interrupted ({signal.Signals(number).name}){where}; the same command continues this run"

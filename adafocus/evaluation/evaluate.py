@@ -1,0 +1,186 @@
+"""Evaluation: every video of a split exactly once, whatever the number of processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from adafocus.core.batch import BadVideo, Batch, only
+from adafocus.core.output import Output
+from adafocus.core.stage import Stage
+from adafocus.core.variants import Variant
+from adafocus.evaluation import metrics
+from adafocus.evaluation.places import PlaceStatistics, place_statistics
+from adafocus.processes.distributed import World
+
+
+@dataclass
+class Example:
+    """A clip to draw.
+
+    Attributes:
+        frames: (T, H, W, 3) uint8 in temporal order.
+        boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
+        label, answer: class ids.
+    """
+
+    frames: Tensor
+    boxes: Tensor | None
+    label: int
+    answer: int
+
+
+@dataclass
+class Report:
+    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips.
+
+    `places` are those that the policy chose, where the first variant looks at learned places in one view of a video.
+    """
+
+    scores: dict[Variant, dict[str, float]]
+    logits: dict[Variant, Tensor]
+    labels: Tensor
+    bad: list[BadVideo]
+    seconds: float
+    videos: int
+    examples: list[Example] = field(default_factory=list)
+    places: PlaceStatistics | None = None
+
+
+def evaluate(
+    stage: Stage,
+    batches: Iterable[Batch],
+    size: int,
+    world: World,
+    *,
+    variants: tuple[Variant, ...],
+    examples: int = 0,
+    average: str = "logits",
+    chunk: int = 32,
+) -> Report:
+    """Runs `stage` over this process's share and joins the shares by index.
+
+    Args:
+        stage: answers batches.
+        batches: this process's share, without padding.
+        size: videos of the whole split; anything else that comes back is a defect.
+        world: the processes.
+        variants: which answers are wanted; see `Stage.variants`.
+        examples: clips of this process to keep for pictures.
+        average: how the views of a video are joined, see `metrics.average_views`.
+        chunk: clips of one forward pass where videos have several views.
+    """
+    started = time.monotonic()
+    shares: list[dict[str, object]] = []
+    kept: list[Example] = []
+    for batch in batches:
+        valid = batch.valid
+        answers: dict[Variant, Output] = {}
+        if valid.any():
+            readable = batch if valid.all() else only(batch, valid)
+            answers = answer(stage, readable, world.device, variants, average, chunk)
+            kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
+            if not readable.valid.all():  # a chosen frame could not be read
+                answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
+                if readable is not batch:
+                    valid[valid.clone()] = readable.valid
+        shares.append(
+            {
+                "index": batch.index,
+                "labels": batch.labels,
+                "valid": valid,
+                "bad": batch.bad,
+                "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
+                "where": _learned(variants[0], answers),
+            }
+        )
+    gathered = [share for part in world.gather(shares) for share in part]
+    report = _join(gathered, size, variants)
+    report.seconds, report.examples = time.monotonic() - started, kept
+    if where := [share["where"] for share in gathered if share["where"] is not None]:
+        network, chosen = cast(Any, stage.model), torch.cat(where)
+        report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
+    return report
+
+
+def _rows(output: Output, rows: Tensor) -> Output:
+    """Logits and places of some clips."""
+    where = None if output.where is None else output.where[rows.to(output.where.device)]
+    return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
+
+
+def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
+    """(B, T, 2 or 4) the places that the policy chose."""
+    where = answers[main].where if main.where == "learned" and answers else None
+    return None if where is None else where.float().cpu()
+
+
+def answer(
+    stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
+) -> dict[Variant, Output]:
+    """Answers to videos; several views of one are answered a chunk at a time and averaged. See `evaluate`."""
+    if batch.frames.ndim == 5:
+        return stage.evaluate(batch.to(device), variants)
+    views = batch.frames.shape[1]
+    frames = batch.frames.flatten(0, 1)
+    video = torch.arange(len(batch)).repeat_interleave(views)
+    logits: dict[Variant, list[Tensor]] = {name: [] for name in variants}
+    for rows in torch.arange(len(video)).split(chunk):
+        of = video[rows]
+        part = replace(
+            batch,
+            frames=frames[rows[0] : rows[-1] + 1],
+            labels=batch.labels[of],
+            index=batch.index[of],
+            valid=batch.valid[of],
+        )
+        for name, output in stage.evaluate(part.to(device), variants).items():
+            logits[name].append(output.logits.float())
+    joined = {name: torch.cat(parts).unflatten(0, (-1, views)) for name, parts in logits.items()}
+    return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
+
+
+def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
+    kept = []
+    for row in range(min(wanted, len(batch))):
+        frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
+        if output.focus_frames is not None:
+            frames = output.focus_frames[row]
+        boxes = None
+        if output.where is not None:
+            boxes = stage.model.boxes(output.where[row].float()).cpu()
+            if len(boxes) == 1:  # one place for all frames
+                boxes = boxes.expand(len(frames), -1)
+            elif (
+                output.focus_frames is None and output.frames is not None
+            ):  # steps are in processing order, pictures in time
+                boxes = boxes[output.frames[row].cpu().argsort()]
+        kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
+    return kept
+
+
+def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:
+    index = torch.cat([share["index"] for share in shares])
+    if not torch.equal(index.sort().values, torch.arange(size)):
+        raise RuntimeError(f"evaluation saw {len(index)} videos of {size}, or some twice")
+    labels = torch.empty(size, shares[0]["labels"].shape[1], dtype=torch.int64)
+    labels[index] = torch.cat([share["labels"] for share in shares])
+    valid = torch.empty(size, dtype=torch.bool)
+    valid[index] = torch.cat([share["valid"] for share in shares])
+    bad = sorted((item for share in shares for item in share["bad"]), key=lambda item: item.index)
+    classes = next(
+        (share["logits"][variants[0]].shape[1] for share in shares if share["logits"]), 1 + int(labels.max())
+    )
+    logits = {}
+    for name in variants:
+        logits[name] = torch.zeros(size, classes)
+        for share in shares:
+            if share["logits"]:
+                logits[name][share["index"][share["valid"]]] = share["logits"][name]
+    scores = {name: metrics.scores(logits[name], labels, valid) for name in variants}
+    return Report(scores, logits, labels, bad, 0.0, size)

@@ -1,0 +1,320 @@
+"""`mode=early_exit`: thresholds from the training set, then runs in which clips really leave early."""
+
+from __future__ import annotations
+
+import csv
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from adafocus import build, predict
+from adafocus.config.schema import Config
+from adafocus.core.batch import Batch
+from adafocus.core.files import read_json, write_json
+from adafocus.core.stage import Stage
+from adafocus.data.dataset import ClipSource
+from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
+from adafocus.evaluation import exits, metrics
+from adafocus.evaluation.cost import Cost
+from adafocus.layers.precision import channels_last
+from adafocus.methods.network import passed_exits
+from adafocus.processes.distributed import World
+from adafocus.runs.plots import exit_curves
+from adafocus.runs.table import conclude_exits, show_exits
+from adafocus.training.logger import log
+
+SLOWER = 1.15  # with early_exit.chunk=0 a walk may take so much longer than the whole network
+#: Of a saving below a tenth nothing is said: the clock's own spread, divided by next to nothing, would be the answer.
+MEASURABLE = 0.9
+
+
+@dataclass
+class Row:
+    """One point of the curve.
+
+    Attributes:
+        name: "full model", "whole frames" or the criterion.
+        budget: q; None for the first two.
+        cost: mean multiply-adds a video.
+        simulated: score in percent of the whole network's answers at the exits that the thresholds give.
+        score: of the run; None where it was only simulated.
+        seconds, networks: a video: from the batch to the answer with reading in between, and in networks alone.
+        kept: share of the saving in multiply-adds that is a saving of networks' time as well; None where less than a tenth
+            of the multiply-adds is saved.
+        shares: of the videos at each exit.
+        thresholds: of each exit.
+        differing: videos that left elsewhere or were called something else than in the simulation.
+        deviation: largest difference of a logit, relative to the largest logit, where the exit is the same.
+    """
+
+    name: str
+    budget: float | None
+    cost: float
+    simulated: float | None = None
+    score: float | None = None
+    seconds: float | None = None
+    networks: float | None = None
+    kept: float | None = None
+    shares: list[float] | None = None
+    thresholds: list[float] | None = None
+    differing: int | None = None
+    deviation: float | None = None
+
+
+@dataclass
+class _Found:
+    """What a pass over a split gathered, in the order of the list."""
+
+    values: Tensor
+    exits: Tensor
+    labels: Tensor
+    valid: Tensor
+    seconds: float
+    networks: float
+
+
+class EarlyExit:
+    """Everything that the rows need: networks, data, and the exits that clips may take.
+
+    Args:
+        settings: of the run, with `early_exit`.
+        data: with evaluation clips that are read bit by bit.
+        stage: of the trained network.
+        cost: of the network.
+        world: the processes; each takes its share of the videos.
+    """
+
+    def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
+        self.settings, self.data, self.stage, self.world = settings, data, stage, world
+        # Convolutions of a few images spend much of their time on bringing weights of another layout into this one.
+        channels_last(stage.model)
+        self.options = settings.early_exit
+        self._loaders: dict[int, Loader] = {}
+        self._whole: ClipSource | None = None
+        self.unreadable: dict[str, str] = {}  # evaluation videos that count as wrong, and why
+        model = stage.model
+        self.chunk = self.options.chunk or self._affordable_chunk()
+        self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
+        costs = model.exit_costs(cost.parts)
+        self.costs = torch.tensor([costs[number] for number in self.numbers], dtype=torch.float64)
+        self.full_cost = stage.costs(cost.parts)[stage.variants[0]]
+        budgets = list(self.options.budgets) or list(model.budgets)
+        self.budgets = budgets
+        self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)
+
+    def rows(self) -> list[Row]:
+        """Simulates all budgets of all criteria and runs those that are asked for."""
+        everything = self._whole_data()
+        log.info("thresholds from the training set: %d videos", len(self._sweep()))
+        sure = self._training_certainty()
+        answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
+        full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
+        score = self._score(full.values, full)
+        rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
+        for criterion in self.options.criteria:
+            limits = [exits.thresholds(sure[criterion], share) for share in self.shares]
+            chosen = self._run_these() if criterion == self.options.criteria[0] else set()
+            for number, (budget, limit) in enumerate(zip(self.budgets, limits, strict=True)):
+                row, at = self._simulate(criterion, budget, limit, answers)
+                if number in chosen:
+                    self._run(row, limit, at, answers, rows[0])
+                    log.info("%s q=%g: %.1f %%, %s", criterion, budget, row.score, f"{row.cost / 1e6:.2f} M")
+                rows.append(row)
+        if self.options.baseline:
+            rows.insert(1, self._baseline())
+        self.unreadable = {path: why for part in self.world.gather(self.unreadable) for path, why in part.items()}
+        return rows
+
+    def _affordable_chunk(self) -> int:
+        """The fewest steps between exits with which a walk that nobody leaves takes as long as the whole network, or nearly."""
+
+        def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
+            work(batch)
+            return min(work(batch).networks for _ in range(3))
+
+        first = [
+            next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
+        ]
+        whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
+        model, chunk = self.stage.model, 1
+        while chunk < model.num_exits:
+            numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
+            limits = torch.full((len(numbers),), exits.NEVER)
+            walked = seconds(
+                lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
+            )
+            log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
+            if walked <= SLOWER * whole:
+                break
+            chunk *= 2
+        return self.world.gather(chunk)[0]  # the same on all processes
+
+    def _whole_data(self) -> ClipSource:
+        """Evaluation clips as the whole network takes them."""
+        if self._whole is None:
+            # Where the whole network chooses frames as well, its clips are read like those of a walk.
+            same, whole = self.stage.model.chooses_frames, replace(self.settings, mode="evaluate")
+            self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
+        return self._whole
+
+    def _sweep(self) -> TrainingSweep:
+        size, batch = len(self.data.train), self.settings.evaluate.batch_size
+        return TrainingSweep(size, batch, limit=self.options.train_videos, rank=self.world.rank, world=self.world.size)
+
+    def _training_certainty(self) -> dict[str, Tensor]:
+        """(N, E) of each criterion, on training clips with their augmentation, as in the released programs."""
+        nothing = torch.empty(0, len(self.numbers))  # a process may have no share of a few videos
+        found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
+        for batch in self._loader(self.data.train, self._sweep()):
+            logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
+            for criterion, parts in found.items():
+                parts.append(exits.certainty(logits, criterion).cpu())
+        shares = self.world.gather({name: torch.cat(parts) for name, parts in found.items()})
+        return {name: torch.cat([share[name] for share in shares]) for name in found}
+
+    def _evaluation(self, clips: ClipSource) -> Loader:
+        """The loader of an evaluation split; its processes live on, and their start is in nobody's seconds."""
+        if id(clips) not in self._loaders:
+            order = EvaluationOrder(
+                len(clips), self.settings.evaluate.batch_size, rank=self.world.rank, world=self.world.size
+            )
+            self._loaders[id(clips)] = self._loader(clips, order)
+            next(iter(self._loaders[id(clips)]), None)
+        return self._loaders[id(clips)]
+
+    def _loader(self, clips: ClipSource, order: TrainingSweep | EvaluationOrder) -> Loader:
+        loader = self.settings.loader
+        pin = self.world.device.type == "cuda"
+        return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
+
+    def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> _Found:
+        def left(batch: Batch) -> exits.Left:
+            return exits.Left(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
+
+        return self._timed(clips, left)
+
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> _Found:
+        """Every evaluation video once: what `work` says of it, and seconds a video."""
+        batches = self._evaluation(clips)
+        shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
+        for batch in batches:
+            rows = batch.valid.nonzero()[:, 0]
+            readable = replace(
+                batch,
+                frames=batch.frames[rows] if len(rows) < len(batch) else batch.frames,
+                labels=batch.labels[rows],
+                index=batch.index[rows],
+                valid=batch.valid[rows],
+            )
+            share = {"index": batch.index, "labels": batch.labels, "valid": batch.valid.clone(), "rows": rows}
+            if len(rows):
+                left = work(readable.to(self.world.device))
+                share |= {"values": left.logits, "exits": left.exits}
+                share["valid"][rows] = readable.valid
+                networks, videos = networks + left.networks, videos + len(rows)
+            shares.append(share)
+            self.unreadable |= {bad.path: bad.reason for bad in batch.bad}
+        seconds = time.perf_counter() - started
+        return _join([s for part in self.world.gather(shares) for s in part], len(clips), seconds, networks, videos)
+
+    def _score(self, logits: Tensor, found: _Found) -> float:
+        return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
+
+    def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: _Found) -> tuple[Row, Tensor]:
+        at = exits.leaving(exits.certainty(answers.values, criterion), limit)
+        logits = answers.values[torch.arange(len(at)), at]
+        shares = torch.bincount(at[answers.valid], minlength=len(self.numbers)) / max(1, int(answers.valid.sum()))
+        cost = float((shares.double() * self.costs).sum())
+        row = Row(criterion, budget, cost, self._score(logits, answers))
+        row.shares, row.thresholds = shares.tolist(), limit.tolist()
+        return row, at
+
+    def _run_these(self) -> set[int]:
+        """Budgets that are run for real."""
+        count = min(self.options.runs, len(self.budgets))
+        return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
+
+    def _run(self, row: Row, limit: Tensor, at: Tensor, answers: _Found, full: Row) -> None:
+        """Runs one budget and notes what came of it."""
+        found = self._timed(
+            self.data.test,
+            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
+        )
+        row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
+        if row.cost <= MEASURABLE * full.cost:
+            row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
+        expected = answers.values[torch.arange(len(at)), at]
+        same = (found.exits == torch.tensor(self.numbers)[at]) & found.valid
+        labels = found.values.argmax(1) == expected.argmax(1)
+        row.differing = int((~(same & labels) & found.valid).sum())
+        if same.any():
+            row.deviation = float((found.values - expected)[same].abs().max() / expected[same].abs().max())
+
+    def _baseline(self) -> Row:
+        """A recognizer on whole frames."""
+        other = predict.load(self.options.baseline, device=self.world.device.type)
+        data = build.data(other.settings, collected=self.data.collected)
+        cost = build.cost(other.settings, len(other.classes))
+        found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
+        score = self._score(found.values, found)
+        return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
+
+
+def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: float, videos: int) -> _Found:
+    first = next((share["values"] for share in shares if "values" in share), torch.zeros(1, 1))
+    values = torch.zeros(size, *first.shape[1:])
+    at = torch.full((size,), -1)
+    labels = torch.empty(size, shares[0]["labels"].shape[1], dtype=torch.int64)
+    valid = torch.zeros(size, dtype=torch.bool)
+    for share in shares:
+        labels[share["index"]], valid[share["index"]] = share["labels"], share["valid"]
+        if "values" in share:
+            place = share["index"][share["rows"]]
+            values[place], at[place] = share["values"].float(), share["exits"]
+    return _Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
+
+
+def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, unreadable: dict[str, str]) -> None:
+    """early_exit.json, .csv and .png, the summary that `adafocus compare` reads, and the table on the screen."""
+    for reason in unreadable.values():
+        log.warning("unreadable video, counted as wrong: %s", reason)
+    rows = list(rows)
+    table = [asdict(row) for row in rows]
+    metric = settings.dataset.metric
+    write_json(folder / "early_exit.json", {"protocol": protocol, "metric": metric, "rows": table})
+    columns = [key for key in table[0] if key not in ("shares", "thresholds")]
+    with open(folder / "early_exit.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [*columns, "shares", "thresholds"])
+        writer.writeheader()
+        for row in table:
+            lists = {key: " ".join(f"{value:.6g}" for value in row[key] or ()) for key in ("shares", "thresholds")}
+            writer.writerow({**{key: "" if row[key] is None else row[key] for key in columns}, **lists})
+    exit_curves(table, metric, folder / "early_exit.png")
+    run = [row for row in rows if row.score is not None]
+    answers = [
+        {"name": row.name if row.budget is None else f"{row.name} {row.budget:g}", "score": row.score, "cost": row.cost}
+        for row in run
+    ]
+    summary = {
+        "format": 1,
+        "state": "finished",
+        "name": folder.name,
+        "choices": read_json(folder / "choices.json", dict),
+        "overrides": read_json(folder / "overrides.json", list),
+        "seed": settings.seed,
+        "protocol": protocol,
+        "metric": metric,
+        "score": run[0].score,
+        "conclusion": conclude_exits([row for row in table if row["score"] is not None]),
+        "rows": answers,
+        "cost": {"total": run[0].cost},
+        "unreadable": {"evaluate": unreadable},
+        "seconds": {"train": 0.0, "per_video": run[0].seconds},
+    }
+    write_json(folder / "summary.json", summary)
+    show_exits(folder, table, metric, protocol)

@@ -1,0 +1,141 @@
+"""What a finished run leaves: summary.json, the picture, the table."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL.Image import Image
+
+from adafocus import build
+from adafocus.config.schema import Config
+from adafocus.core.files import read_json, write_json
+from adafocus.core.stage import Stage
+from adafocus.core.status import write_status
+from adafocus.evaluation.cost import Cost
+from adafocus.evaluation.evaluate import Report
+from adafocus.processes.distributed import World
+from adafocus.runs.table import places_line, show
+from adafocus.training.logger import log
+from adafocus.training.trainer import Progress
+
+PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
+
+
+def finish(
+    settings: Config,
+    folder: Path,
+    world: World,
+    stage: Stage,
+    data: build.Data,
+    cost: Cost,
+    progress: Progress,
+    report: Report,
+    seconds: float,
+    gains: list[dict[str, Any]],
+) -> None:
+    """Writes what the run found: summary.json, the list of unreadable videos, the picture; prints the table."""
+    for bad in report.bad:
+        log.warning("unreadable video, counted as wrong: %s", bad.reason)
+    costs = stage.costs(cost.parts)
+    main = stage.variants[0]
+    metric = settings.dataset.metric
+    found = {name: dict(values) for name, values in data.found.items()}
+    if "train" in found:
+        found["train"]["unreadable"] = int(found["train"]["unreadable"]) + len(progress.bad)
+    found["evaluate"]["unreadable"] = len(report.bad)
+    summary = {
+        "format": 1,
+        "state": "finished",
+        "name": folder.name,
+        "choices": read_json(folder / "choices.json", dict),
+        "overrides": read_json(folder / "overrides.json", list),
+        "seed": settings.seed,
+        "protocol": data.protocol,
+        "metric": metric,
+        "score": report.scores[main][metric],
+        "scores": report.scores[main],
+        "rows": [
+            {"name": variant.label, "score": report.scores[variant][metric], "cost": costs[variant]}
+            for variant in stage.answerable
+        ],
+        "places": _places(stage, report),
+        "selected": settings.schedule.select,
+        "stages": gains if len(gains) > 1 else None,
+        "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
+        "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
+        "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
+        "seconds": {
+            "train": progress.seconds,
+            "evaluate": report.seconds,
+            "per_video": report.seconds / report.videos,
+            "all": seconds,
+        },
+        "data": found,
+        "unreadable": {
+            "train": {**data.unreadable.get("train", {}), **progress.bad},
+            "evaluate": {bad.path: bad.reason for bad in report.bad},
+        },
+        "versions": _versions(),
+        "device": _device_name(world),
+    }
+    log.info("%s: %s", metric, ", ".join(f"{row['name']} {row['score']:.1f}" for row in summary["rows"]))
+    if summary["places"]:
+        log.info("%s", places_line(summary["places"]))
+    picture = _draw(settings, folder, data, report)
+    summary["picture"] = picture.name if picture else None
+    write_json(folder / "summary.json", summary)
+    steps = progress.step
+    write_status(folder, "finished", step=steps, steps=steps)
+    show(folder, summary)
+
+
+def _places(stage: Stage, report: Report) -> dict[str, Any] | None:
+    """The places that the policy chose, and the constant one beside them; None without a policy."""
+    if report.places is None:
+        return None
+    constant = None if stage.constant_place is None else stage.constant_place.tolist()
+    return {**report.places.as_dict(), "constant": constant}
+
+
+def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> Path | None:
+    sheet = sheet_of(settings, data, report)
+    if sheet is None:
+        return None
+    sheet.save(folder / "patches.png")
+    return folder / "patches.png"
+
+
+def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None:
+    """A picture of some clips with the patches."""
+    if not report.examples:
+        return None
+
+    from adafocus.runs.plots import contact_sheet
+
+    examples = report.examples
+    return contact_sheet(
+        [example.frames.numpy() for example in examples],
+        [None if example.boxes is None else example.boxes.numpy() for example in examples],
+        [f"{data.classes[example.label]}, answered {data.classes[example.answer]}" for example in examples],
+        [example.label == example.answer for example in examples],
+    )
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout, or an optional reader
+            continue
+    return versions
+
+
+def _device_name(world: World) -> str:
+    if world.device.type == "cuda":
+        return f"{world.size} x {torch.cuda.get_device_name(world.device)}"
+    return f"{world.size} x CPU, {torch.get_num_threads()} threads ({platform.machine()})"

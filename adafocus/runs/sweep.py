@@ -1,0 +1,189 @@
+"""The jobs of one command: a single one, or a sweep's, which a launcher of Hydra may run in other processes or machines."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+
+from adafocus.config.compose import register
+from adafocus.config.schema import GROUPS
+from adafocus.core.errors import UserError
+from adafocus.core.files import read_json, write_json
+from adafocus.core.status import write_status
+
+INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
+
+
+class KeepConfig(Callback):
+    """Keeps the configuration of a sweep where the process that starts it finds it at the end (see conf/config.yaml)."""
+
+    def on_multirun_start(self, config: Any, **_: Any) -> None:
+        HydraConfig.instance().set_config(config)
+
+
+class Jobs:
+    """What Hydra calls for each job, and what became of them.
+
+    A launcher may pickle this object and call it in another process. So a job of a sweep leaves a record in a folder of this
+    command below the sweep's, and `finish` reads the records.
+
+    Args:
+        start: does the job of a composed configuration, its folder, overrides, choices and the keys that were typed; returns the exit status.
+        arguments: all overrides, for the names of the folders.
+        stored: see `composing.register`.
+        typed: the keys that this command line itself holds.
+        count: of the jobs, as far as the overrides tell.
+    """
+
+    def __init__(
+        self, start: Callable[..., int], arguments: list[str], stored: list[str], typed: Collection[str], count: int
+    ) -> None:
+        self.start, self.arguments, self.stored, self.typed, self.count = start, arguments, stored, typed, count
+        self.command, self.began = uuid4().hex[:12], time.time()
+        self.code = 0
+        HydraConfig.instance().cfg = None  # of an earlier command in this process
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ = state
+        register(self.arguments, stored=self.stored)  # resolvers belong to a process
+
+    def job(self, node: Any) -> float | None:
+        """One job; returns its score. In a sweep a failing job is noted, and the next one runs."""
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        choices = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
+        overrides = list(hydra.overrides.task)
+        if hydra.mode != RunMode.MULTIRUN:
+            self.code = self._attempt(node, folder, overrides, choices)
+            return _score(folder)
+        return self._one_of_many(hydra, node, folder, overrides, choices)
+
+    def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
+        try:
+            _check_folder(folder, node)
+            return self.start(node, folder, overrides, choices, self.typed)
+        except UserError as error:
+            sys.stderr.write(f"error: {error}\n")
+            if HydraConfig.get().mode == RunMode.MULTIRUN and not (folder / "config.json").exists():
+                write_status(folder, "failed", error=str(error))  # a folder that holds another run is not touched
+            return 2
+
+    def _one_of_many(
+        self, hydra: Any, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
+    ) -> float | None:
+        records = Path(hydra.sweep.dir).absolute() / ".jobs" / self.command
+        records.mkdir(parents=True, exist_ok=True)
+        sys.stderr.write(f"--- {self._where(records, hydra)}: {folder.name}\n")
+        sys.stderr.flush()
+        record = {"folder": str(folder), "code": None}
+        path = records / f"{hydra.job.num}.json"
+        write_json(path, record)
+        code = self._attempt(node, folder, overrides, choices)
+        write_json(path, {**record, "code": code})
+        if hydra.launcher._target_.endswith(".BasicLauncher"):
+            from adafocus.runs.compare import write_comparison
+
+            write_comparison(Path(hydra.sweep.dir), picture=False)
+        if code in (INTERRUPTED, TERMINATED):
+            raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
+        return None if code else _score(folder)
+
+    def _where(self, records: Path, hydra: Any) -> str:
+        """`job 2 of 6, about 12 min left`."""
+        count = self.count if hydra.sweeper._target_.endswith(".BasicSweeper") else hydra.sweeper.get("n_trials")
+        done = sum(record.get("code") is not None for record in _records(records))
+        text = f"job {hydra.job.num + 1}" + (f" of {count}" if count and hydra.job.num < count else "")
+        if not done or not count or done >= count:
+            return text
+        minutes = (time.time() - self.began) / done * (count - done) / 60
+        return text + (f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left")
+
+    def finish(self) -> int:
+        """The exit status of the command; after a sweep, the comparison and the list of failures."""
+        hydra = HydraConfig.instance().cfg
+        if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN:
+            return self.code
+        from adafocus.runs.compare import main as compare
+        from adafocus.runs.compare import write_comparison
+
+        sweep = Path(hydra.hydra.sweep.dir)
+        records = sweep.absolute() / ".jobs" / self.command
+        found = list(_records(records))
+        if all(record["code"] is not None for record in found):  # else a job may still be running elsewhere
+            shutil.rmtree(records, ignore_errors=True)
+            with suppress(OSError):  # those of another command are there
+                records.parent.rmdir()
+        if write_comparison(sweep):
+            compare([str(sweep), "--mix-protocols"])
+            sys.stdout.write(f"comparison: {sweep / 'compare.md'}\n")
+        failed = [record["folder"] for record in found if record["code"] != 0]
+        for folder in failed:
+            sys.stderr.write(f"failed: {folder}\n")
+        return 1 if failed or not found else 0
+
+
+def _check_folder(folder: Path, node: Any) -> None:
+    """Refuses a folder that holds a job of another mode, or the evaluation of another checkpoint or other data.
+
+    A run that trains is compared with its folder as a whole, by its identity; an evaluation would be written over.
+    """
+    try:
+        held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        mode, said = held["mode"], (held["checkpoint"], held["dataset"]["root"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return  # nothing is held, or nothing that can be told
+    if node.mode == "cost" or (mode == node.mode == "train"):
+        return
+    now = (node.checkpoint, node.dataset.root)
+    if mode != node.mode:
+        raise UserError(f"{folder} holds a job of mode={mode}; choose another name=NAME or delete that folder")
+    if [_absolute(path) for path in said] != [_absolute(path) for path in now]:
+        raise UserError(
+            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose another name=NAME or delete "
+            f"that folder"
+        )
+
+
+def _absolute(path: object) -> str:
+    return os.path.abspath(os.path.expanduser(str(path)))
+
+
+def of_a_plugin(error: Exception) -> bool:
+    """Whether an error was raised by a launcher or sweeper: a job of it was killed, or too many failed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return raised_in.partition(".")[0] in ("hydra_plugins", "submitit", "joblib", "optuna")
+
+
+def let_jobs_import_us() -> None:
+    """Jobs in processes that a launcher starts find this package, also where it is a checkout."""
+    package = str(Path(__file__).resolve().parents[2])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if package not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [package, *paths]))
+
+
+def _records(folder: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(folder.glob("*.json"), key=lambda path: int(path.stem)):
+        yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _score(folder: Path) -> float | None:
+    """The score that a job left, for a sweeper that looks for the best."""
+    summary = read_json(folder / "summary.json")
+    score = summary.get("score") if isinstance(summary, dict) else None
+    return float(score) if isinstance(score, (int, float)) else None

@@ -1,0 +1,202 @@
+"""What a run tells: log, metrics.jsonl, TensorBoard, status.json and the progress line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from adafocus.core.errors import printable
+from adafocus.core.files import unwritable
+from adafocus.core.status import write_status
+
+log = logging.getLogger("adafocus")
+
+
+class Journal:
+    """The diary of one run; on all ranks but the first every method does nothing.
+
+    `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to it:
+    a resumed run then writes the same lines as an uninterrupted one.
+    """
+
+    def __init__(self, folder: Path, *, active: bool = True, tensorboard: bool = True) -> None:
+        self.folder, self.active, self.tensorboard = folder, active, tensorboard
+        self.path = folder / "metrics.jsonl"
+        self._writer: Any = None
+        self._progress: Progress | None = None
+        self._task: Any = None
+        self._last_status = 0.0
+        self._last_line = time.monotonic()
+
+    @property
+    def offset(self) -> int:
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def rewind(self, offset: int, step: int) -> None:
+        """Forgets what was written after a checkpoint, and says it where something is missing before that."""
+        if not self.active:
+            return
+        kept = _whole_lines(self.path, offset) if self.path.exists() else 0
+        if kept < offset:
+            log.warning(
+                "%s is damaged or was shortened: %d of its %d bytes up to step %d are left; training is not concerned",
+                self.path,
+                kept,
+                offset,
+                step,
+            )
+        try:
+            if self.path.exists():
+                os.truncate(self.path, kept)
+            self._open_writer(purge_step=step + 1)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _open_writer(self, purge_step: int | None = None) -> None:
+        if self.tensorboard and self._writer is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """One line of metrics.jsonl and its numbers in TensorBoard under `kind/name`."""
+        if not self.active:
+            return
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+        self._open_writer()
+        if self._writer is not None:
+            for name, value in values.items():
+                if isinstance(value, (int, float)):
+                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, image: Any) -> None:
+        """A PIL picture in TensorBoard."""
+        if not self.active:
+            return
+        self._open_writer()
+        if self._writer is not None:
+            self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
+
+    def start(self, step: int, steps: int) -> None:
+        if self.active and sys.stderr.isatty():
+            columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._progress.start()
+            self._task = self._progress.add_task("training", total=steps, completed=step)
+
+    def tick(self, step: int, steps: int, text: str) -> None:
+        """Progress: a bar on a terminal, else a line every 20 seconds; status.json at most once in 2 seconds."""
+        if not self.active:
+            return
+        now = time.monotonic()
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, description=text)
+        elif now - self._last_line > 20:
+            self._last_line = now
+            log.info("step %d of %d, %s", step, steps, text)
+        if now - self._last_status > 2:
+            self._last_status = now
+            write_status(self.folder, "running", step=step, steps=steps)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+@contextmanager
+def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A function (done, all) that shows how far something is: a bar on a terminal, else a line every 20 seconds."""
+    last = time.monotonic()
+
+    def line(done: int, total: int) -> None:
+        nonlocal last
+        if time.monotonic() - last > 20:
+            last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+    if not active:
+        yield lambda done, total: None
+    elif not sys.stderr.isatty():
+        yield line
+    else:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class _Lines(logging.Formatter):
+    """Lines without control codes: they name files, classes and paths that others have written."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def _whole_lines(path: Path, offset: int) -> int:
+    """The length of the whole JSON lines with which the first `offset` bytes of a file begin."""
+    kept = 0
+    with open(path, "rb") as file:
+        for line in file:
+            if kept + len(line) > offset or not line.endswith(b"\n") or not _is_json(line):
+                break
+            kept += len(line)
+    return kept
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+class _LogFile(logging.FileHandler):
+    """run.log. Where it cannot be written the terminal still has the line, and a file that matters ends the run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
+        pass
+
+
+def start_logging(folder: Path | None, *, rank: int = 0) -> None:
+    """Log lines go to the terminal (rank 0) and to `run.log` of the folder; tracebacks to the file alone.
+
+    Raises:
+        UserError: the file cannot be opened.
+    """
+    for handler in log.handlers:
+        handler.close()
+    log.handlers.clear()
+    log.disabled = False  # Hydra disables the loggers that exist when it starts a job
+    log.setLevel(logging.INFO if rank == 0 else logging.ERROR)
+    log.propagate = False
+    screen = logging.StreamHandler(sys.stderr)
+    screen.setFormatter(_Lines("%(message)s" if rank == 0 else f"[rank {rank}] %(message)s"))
+    screen.addFilter(lambda record: not record.exc_info)  # Python prints the traceback itself
+    log.addHandler(screen)
+    if folder is not None and rank == 0:
+        try:
+            file = _LogFile(folder / "run.log", encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise unwritable(folder / "run.log", error) from error
+        file.setFormatter(_Lines("%(asctime)s %(levelname)s %(message)s"))
+        log.addHandler(file)

@@ -1,0 +1,335 @@
+"""The training loop: the only one. It knows neither glance nor patch nor reward."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError
+from adafocus.core.files import first_line
+from adafocus.core.rng import generator
+from adafocus.core.stage import Stage
+from adafocus.processes.distributed import World
+from adafocus.processes.signals import Interrupted, Signals
+from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
+from adafocus.training.logger import Journal, log
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass
+class Settings:
+    """Numbers of the loop.
+
+    Attributes:
+        epochs, steps_per_epoch: length; `rates` has one learning rate for each of their steps.
+        parts: accumulation steps of an optimizer step.
+        optimizer: sgd or adamw.
+        clip: limit of the gradient's L2 norm; None for no limit.
+        precision: fp32, bf16 or fp16.
+        metric: which score of the evaluation decides what is best.
+        evaluate_every, evaluate_last: evaluate after every n-th epoch (1, 1 + n, ...) and after each of the last m.
+        save_seconds: how often a checkpoint is written inside an epoch.
+        log_every: steps between two lines of metrics.jsonl.
+        bad_limit: how many different videos may turn out unreadable.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    rates: np.ndarray
+    seed: int
+    parts: int = 1
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    clip: float | None = None
+    precision: str = "fp32"
+    metric: str = "top1"
+    evaluate_every: int = 1
+    evaluate_last: int = 1
+    save_seconds: float = 300.0
+    log_every: int = 10
+    bad_limit: int = 0
+
+
+@dataclass
+class Progress:
+    """Where training stands: all that a resumed run needs beside weights and optimizer."""
+
+    step: int = 0
+    evaluated: int = -1  # the last epoch that was evaluated
+    last: float = -1.0
+    best: float = -1.0
+    best_epoch: int = -1
+    seconds: float = 0.0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
+    """Freezes what the stage does not name and makes one optimizer group for each of its groups."""
+    groups = stage.param_groups()
+    learning = {id(parameter) for group in groups for parameter in group.parameters}
+    for parameter in stage.model.parameters():
+        parameter.requires_grad_(id(parameter) in learning)
+    for group in groups:
+        if group.rate == 0:
+            log.warning("parameter group %r has rate 0: it does not learn", group.name)
+    options = [
+        {"params": group.parameters, "rate": group.rate, "weight_decay": settings.weight_decay * group.decay}
+        for group in groups
+        if group.parameters
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(options, lr=0.0)
+    if settings.optimizer == "sgd":
+        return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
+    raise ValueError(f"optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
+
+
+class Trainer:
+    """Trains one stage: rate from the array, step of the stage, optimizer, journal, evaluation, checkpoint.
+
+    Args:
+        stage: what learns. Its model is on `world.device`.
+        batches: (epoch, first step) -> that epoch's batches from that step on.
+        evaluate: scores of the model as it is now, on every process.
+        settings, world, journal, keeper: see their classes.
+        extra: plain data that every checkpoint carries (configuration, class names).
+        compiled: wraps the network in torch.compile.
+        protocol: how `evaluate` measures; it stands beside every score.
+        signals: what this process is asked to do; a signal ends training after the running step.
+    """
+
+    def __init__(
+        self,
+        stage: Stage,
+        batches: Callable[[int, int], Iterator[Batch]],
+        evaluate: Callable[[], dict[str, float]],
+        settings: Settings,
+        *,
+        world: World,
+        journal: Journal,
+        keeper: Keeper,
+        extra: dict[str, Any] | None = None,
+        compiled: bool = False,
+        protocol: str = "",
+        signals: Signals | None = None,
+    ) -> None:
+        self.stage, self.batches, self.evaluate = stage, batches, evaluate
+        self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
+        self.extra, self.protocol = extra or {}, protocol
+        self.signals = signals or Signals()
+        self.progress = Progress()
+        self.optimizer = make_optimizer(stage, settings)
+        stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
+        self.steps = settings.epochs * settings.steps_per_epoch
+        self.dtype = PRECISIONS[settings.precision]
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype is torch.float16)
+        self._pending: list[dict[str, Tensor]] = []
+        self._saved = time.monotonic()
+
+    def run(self) -> Progress:
+        """Trains to the end, from the last checkpoint if there is one.
+
+        Raises:
+            Interrupted: a signal has ended it. In training the state is saved then, on the same step by all processes.
+            UserError: the run has diverged, too many videos are broken, or a file cannot be read or written.
+        """
+        with self.signals.deferred():
+            self._restore()
+            self.journal.start(self.progress.step, self.steps)
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                if self.progress.step >= self.steps:
+                    return self.progress
+                self._train_epoch()
+
+    def _train_epoch(self) -> None:
+        epoch, first = divmod(self.progress.step, self.settings.steps_per_epoch)
+        started, clips = time.monotonic(), 0
+        self.stage.train()
+        batches = self.batches(epoch, first)
+        while self.progress.step < (epoch + 1) * self.settings.steps_per_epoch:
+            clips += self._step(batches)
+            step = self.progress.step
+            if step % self.settings.log_every == 0 or step % self.settings.steps_per_epoch == 0:
+                loss = self._flush(epoch)
+                speed = clips * self.world.size / (time.monotonic() - started)
+                rate = self.settings.rates[step - 1]
+                text = f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
+                self.journal.tick(step, self.steps, text)
+                if time.monotonic() - self._saved > self.settings.save_seconds:
+                    self._save()
+            if number := self.world.largest(self.signals.number):
+                self._stop(number, time.monotonic() - started)
+        self.progress.seconds += time.monotonic() - started
+        self._share_bad()
+        self._save()
+
+    def _stop(self, number: int, seconds: float) -> None:
+        """Saves the state between two steps, metrics that are not yet in the journal included, and raises."""
+        self.progress.seconds += seconds
+        self._share_bad()
+        pending = [{name: value.cpu() for name, value in values.items()} for values in self._pending]
+        self._save(pending=self.world.gather(pending))
+        raise Interrupted(number, self.progress.step, self.steps)
+
+    def _share_bad(self) -> None:
+        self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
+
+    def _step(self, batches: Iterator[Batch]) -> int:
+        """One optimizer step; returns the clips that this process contributed."""
+        settings, step = self.settings, self.progress.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = float(settings.rates[step]) * group["rate"]
+        # Dropout is a function of (seed, step, rank): nothing about it has to be saved.
+        torch.manual_seed(int(generator(settings.seed, "dropout", step, self.world.rank).integers(2**62)))
+        clips, metrics = 0, []
+        for part in range(settings.parts):
+            batch = next(batches)
+            self._note_bad(batch)
+            clips += len(batch)
+            batch = batch.to(self.world.device)
+            for number in range(self.stage.rounds):
+                if number:
+                    self._update()
+                with self._share_gradient(part == settings.parts - 1):
+                    with torch.autocast(self.world.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+                        result = self.stage.step(batch)
+                    self.scaler.scale(result.loss / settings.parts).backward()
+                metrics.append({"loss": result.loss.detach(), **result.metrics})
+        self._update()
+        self._pending.append({name: torch.stack([m[name].float() for m in metrics]).mean() for name in metrics[0]})
+        self.progress.step += 1
+        return clips
+
+    def _update(self) -> None:
+        if self.settings.clip is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.stage.model.parameters(), self.settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _share_gradient(self, last: bool) -> Any:
+        """Processes exchange gradients in the last accumulation step only."""
+        wrapped = isinstance(self.stage.net, nn.parallel.DistributedDataParallel)
+        return self.stage.net.no_sync() if wrapped and not last else nullcontext()
+
+    def _flush(self, epoch: int) -> float:
+        """Journals the mean of the steps since the last call; stops a run that has diverged, on all processes."""
+        names = sorted(self._pending[0])
+        table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
+        means = self.world.mean(
+            table.double().mean(0).float() if table.device.type == "cpu" else table.mean(0)
+        ).tolist()
+        values = dict(zip(names, means, strict=True))
+        self._pending.clear()
+        step = self.progress.step
+        if not np.isfinite(values["loss"]):
+            raise self._diverged("the loss is")
+        self.journal.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
+        return values["loss"]
+
+    def _diverged(self, what: str) -> UserError:
+        older = "an older step, with finite numbers" if (self.keeper.folder / LAST).is_file() else None
+        return UserError(
+            f"{what} not finite at step {self.progress.step} of {self.steps}; lower schedule.lr, set "
+            f"schedule.clip_grad_norm, or train with precision=fp32. "
+            + (f"{LAST} holds {older}" if older else "Nothing was saved before that")
+        )
+
+    def _note_bad(self, batch: Batch) -> None:
+        for bad in batch.bad:
+            if bad.path not in self.progress.bad:
+                self.progress.bad[bad.path] = bad.reason
+                log.warning("unreadable video in training: %s", bad.reason)
+        if len(self.progress.bad) > self.settings.bad_limit:
+            raise UserError(
+                f"{len(self.progress.bad)} unreadable videos are more than dataset.max_bad_fraction allows "
+                f"({self.settings.bad_limit}); the last: {batch.bad[-1].reason}. Run `adafocus prepare check`"
+            )
+
+    def _evaluation_due(self) -> bool:
+        epoch, rest = divmod(self.progress.step, self.settings.steps_per_epoch)
+        epoch -= 1  # the one that was just finished
+        if rest or epoch < 0 or self.progress.evaluated >= epoch:
+            return False
+        return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
+
+    def _evaluate(self) -> None:
+        with self.signals.at_once():  # the end of the epoch is saved, and its evaluation can be repeated
+            scores = self.evaluate()
+        epoch = self.progress.step // self.settings.steps_per_epoch - 1
+        score = scores[self.settings.metric]
+        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
+        log.info("epoch %d of %d: %s %.2f", epoch + 1, self.settings.epochs, self.settings.metric, score)
+        self.progress.evaluated, self.progress.last = epoch, score
+        if score > self.progress.best:
+            self.progress.best, self.progress.best_epoch = score, epoch
+            self._save(best=True)
+        self._save()
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "model": self.stage.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "stage": self.stage.state_dict(),
+            "progress": asdict(self.progress),
+            "journal": self.journal.offset,
+            **self.extra,
+        }
+
+    def _save(self, *, best: bool = False, pending: list[list[dict[str, Tensor]]] | None = None) -> None:
+        """Rank 0 writes the state. `pending`: metrics of the steps since the last line of the journal, by rank."""
+        if self.world.first:
+            try:
+                self.keeper.save({**self._state(), "pending": pending or []}, best=best)
+            except NotFinite as error:
+                raise self._diverged("weights, statistics or moments are") from error
+        self._saved = time.monotonic()
+
+    def _restore(self) -> None:
+        state = self.keeper.load()
+        if state is None:
+            self.journal.rewind(0, 0)
+            return
+        try:
+            self._take(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise UserError(
+                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); delete it to start anew"
+            ) from error
+        self.journal.rewind(state["journal"], self.progress.step)
+        log.info("continuing from step %d of %d", self.progress.step, self.steps)
+
+    def _take(self, state: dict[str, Any]) -> None:
+        """Everything of a checkpoint; raises exceptions of several types where it is not one of this run."""
+        if not all_finite(state):
+            raise ValueError("it holds numbers that are not finite")
+        self.stage.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for parameter, values in self.optimizer.state.items():
+            for value in values.values():
+                if isinstance(value, Tensor) and value.ndim and value.shape != parameter.shape:
+                    raise ValueError("its optimizer belongs to other weights")
+        self.scaler.load_state_dict(state["scaler"])
+        self.stage.load_state_dict(state["stage"])
+        self.progress = Progress(**state["progress"])
+        if not 0 <= self.progress.step <= self.steps or state["journal"] < 0:
+            raise ValueError(f"step {self.progress.step} of {self.steps}")
+        if pending := state.get("pending"):  # rank 0 alone has written it, for all
+            self._pending = [
+                {name: value.to(self.world.device) for name, value in values.items()}
+                for values in pending[self.world.rank]
+            ]
