@@ -82,7 +82,7 @@ class JointStage(Stage):
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
-            # How far the policy moves between clips: 0 is a policy that always looks at the same place.
+            # For the log: how much patch locations vary between clips; 0 if the policy always chooses the same one.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         return StepResult(sum(losses.values()) / 2, metrics)
 
@@ -102,21 +102,27 @@ class JointStage(Stage):
 
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
-        """(B, E, K) the predictions with which clips could leave."""
+        """The predictions (B, E, K) of all exits."""
         return self.evaluate(batch, self.variants[:1])[self.variants[0]].exit_logits
 
     def first_frames(self, batch: Batch) -> Tensor:
-        """(B, 1, H, W, 3) uint8: the frame that is looked at first."""
+        """The first frame in processing order, (B, 1, H, W, 3) uint8."""
         return batch.frames if batch.source is not None else batch.frames[:, self.model.order[:1]]
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """(B', n, H, W, 3) uint8: frames of some rows, read now if the batch does not hold them."""
+        """Frames (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
+
+        Args:
+            batch: the batch.
+            rows: (B',) indices of clips in the batch.
+            candidates: (B', n) positions among each clip's frames.
+        """
         if batch.source is not None:
             return batch.read(rows, candidates)
         return batch.frames[rows[:, None], candidates]
 
     def _where(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
+        """Patch locations (B, num_places, 2) of a control; None for "learned", which leaves them to the policy."""
         if choice == "learned":
             return None
         places = self.model.num_places

@@ -66,8 +66,7 @@ class OnlineRecognizer(nn.Module):
         """Processes one normalized frame of each stream, (B, 3, S, S)."""
         wanted = len(self.shifts) + 2 * self.model.remove_background
         if len(caches) != wanted:
-            raise ValueError(f"got {len(caches)} caches, but this network has {wanted}; take the first ones from
-            start()")
+            raise ValueError(f"got {len(caches)} caches instead of {wanted}; take the first ones from start()")
         background: Caches = ()
         if self.model.remove_background:
             mean, count = caches[-2:]
