@@ -60,8 +60,7 @@ class TemporalAdaptive(nn.Module):
     frames.
 
     Both branches read the spatially pooled input. The module is not the identity at initialization: the taps are near
-    1/3
-    and the weights near 1/2. G's matrices depend on T, so a trained module works for one number of frames only.
+    1/3 and the weights near 1/2. G's matrices depend on T, so a trained module works for one number of frames only.
 
     Args:
         channels: number of channels C.

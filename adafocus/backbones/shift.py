@@ -1,8 +1,7 @@
 """The temporal shift of TSM: moves part of the channels by one frame. It has no parameters and no multiply-adds.
 
 Source: TSM (arXiv 1811.08383); mit-han-lab/temporal-shift-module, `TemporalShift` and `TemporalPool` in
-ops/temporal_shift.py, and online_demo/mobilenet_v2_tsm.py for streams.
-"""
+ops/temporal_shift.py, and online_demo/mobilenet_v2_tsm.py for streams."""
 
 from __future__ import annotations
 
@@ -20,8 +19,7 @@ def temporal_shift(x: Tensor, segments: int, fold: int, *, online: bool = False)
     Online: channels [0, fold) come from frame t - 1, and nothing from the future.
 
     Every value is read and written once, forward and backward. (`TemporalShift.shift` of the repository first fills a
-    copy
-    with zeros, and the backward of its slice assignments copies the whole gradient three times.)
+    copy with zeros, and the backward of its slice assignments copies the whole gradient three times.)
 
     Args:
         x: (B * T, C, H, W) feature maps of B clips.
@@ -71,10 +69,8 @@ class Shifted(nn.Module):
     """Applies the temporal shift to the input of another module.
 
     For streams, `methods.recognizer.online` sets `past` for the duration of one call. The input is then one frame of
-    each of
-    B streams, (B, C, H, W): its first channels are replaced by `past`, the same channels of the previous frame, and
-    `past` is
-    set to those of the present frame.
+    each of B streams, (B, C, H, W): its first channels are replaced by `past`, the same channels of the previous frame,
+    and `past` is set to those of the present frame.
 
     Args:
         net: the module after the shift.
@@ -117,9 +113,9 @@ class TemporalPool(nn.Module):
         self.net, self.segments = net, segments
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to what `net` makes of (B * T / 2, C, H, W)."""
+        """Pools feature maps (B * T, C, H, W) to (B * T / 2, C, H, W) and applies `net`."""
         clips = x.unflatten(0, (-1, self.segments))
         pooled = torch.maximum(clips[:, ::2], clips[:, 1::2])
-        # Frame 2t - 1 also belongs to window t; window 0 has none before it.
+        # Window t covers frames 2t - 1, 2t and 2t + 1; window 0 has no frame -1.
         pooled = torch.cat((pooled[:, :1], torch.maximum(pooled[:, 1:], clips[:, 1:-1:2])), 1)
         return self.net(pooled.flatten(0, 1))

@@ -1,10 +1,8 @@
 """Random numbers that are a pure function of (seed, purpose, epoch, index).
 
 No random state is kept between steps: all random numbers for a clip come from a generator that is seeded with these
-four
-values. A clip is therefore augmented the same way for any number of loader workers and processes, and a resumed run
-repeats the uninterrupted one bit for bit.
-"""
+four values. A clip is therefore augmented the same way for any number of loader workers and processes, and a resumed
+run repeats the uninterrupted one bit for bit."""
 
 from __future__ import annotations
 
@@ -22,8 +20,7 @@ def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator
     Args:
         seed: the seed of the run.
         purpose: what the numbers are for, such as "order", "augment" or "diversity"; different purposes give
-            independent
-            numbers.
+            independent numbers.
         coordinates: further integers of at least -1, usually the epoch (-1 in evaluation) and the index of the clip.
     """
     entropy = [seed, crc32(purpose.encode()), *(int(value) + 1 for value in coordinates)]

@@ -46,11 +46,9 @@ class Stage(ABC):
         variants: the evaluation variants of the network. The first is the method itself; the others are controls, such
             as the same networks with a random patch.
         place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
-            0
-            without a policy.
+            0 without a policy.
         constant_place: (place_size,) the mean of the locations that the policy chooses on the training set, in the
-            format of
-            `Output.where`. It is measured at the end of training and stored in the checkpoint.
+            format of `Output.where`. It is measured at the end of training and stored in the checkpoint.
     """
 
     name: str

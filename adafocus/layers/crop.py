@@ -33,9 +33,7 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         ValueError: the patch is larger than the frame.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3.2; LeapLabTHU/AdaFocusV2, `get_patches_frame` in
-    models/adafocus_v2.py.
-    That function uses an affine grid and grid_sample; the values agree to 1e-5.
-    """
+    models/adafocus_v2.py. That function uses an affine grid and grid_sample; the values agree to 1e-5."""
     height, width = frames.shape[-2:]
     if size > min(height, width):
         raise ValueError(f"a patch of {size} pixels does not fit into frames of {height}x{width}")
@@ -74,12 +72,10 @@ def crop_rectangles(
     size.
 
     A rectangle (y, x, h, w) in [0, 1] is smallest + h * (largest - smallest) pixels high; its width follows from w in
-    the
-    same way. Its corner lies at (y, x) times the largest offset (frame side minus rectangle side). Sampling is bilinear
-    with
-    half-pixel centers and zeros outside the frame, so an enlarged rectangle at the border includes half a pixel of
-    zeros
-    (the mean color). There is no antialiasing; published models depend on that. Runs in float32 under autocast.
+    the same way. Its corner lies at (y, x) times the largest offset (frame side minus rectangle side). Sampling is
+    bilinear with half-pixel centers and zeros outside the frame, so an enlarged rectangle at the border includes half a
+    pixel of zeros (the mean color). There is no antialiasing; published models depend on that. Runs in float32 under
+    autocast.
 
     Args:
         frames: (N, C, S, S) normalized frames or feature maps, floating point.
@@ -92,8 +88,7 @@ def crop_rectangles(
         (N, C, size, size).
 
     Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `get_patch_grid_scalexy` in
-    models/uni_adafocus.py.
-    """
+    models/uni_adafocus.py."""
     side = frames.shape[-1]
     with full_precision(frames):
         dtype = torch.promote_types(frames.dtype, torch.float32)

@@ -27,8 +27,7 @@ class PooledStepClassifier(nn.Module):
         momentum: momentum of BatchNorm.
 
     Source: FrameExit (arXiv 2104.13400) and AdaFocus V2; LeapLabTHU/AdaFocusV2, `PoolingClassifier` in
-    models/adafocus_v2.py.
-    """
+    models/adafocus_v2.py."""
 
     def __init__(
         self,
@@ -98,10 +97,8 @@ class TwoHeads(nn.Module):
     """Two linear heads on the pooled features of each frame; their logits are averaged over frames.
 
     `predict` makes the prediction; it reads detached features, so no gradient flows from it into the network. The loss
-    of
-    `learn` alone trains the network. In the repository these are `new_fc` and `new_new_fc` of `TSN` in ops/models.py
-    (LeapLabTHU/AdaFocusV2, Something-Something).
-    """
+    of `learn` alone trains the network. In the repository these are `new_fc` and `new_new_fc` of `TSN` in ops/models.py
+    (LeapLabTHU/AdaFocusV2, Something-Something)."""
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         super().__init__()

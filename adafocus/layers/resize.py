@@ -13,8 +13,7 @@ def resized(frames: Tensor, size: int, rule: str = "aligned") -> Tensor:
         frames: the frames.
         size: side of the result in pixels.
         rule: "aligned": bilinear with aligned corners, no antialiasing, as `AdaFocus.forward` in models/adafocus_v2.py
-            of
-            LeapLabTHU/AdaFocusV2; "area": each pixel is the mean of the area that it covers.
+            of LeapLabTHU/AdaFocusV2; "area": each pixel is the mean of the area that it covers.
     """
     if size == frames.shape[-1]:
         return frames

@@ -29,8 +29,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
 
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
-    an
-    exported program is one of the three, and early exit calls them on a few frames at a time.
+    an exported program is one of the three, and early exit calls them on a few frames at a time.
 
     Attributes:
         glance_net, focus_net: the backbones.
@@ -38,12 +37,12 @@ class AdaptiveNetwork(nn.Module, ABC):
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         parts: name of each part -> its submodules, for counting multiply-adds; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
-            (glance)
-            or read (decide, focus).
+            (glance) or read (decide, focus).
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
             prediction is the sum of two heads.
         chooses_frames: whether `decide` also chooses the frames for the focus network.
         shares_frames: whether both networks see the same frames.
+        first_candidate: where in a clip the candidates begin that frames are chosen from.
     """
 
     parts: ClassVar[dict[str, tuple[str, ...]]]
@@ -53,6 +52,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
+    first_candidate: int = 0
 
     def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
         super().__init__()
@@ -109,13 +109,11 @@ class AdaptiveNetwork(nn.Module, ABC):
 
         Args:
             frames: (B, T, 3, S, S) normalized frames in temporal order, all that the networks may see. With `prepare`,
-                frames
-                of any shape (B, T, ...) that it accepts.
+                frames of any shape (B, T, ...) that it accepts.
             overrides: decisions that replace those of the policies.
             auxiliary: whether to compute the logits that only training needs.
             prepare: converts selected frames (B, n, ...) to normalized ones (B, n, 3, S, S); frames that no network
-                sees are
-                never converted.
+                sees are never converted.
         """
         overrides = overrides or Overrides()
         seen = prepare(self.glance_frames(frames, overrides))
@@ -132,6 +130,10 @@ class AdaptiveNetwork(nn.Module, ABC):
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
         """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
+
+    def native_places(self, corners: Tensor) -> Tensor:
+        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        return corners
 
     def glance_answer(self, output: Output) -> Tensor:
         """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
@@ -153,8 +155,8 @@ class EarlyExitNetwork(AdaptiveNetwork):
     Attributes:
         num_exits: number of exits E.
         budgets, first_power: each budget q asks that a share of clips proportional to q ** (first_power + k) exits at
-            exit
-            k; these are the default values of q from the papers' repositories. See `evaluation.exits.wanted_shares`.
+            exit k; these are the default values of q from the papers' repositories. See
+            `evaluation.exits.wanted_shares`.
         glance_exit: whether exit 0 comes after the glance, before any patch.
     """
 
@@ -162,6 +164,10 @@ class EarlyExitNetwork(AdaptiveNetwork):
     budgets: ClassVar[Sequence[float]]
     first_power: ClassVar[int] = 0
     glance_exit: ClassVar[bool] = False
+
+    @abstractmethod
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames of a whole clip (B, T, ...) that are looked at in any case."""
 
     @abstractmethod
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
@@ -172,10 +178,8 @@ class EarlyExitNetwork(AdaptiveNetwork):
         """Runs a batch exit by exit, as a generator.
 
         It yields the logits (B', K) of the B' clips that have not exited, and expects a mask (B',) by `send` that is
-        True
-        for the clips that continue. Frames of clips that have exited are neither decoded nor processed. The yielded
-        logits
-        are those that `forward` returns in `Output.exit_logits`.
+        True for the clips that continue. Frames of clips that have exited are neither decoded nor processed. The
+        yielded logits are those that `forward` returns in `Output.exit_logits`.
 
         Args:
             frames: (B, n, 3, S, S), the frames that are processed before the first exit.

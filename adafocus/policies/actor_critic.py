@@ -1,8 +1,7 @@
 """The policies of AdaFocus V1: patch locations sampled from a distribution, trained by reinforcement learning.
 
 Source: AdaFocus V1 (arXiv 2105.03245); blackfeather-wang/AdaFocus, class `ActorCritic` in models/ppo.py and
-models/ppo_continuous.py.
-"""
+models/ppo_continuous.py."""
 
 from __future__ import annotations
 
@@ -59,8 +58,7 @@ class GridPolicy(_ActorCritic):
         grid: number of patch locations along each side.
         hidden: width of encoder and GRU.
         convolution: whether the encoder is a 1x1 convolution to 32 channels and a linear layer; else it is two linear
-            layers
-            on the whole map.
+            layers on the whole map.
     """
 
     def __init__(

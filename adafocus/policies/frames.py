@@ -23,8 +23,7 @@ class FramePolicy(nn.Module):
     """The temporal policy: one weight per glance frame from the glance features; the weights of a clip add up to 1.
 
     Two temporal convolutions of kernel 3 with BatchNorm and ReLU and one of kernel 1, without biases, then a softmax
-    over the
-    frames. It runs in float32 under autocast.
+    over the frames. It runs in float32 under autocast.
 
     Args:
         channels: number of channels D of the glance features.
@@ -63,10 +62,8 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
     """Chooses F of N candidate frames by inverting the cumulative weights: densely where the weights are large.
 
     The thresholds (k + 1/2) / F, or (k + u_k) / F in training, for k = 0..F-1, are mapped through the inverse of the
-    piecewise
-    linear cumulative weight to positions in [0, 1), and frame k is floor(position * N). If several would be equal, the
-    later
-    ones move to the next free frame, as far as enough frames remain.
+    piecewise linear cumulative weight to positions in [0, 1), and frame k is floor(position * N). If several would be
+    equal, the later ones move to the next free frame, as far as enough frames remain.
 
     Args:
         weights: (B, G); no gradient passes.
@@ -78,9 +75,7 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
         (B, F) int64 strictly increasing indices in [0, N).
 
     Source: LeapLabTHU/Uni-AdaFocus, `policy_sample_indices` in models/uni_adafocus.py. Its loop over equal frames is a
-    running
-    maximum here, and a threshold of exactly 0, at which it fails, belongs to the first bin.
-    """
+    running maximum here, and a threshold of exactly 0, at which it fails, belongs to the first bin."""
     if not 0 < count <= candidates:
         raise ValueError(f"cannot choose {count} of {candidates} candidate frames")
     weights = widen(weights.detach())
@@ -107,9 +102,8 @@ def inclusion_factors(weights: Tensor, count: int) -> Tensor:
     w.
 
     w_t * c_t * count is the probability that frame t is among the sampled frames. Sampling by weight without
-    replacement is
-    equivalent to a race in which frame t arrives after an exponential time of rate w_t and the first `count` are taken.
-    So
+    replacement is equivalent to a race in which frame t arrives after an exponential time of rate w_t and the first
+    `count` are taken. So
 
         c_t = 1 / count * integral over s > 0 of exp(-w_t s) Pr(fewer than count of the others have arrived by s) ds,
 
@@ -122,9 +116,8 @@ def inclusion_factors(weights: Tensor, count: int) -> Tensor:
         count: number of sampled frames.
 
     Source: the race is the exponential representation of the Plackett-Luce model. `MCSampleFeature` in
-    models/uni_adafocus.py
-    of LeapLabTHU/Uni-AdaFocus estimates the same mean with 128 Monte Carlo samples; `drawn_factors` does that here.
-    """
+    models/uni_adafocus.py of LeapLabTHU/Uni-AdaFocus estimates the same mean with 128 Monte Carlo samples;
+    `drawn_factors` does that here."""
     with torch.no_grad():
         rate = weights.double().clamp(min=_SMALLEST)
         rate = rate / rate.sum(1, keepdim=True)

@@ -17,8 +17,7 @@ class ScaledPolicy(nn.Module):
     """The spatial policy: rectangles (y, x, height, width), each number in (0, 1), from the glance maps of a clip.
 
     A 1x1x1 convolution and two 3x3x3 convolutions over time, height and width, each with BatchNorm and ReLU; a
-    convolution
-    over the whole map; a sigmoid. No biases. It runs in float32 under autocast.
+    convolution over the whole map; a sigmoid. No biases. It runs in float32 under autocast.
 
     Args:
         channels: number of channels D of the glance map.
@@ -52,7 +51,5 @@ def over_time(where: Tensor, frames: int) -> Tensor:
     """Interpolates the rectangles of G glance frames, (B, G, 4), linearly over time to all N candidates, (B, N, 4).
 
     Every glance frame counts as the center of its segment, although training takes a random frame of the segment; this
-    is
-    as in `AdaFocus.forward` of the repository.
-    """
+    is as in `AdaFocus.forward` of the repository."""
     return functional.interpolate(where.transpose(1, 2), frames, mode="linear").transpose(1, 2)

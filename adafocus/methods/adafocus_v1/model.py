@@ -1,9 +1,7 @@
 """AdaFocus V1 on plain backbones: glance at every frame, focus on one patch per frame that a policy chooses.
 
 Source: arXiv 2105.03245 section 3; blackfeather-wang/AdaFocus, models/gfv_net.py and models/ppo.py of the experiments
-on
-ActivityNet, FCVID and Mini-Kinetics.
-"""
+on ActivityNet, FCVID and Mini-Kinetics."""
 
 from __future__ import annotations
 
@@ -108,8 +106,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
             frames: (B, F, 3, S, S) frames of the focus network.
             glance: output of the glance network.
             where, other: (B, num_places, 2) locations of the chosen and of the other patches; `other` None takes a
-                patch of
-                zeros.
+                patch of zeros.
         """
 
     @abstractmethod

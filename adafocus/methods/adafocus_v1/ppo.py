@@ -1,8 +1,7 @@
 """Proximal policy optimization (PPO) as AdaFocus V1 uses it: rewards, returns, and the loss of one update.
 
 Source: arXiv 1707.06347; AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, class `PPO` in
-models/ppo.py and models/ppo_continuous.py.
-"""
+models/ppo.py and models/ppo_continuous.py."""
 
 from __future__ import annotations
 
@@ -19,8 +18,7 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
 
     Args:
         kind: "random" or "padding": probability with the chosen patch minus that with a random (or an all-zero) patch
-            in
-            this step; "prev": probability minus that after the previous step; "conf": the probability itself.
+            in this step; "prev": probability minus that after the previous step; "conf": the probability itself.
         chosen: (B, S) probabilities with the chosen patches.
         baseline: (B, S) probabilities with the random or all-zero patch in that step only; needed by "random" and
             "padding".
@@ -74,8 +72,7 @@ def ppo_loss(
         entropy: (B, S) entropy of the present policy.
         clip: the ratio of probabilities is clipped to [1 - clip, 1 + clip].
         value_weight, entropy_weight: weights of the critic's error and of the entropy bonus. The critic's error is a
-            mean
-            over the batch that is added to every element, as in the repository.
+            mean over the batch that is added to every element, as in the repository.
     """
     advantage = gain - values.detach()
     ratio = (log_probability - old).exp()

@@ -1,13 +1,10 @@
 """The training stages of AdaFocus V1.
 
 Stages "glance" and "focus" train each network alone on whole frames; stage 1 trains the focus network and the
-classifier on
-random patches; stage 2 trains the policy by PPO; stage 3 trains the classifier on the policy's patches.
+classifier on random patches; stage 2 trains the policy by PPO; stage 3 trains the classifier on the policy's patches.
 
 Source: AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, main_dist.py (ActivityNet) and
-stage1.py,
-stage2.py and stage3.py (Something-Something).
-"""
+stage1.py, stage2.py and stage3.py (Something-Something)."""
 
 from __future__ import annotations
 
@@ -21,18 +18,18 @@ from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
-from adafocus.core.rng import uniform
-from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.policies.actor_critic import Decision
 
 #: Parts that stages 1, 2 and 3 train.
 _LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
 
-class ReinforcedStage(Stage):
+class ReinforcedStage(AdaptiveStage):
     """Base of the stages. Parts that a stage does not train stay in evaluation mode and are not changed at all.
 
     Args:
@@ -43,6 +40,8 @@ class ReinforcedStage(Stage):
         rates: learning-rate multipliers for glance, focus, classifier and policy.
         controls: whether to evaluate constant, random and centered patches as well.
     """
+
+    random_draw = "random patch"
 
     def __init__(
         self,
@@ -87,31 +86,11 @@ class ReinforcedStage(Stage):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        self.model.eval()
-        frames = self.normalize(batch.frames)
-        if self.name in ("glance", "focus"):
-            return {self.variants[0]: self.model(frames, alone=self.name)}
-        model = self.model
-        glance = model.glance(model.glance_frames(frames, Overrides()))
-        answers = {}
-        for variant in variants:
-            where = None if variant.where == "learned" else self.elsewhere(variant.where, batch)
-            plan = model.decide(glance, Overrides(where))
-            answers[variant] = model.focus(model.focus_frames(frames, plan), plan, glance)
-        return answers
-
-    def elsewhere(self, choice: str, batch: Batch) -> Tensor:
-        """Patch locations (B, num_places, 2) of a control: `choice` is "constant", "random" or "center"."""
-        if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.num_places, -1)
-        if choice == "center":
-            return torch.full((len(batch), self.model.num_places, 2), 0.5, device=batch.frames.device)
-        return self.draws("random patch", batch)
-
-    def draws(self, purpose: str, batch: Batch) -> Tensor:
-        """Uniform random numbers (B, num_places, 2) for one purpose (see `core.rng`)."""
-        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.num_places, 2))
-        return drawn.to(batch.frames.device, non_blocking=True)
+        """See `Stage.evaluate`. The stages of single networks see whole frames."""
+        if self.name in self.model.single_networks:
+            self.model.eval()
+            return {self.variants[0]: self.model(self.normalize(batch.frames), alone=self.name)}
+        return super().evaluate(batch, variants)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         if self.name == "glance":
@@ -132,7 +111,7 @@ class SupervisedStage(ReinforcedStage):
             logits = self.net(frames, alone=self.name).logits
             steps = logits[:, None]
         else:
-            where = self.elsewhere("random", batch) if self.name == "1" else None
+            where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
         rows = label.repeat_interleave(steps.shape[1])
@@ -164,18 +143,15 @@ class PolicyStage(ReinforcedStage):
     updates.
 
     The policy reads glance features only, so all steps of a video are one call of its GRU. The focus network processes
-    the
-    chosen patches and those of the baseline as one batch, and the baseline's probabilities are one batched step of the
-    classifier (`StepClassifier.counterfactual`). With one update per batch, the forward pass that samples the actions
-    is
-    also the one that is differentiated. The released program (models/ppo.py, `policy_old`) keeps a second policy for
-    sampling, whose weights always equal those of the first at that moment.
+    the chosen patches and those of the baseline as one batch, and the baseline's probabilities are one batched step of
+    the classifier (`StepClassifier.counterfactual`). With one update per batch, the forward pass that samples the
+    actions is also the one that is differentiated. The released program (models/ppo.py, `policy_old`) keeps a second
+    policy for sampling, whose weights always equal those of the first at that moment.
 
     Args:
         reward, gamma, clip, value_weight, entropy_weight: see `ppo`.
         epochs, minibatches: number of passes over a batch of videos and of parts that each pass splits it into; every
-            part
-            gives one update.
+            part gives one update.
         Others: see `ReinforcedStage`.
     """
 
@@ -244,10 +220,10 @@ class PolicyStage(ReinforcedStage):
         """Samples the actions of a batch and computes their returns."""
         policy, label = self.model.policy, batch.labels[:, 0]
         frames = self.model.focus_frames(frames)
-        actions = policy.sample(decision, self.draws("policy", batch))
+        actions = policy.sample(decision, self.draws("policy", batch, (self.model.num_places, 2)))
         where = policy.where(actions)
         if self.reward in ("random", "padding"):
-            other = self.draws("random patch", batch) if self.reward == "random" else None
+            other = self.draws("random patch", batch, (self.model.num_places, 2)) if self.reward == "random" else None
             output, instead = self.model.compare(frames, glance, where, other)
             baseline = _probability(instead, label)
         else:

@@ -1,9 +1,7 @@
 """AdaFocus V2 on plain backbones: glance at every frame, focus on one patch per frame, predict after every frame.
 
 Source: arXiv 2112.14238 section 3; LeapLabTHU/AdaFocusV2, class `AdaFocus` in models/adafocus_v2.py of the experiments
-on
-ActivityNet, FCVID and Mini-Kinetics.
-"""
+on ActivityNet, FCVID and Mini-Kinetics."""
 
 from __future__ import annotations
 
@@ -32,14 +30,12 @@ class AdaFocusV2(EarlyExitNetwork):
         frame_size: side of the square frames in pixels.
         glance_size: side of the frames that the glance network sees; None: frame_size.
         glance_resize: "aligned": bilinear with aligned corners, no antialiasing (as in the repository); "area": each
-            pixel
-            is the mean of the area that it covers.
+            pixel is the mean of the area that it covers.
         policy_hidden: hidden width of the policy's GRU.
         classifier_width, dropout: hidden width and dropout probability of the classifier.
         head_dropout: dropout probability of the auxiliary heads.
         order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
-            take
-            and return frames and steps in this order; `forward` takes frames in temporal order.
+            take and return frames and steps in this order; `forward` takes frames in temporal order.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
@@ -98,12 +94,19 @@ class AdaFocusV2(EarlyExitNetwork):
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """One patch location per frame; `state` is `Plan.state` of the frames before these, None for the first
-        frames."""
+        """One patch location per frame.
+
+        Args:
+            glance: output for some or all frames of a clip, in processing order.
+            overrides: locations that replace the policy's.
+            state: `Plan.state` after the frames before these; None for the first frames.
+        """
+        whole = glance.maps.shape[1] == self.segments
+        frames = self.order.expand(len(glance.maps), -1) if whole else None
         if overrides is not None and overrides.where is not None:
-            return Plan(overrides.where)
+            return Plan(overrides.where, frames)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
-        return Plan(where, state=state[0])
+        return Plan(where, frames, state=state[0])
 
     def focus(
         self,
@@ -151,13 +154,15 @@ class AdaFocusV2(EarlyExitNetwork):
         """See `AdaptiveNetwork.forward`. The pass at `overrides.diversity` comes second, as in the repository."""
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
-        output = super().forward(frames, overrides, auxiliary, prepare)
-        output.frames = self.order.expand(len(frames), -1)
-        return output
+        return super().forward(frames, overrides, auxiliary, prepare)
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """All frames of a clip, from temporal to processing order."""
         return frames[:, self.order]
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The first frame in processing order."""
+        return frames[:, self.order[:1]]
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""

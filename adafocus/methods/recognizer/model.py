@@ -13,19 +13,16 @@ class Recognizer(nn.Module):
     """Temporal segment network with average consensus.
 
     It is TSN (arXiv 1608.00859); with temporal modules in the backbone (`backbones.temporal`) it is TSM, NL-TSM or
-    TANet.
-    The corresponding class is `TSN` in ops/models.py of mit-han-lab/temporal-shift-module.
+    TANet. The corresponding class is `TSN` in ops/models.py of mit-han-lab/temporal-shift-module.
 
     Args:
         backbone: see `adafocus.backbones`.
         num_classes, segments: number of classes K and of frames T.
         dropout: dropout probability before the head, independent for each frame.
         remove_background: subtract from every pixel its mean over the clip. With a static camera this removes the
-            scene,
-            which helps in scenes that the training set does not show.
+            scene, which helps in scenes that the training set does not show.
         causal: with `remove_background`, subtract the mean of the frames up to the present one, which
-            `OnlineRecognizer`
-            can compute in a stream.
+            `OnlineRecognizer` can compute in a stream.
     """
 
     def __init__(

@@ -27,8 +27,7 @@ class WholeFrames(Stage):
         normalize: see `Stage`.
         groups, head_rate, flow: `rule`, `head_rate` and `flow` of `param_groups.recognizer_groups`.
         norms: "all" trains all BatchNorm layers; "partial" freezes those of `param_groups.partial_norms`; "frozen"
-            keeps the
-            running statistics of all of them fixed.
+            keeps the running statistics of all of them fixed.
     """
 
     name = "joint"

@@ -2,13 +2,10 @@
 them.
 
 `UniAdaFocus` has plain backbones (long videos; one rectangle per frame, a prediction after each step). `UniAdaFocusTSM`
-has
-TSM backbones (short videos; one rectangle per video, two heads for each network).
+has TSM backbones (short videos; one rectangle per video, two heads for each network).
 
 Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, models/uni_adafocus.py of the experiments on
-ActivityNet,
-FCVID and Mini-Kinetics, and the program for Something-Something and Jester.
-"""
+ActivityNet, FCVID and Mini-Kinetics, and the program for Something-Something and Jester."""
 
 from __future__ import annotations
 
@@ -37,8 +34,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
         focus_segments, candidates: F focus frames are chosen from N candidate frames.
         patch_size: side in pixels of the square patches that rectangles are resized to, the focus network's input.
         smallest: smallest side of a rectangle in pixels of the frame (96 of 224 in all published models); None: 3/7 of
-            the
-            frame.
+            the frame.
         frame_size: side of the square frames in pixels; also the largest side of a rectangle.
         glance_size, glance_resize: see `AdaFocusV2`.
         spatial_hidden: hidden width of the spatial policy (`ScaledPolicy`).
@@ -46,11 +42,9 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
     Attributes:
         single_place: whether one rectangle applies to all frames of a video.
-        first_candidate: index of the first candidate in a training clip.
     """
 
     single_place = False
-    first_candidate = 0
     chooses_frames = True
     glance_exit = True
     decide_fields = ("maps", "features")
@@ -93,10 +87,14 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """Number of glance frames and of chosen frames, which are separate sets."""
         return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
-    @property
-    def native(self) -> float:
-        """The value in [0, 1] that encodes a rectangle side of `patch_size` pixels, which needs no resizing."""
-        return (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
+    def native_places(self, corners: Tensor) -> Tensor:
+        """Rectangles (B, N, 4) at locations (B, N, 2) with sides of `patch_size` pixels, which need no resizing."""
+        size = (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
+        return torch.cat([corners, torch.full_like(corners, size)], -1)
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """See `EarlyExitNetwork.first_frames`; these are the glance frames."""
+        return self.glance_frames(frames, Overrides())
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts rectangles (..., 4) to top, left, height and width in pixels of the frame."""
@@ -144,8 +142,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
         Args:
             where: rectangles of all candidates (B, N, 4), or of the glance frames (B, G, 4), which are interpolated
-                over
-                time; with `single_place` (B, 1, 4), which is returned unchanged.
+                over time; with `single_place` (B, 1, 4), which is returned unchanged.
             frames: indices among the candidates.
         """
         if self.single_place:

@@ -10,15 +10,15 @@ from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.choices import WHEN, WHERE
-from adafocus.core.output import Output, Overrides
-from adafocus.core.rng import uniform
-from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.output import Output
+from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
 
-class UniAdaFocusStage(Stage):
+class UniAdaFocusStage(AdaptiveStage):
     """Trains the glance network, both policies, the focus network and the heads of Uni-AdaFocus jointly.
 
     The focus network has two branches, on the policy's rectangles and on random ones of `patch_size`, in the same
@@ -28,30 +28,24 @@ class UniAdaFocusStage(Stage):
         + size_weight mean((height - 1)^2, (width - 1)^2) + kl_weight KL(weights || 1 / G),
 
     each term averaged over all its predictions. The temporal logits are the expected mean of the logits of G // 3
-    glance
-    frames that are sampled by the temporal policy's weights. Their loss alone trains the temporal policy; the spatial
-    loss
-    and the size term train the spatial policy; no gradient flows from the focus network into a policy. The target is
-    the
-    first label of each clip.
+    glance frames that are sampled by the temporal policy's weights. Their loss alone trains the temporal policy; the
+    spatial loss and the size term train the spatial policy; no gradient flows from the focus network into a policy. The
+    target is the first label of each clip.
 
     Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `train` in main.py. Its KL term has 1 / F in place
-    of
-    1 / G; in its recipes F equals G and the weight of the term is 0.
+    of 1 / G; in its recipes F equals G and the weight of the term is 0.
 
     Args:
         model: the network.
         normalize: see `Stage`.
         seed: seed of the run; all random numbers are functions of (seed, epoch, index).
         rates: learning-rate multipliers for temporal and spatial (the policies), glance (with its heads), focus (with
-            its
-            head) and, on plain backbones, classifier.
+            its head) and, on plain backbones, classifier.
         where: "learned", or "random" or "center" to train a control without the spatial policy.
         when: "learned", or "spread" to train a control on evenly spaced frames.
         size_weight, kl_weight: weights in the loss above.
         draws: 0 computes the expected temporal logits in closed form; else the number of Monte Carlo samples that
-            estimate
-            them (128 in `MCSampleFeature` of the repository).
+            estimate them (128 in `MCSampleFeature` of the repository).
         controls: whether to evaluate the controls and the glance network alone as well.
         frozen_norm: see `Stage`.
     """
@@ -77,7 +71,7 @@ class UniAdaFocusStage(Stage):
         if where not in WHERE or when not in WHEN:
             raise ValueError(f"where must be one of {', '.join(WHERE)} and when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
-        self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
+        self.size_weight, self.kl_weight, self.num_draws = size_weight, kl_weight, draws
         main = patch_variant(where, when)
         self.place_size = 4 if where == "learned" else 0
         elsewhere = [patch_variant(choice, when) for choice in controls_of(where)]
@@ -101,13 +95,13 @@ class UniAdaFocusStage(Stage):
         return groups
 
     def step(self, batch: Batch) -> StepResult:
-        overrides = self._overrides(self.when, self.where, batch)
+        overrides = self.overrides(self.variants[0], batch)
         model, device = self.model, batch.frames.device
-        overrides.diversity = self._rectangles("random", batch)
-        overrides.thresholds = self._draw("thresholds", batch, (model.focus_segments,)).to(device)
+        overrides.diversity = self.places("random", batch)
+        overrides.thresholds = self.draws("thresholds", batch, (model.focus_segments,)).to(device)
         if not model.single_place:
             length = model.candidates // model.glance_segments
-            overrides.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
+            overrides.offsets = (self.draws("glance", batch, (model.glance_segments,)) * length).long().to(device)
         output = self.net(batch.frames, overrides, prepare=self.normalize)
         label = batch.labels[:, 0]
         losses = self.losses(output, label, batch)
@@ -124,8 +118,8 @@ class UniAdaFocusStage(Stage):
         """The terms of the loss by name, already multiplied by their weights; the class docstring defines them."""
         weights = output.weights
         count = frames_drawn(weights.shape[1])
-        if self.draws:
-            races = self._draw("temporal", batch, (self.draws, weights.shape[1])).to(weights.device)
+        if self.num_draws:
+            races = self.draws("temporal", batch, (self.num_draws, weights.shape[1])).to(weights.device)
             factors = drawn_factors(weights, count, races)
         else:
             factors = inclusion_factors(weights, count)
@@ -144,80 +138,6 @@ class UniAdaFocusStage(Stage):
             surprise = (weights * (weights.clamp(min=1e-12) * weights.shape[1]).log()).sum(1)
             losses["kl"] = self.kl_weight * surprise.mean()
         return losses
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        return self._answers(batch, variants, GLANCE_ALONE in variants)
-
-    def glance_frames(self, batch: Batch) -> Tensor:
-        """See `Stage.glance_frames`."""
-        return self.normalize(self.first_frames(batch))
-
-    @torch.no_grad()
-    def exit_logits(self, batch: Batch) -> Tensor:
-        """The predictions (B, E, K) of all exits."""
-        return self._answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
-
-    def first_frames(self, batch: Batch) -> Tensor:
-        """The glance frames (B, G, H, W, 3) uint8; with `batch.source` the batch holds no others."""
-        if batch.source is not None:
-            return batch.frames
-        return self.model.glance_frames(batch.frames, Overrides())
-
-    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
-
-        Args:
-            batch: the batch.
-            rows: (B',) indices of clips in the batch.
-            candidates: (B', n) positions among each clip's candidates.
-        """
-        if batch.source is not None:
-            return batch.read(rows, candidates)
-        return batch.frames[rows[:, None], candidates + self.model.first_candidate]
-
-    def _answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
-        model = self.model
-        model.eval()
-        glance = model.glance(self.normalize(self.first_frames(batch)), auxiliary)
-        rows = torch.arange(len(batch), device=batch.frames.device)
-        answers: dict[Variant, Output] = {}
-        for variant in variants:
-            if variant == GLANCE_ALONE:
-                continue
-            plan = model.decide(glance, self._overrides(variant.when, variant.where, batch))
-            chosen = self.other_frames(batch, rows, plan.frames)
-            answers[variant] = output = model.focus(self.normalize(chosen), plan, glance, auxiliary and not answers)
-            output.focus_frames = chosen
-        if GLANCE_ALONE in variants:
-            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
-        return answers
-
-    def _overrides(self, when: str, where: str, batch: Batch) -> Overrides:
-        """The decisions that replace the policies' in a variant with these `when` and `where`."""
-        overrides = Overrides(self._rectangles(where, batch))
-        if when == "spread":
-            overrides.frames = self.model.even_frames(batch.frames)
-        return overrides
-
-    def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
-        """Rectangles (B, num_places, 4) of a control; None for "learned", which leaves them to the policy.
-
-        Random and centered ones have sides of `patch_size` pixels; the constant one has the policy's mean size.
-        """
-        if choice == "learned":
-            return None
-        places = self.model.num_places
-        if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
-        size = torch.full((len(batch), places, 2), self.model.native)
-        corner = torch.full_like(size, 0.5)
-        if choice == "random":
-            corner = self._draw("diversity", batch, (places, 2))
-        return torch.cat([corner, size], -1).to(batch.frames.device, non_blocking=True)
-
-    def _draw(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
-        return uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))
