@@ -1,7 +1,8 @@
 """The temporal shift of TSM: moves part of the channels by one frame. It has no parameters and no multiply-adds.
 
 Source: TSM (arXiv 1811.08383); mit-han-lab/temporal-shift-module, `TemporalShift` and `TemporalPool` in
-ops/temporal_shift.py, and online_demo/mobilenet_v2_tsm.py for streams."""
+ops/temporal_shift.py, and online_demo/mobilenet_v2_tsm.py for streams.
+"""
 
 from __future__ import annotations
 

@@ -137,7 +137,8 @@ def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
     kernels.
 
     Source: `TSN._construct_flow_model` in ops/models.py of mit-han-lab/temporal-shift-module. The kernels are not
-    rescaled, so activations grow with the number of channels."""
+    rescaled, so activations grow with the number of channels.
+    """
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
     wider = nn.Conv2d(
         channels,

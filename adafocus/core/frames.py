@@ -44,7 +44,8 @@ def coarse_to_fine(segments: int) -> list[int]:
     """Coarse-to-fine processing order of `segments` frames: middle, first, last, then the midpoints between those.
 
     Source: FrameExit (arXiv 2104.13400), as used by AdaFocus V2. With fewer than three frames its rule would list too
-    many, so the temporal order is returned."""
+    many, so the temporal order is returned.
+    """
     if segments < 3:
         return list(range(segments))
     order = [(segments - 1) // 2, 0, segments - 1]
@@ -63,6 +64,7 @@ def segment_centers(candidates: int, segments: int) -> list[int]:
     """Positions of G glance frames among N candidates in evaluation: the center of each segment of N // G candidates.
 
     Uni-AdaFocus (models/uni_adafocus.py, `AdaFocus.forward`) takes every (N // G)-th candidate from position 1 on. That
-    is the same for N / G = 2 or 3, and one frame too few for N / G = 1."""
+    is the same for N / G = 2 or 3, and one frame too few for N / G = 1.
+    """
     length = candidates // segments
     return [segment * length + length // 2 for segment in range(segments)]

@@ -2,16 +2,22 @@
 
 Letters of tensor shapes, in the whole package:
 
-    B  clips in a batch                          (B' some of them, such as those that have not exited yet) T  frames of
-    a clip, or steps of a step-by-step prediction G  frames that the glance network sees       F  frames that the focus
-    network sees N  candidate frames, of which F are chosen   E  exits (predictions after which a clip may stop) K
-    classes                                   V  views of a video in evaluation (clips times crops) D  channels of a
-    feature map                 h, w  height and width of a feature map H, W  height and width of a frame            S
-    side of a square frame P  side of a square patch                    L  labels per video, padded with -1
+    B     clips in a batch (B' some of them, such as those that have not exited yet)
+    T     frames of a clip, or steps of a step-by-step prediction
+    G, F  frames that the glance network and the focus network see
+    N     candidate frames, of which F are chosen
+    E     exits: predictions after which a clip may stop
+    K     classes
+    V     views of a video in evaluation (clips times crops)
+    D     channels of a feature map, h and w its height and width
+    H, W  height and width of a frame; S the side of a square frame
+    P     side of a square patch
+    L     labels of a video, padded with -1
 
-Frames that networks read are (B, frames, 3, S, S) float, normalized. A patch location (`where`) is a pair (y, x) in [0,
-1]: the patch's top left corner as a fraction of its largest offset, which is the frame's side minus the patch's.
-docs/glossary.md explains the other terms."""
+Frames that networks read are (B, frames, 3, S, S) float, normalized. A patch location (`where`) is a pair (y, x) in
+[0, 1]: the patch's top left corner as a fraction of its largest offset, which is the frame's side minus the patch's.
+docs/glossary.md explains the other terms.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,8 @@
 
 No random state is kept between steps: all random numbers for a clip come from a generator that is seeded with these
 four values. A clip is therefore augmented the same way for any number of loader workers and processes, and a resumed
-run repeats the uninterrupted one bit for bit."""
+run repeats the uninterrupted one bit for bit.
+"""
 
 from __future__ import annotations
 

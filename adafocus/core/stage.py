@@ -83,8 +83,7 @@ class Stage(ABC):
 
     @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
-        """Patch locations (B, T or 1, place_size) that the policy chooses in evaluation, without running the focus
-        network."""
+        """Patch locations (B, T or 1, place_size) chosen by the policy; the focus network does not run."""
         model: Any = self.model.eval()
         return model.decide(model.glance(self.glance_frames(batch))).where
 

@@ -33,7 +33,8 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         ValueError: the patch is larger than the frame.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3.2; LeapLabTHU/AdaFocusV2, `get_patches_frame` in
-    models/adafocus_v2.py. That function uses an affine grid and grid_sample; the values agree to 1e-5."""
+    models/adafocus_v2.py. That function uses an affine grid and grid_sample; the values agree to 1e-5.
+    """
     height, width = frames.shape[-2:]
     if size > min(height, width):
         raise ValueError(f"a patch of {size} pixels does not fit into frames of {height}x{width}")
@@ -88,7 +89,8 @@ def crop_rectangles(
         (N, C, size, size).
 
     Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `get_patch_grid_scalexy` in
-    models/uni_adafocus.py."""
+    models/uni_adafocus.py.
+    """
     side = frames.shape[-1]
     with full_precision(frames):
         dtype = torch.promote_types(frames.dtype, torch.float32)

@@ -27,7 +27,8 @@ class PooledStepClassifier(nn.Module):
         momentum: momentum of BatchNorm.
 
     Source: FrameExit (arXiv 2104.13400) and AdaFocus V2; LeapLabTHU/AdaFocusV2, `PoolingClassifier` in
-    models/adafocus_v2.py."""
+    models/adafocus_v2.py.
+    """
 
     def __init__(
         self,
@@ -98,7 +99,8 @@ class TwoHeads(nn.Module):
 
     `predict` makes the prediction; it reads detached features, so no gradient flows from it into the network. The loss
     of `learn` alone trains the network. In the repository these are `new_fc` and `new_new_fc` of `TSN` in ops/models.py
-    (LeapLabTHU/AdaFocusV2, Something-Something)."""
+    (LeapLabTHU/AdaFocusV2, Something-Something).
+    """
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
         super().__init__()

@@ -1,5 +1,4 @@
-"""Float32 sections within autocast (for coordinates, recurrent states and logits), and the channels-last memory
-format."""
+"""Float32 sections within autocast (for coordinates, recurrent states, logits); the channels-last memory format."""
 
 from __future__ import annotations
 

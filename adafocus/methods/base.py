@@ -2,7 +2,8 @@
 
 A method is made from a run's configuration. It defines which frames its networks see and builds the network and the
 stages that train it. The `method.py` modules do not import torch, so a configuration can be checked before torch is
-loaded."""
+loaded.
+"""
 
 from __future__ import annotations
 

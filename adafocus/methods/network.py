@@ -14,8 +14,7 @@ from adafocus.layers.crop import boxes
 
 Prepare = Callable[[Tensor], Tensor]
 #: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
-#: the
-#: batch that was passed to `EarlyExitNetwork.walk`, before any clip exited.
+#: the batch that was passed to `EarlyExitNetwork.walk`, before any clip exited.
 Reader = Callable[[Tensor, Tensor], Tensor]
 Walk = Generator[Tensor, Tensor, None]
 
@@ -70,13 +69,11 @@ class AdaptiveNetwork(nn.Module, ABC):
 
     @abstractmethod
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Runs the glance network on its frames (B, G, 3, S, S); `auxiliary` adds the logits that only training
-        needs."""
+        """Runs the glance network on its frames (B, G, 3, S, S); `auxiliary` adds logits that only training needs."""
 
     @abstractmethod
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """Chooses patch locations, and frames if `chooses_frames`; no gradient flows from a policy into the glance
-        maps."""
+        """Chooses patch locations, and frames if `chooses_frames`; no gradient flows from here into the glance maps."""
 
     @abstractmethod
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
@@ -93,8 +90,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the locations of the plan and at those in `diversity`; BatchNorm sees the two passes
-        separately."""
+        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -167,7 +163,7 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
     @abstractmethod
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are looked at in any case."""
+        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
     def exit_costs(self, parts: dict[str, int]) -> list[int]:

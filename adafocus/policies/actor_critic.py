@@ -1,7 +1,8 @@
 """The policies of AdaFocus V1: patch locations sampled from a distribution, trained by reinforcement learning.
 
 Source: AdaFocus V1 (arXiv 2105.03245); blackfeather-wang/AdaFocus, class `ActorCritic` in models/ppo.py and
-models/ppo_continuous.py."""
+models/ppo_continuous.py.
+"""
 
 from __future__ import annotations
 
@@ -151,8 +152,7 @@ class GaussianPolicy(_ActorCritic):
         return (decision.parameters.detach() + self.deviation * normal).clamp(0, 1)
 
     def log_probability(self, decision: Decision, actions: Tensor) -> Tensor:
-        """Log-probability (B, S) of the clipped location under the unclipped Gaussian, as in
-        models/ppo_continuous.py."""
+        """Log-probability (B, S) of the clipped location under the unclipped Gaussian, as in the repository."""
         distance = ((actions - decision.parameters) ** 2).sum(-1) / (2 * self.deviation**2)
         return -distance - 2 * math.log(self.deviation) - math.log(2 * math.pi)
 

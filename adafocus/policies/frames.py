@@ -1,5 +1,4 @@
-"""The temporal policy of Uni-AdaFocus: weights of the glance frames, and the choice of focus frames by these
-weights."""
+"""The temporal policy of Uni-AdaFocus: weights of the glance frames, and the choice of focus frames by them."""
 
 from __future__ import annotations
 
@@ -75,7 +74,8 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
         (B, F) int64 strictly increasing indices in [0, N).
 
     Source: LeapLabTHU/Uni-AdaFocus, `policy_sample_indices` in models/uni_adafocus.py. Its loop over equal frames is a
-    running maximum here, and a threshold of exactly 0, at which it fails, belongs to the first bin."""
+    running maximum here, and a threshold of exactly 0, at which it fails, belongs to the first bin.
+    """
     if not 0 < count <= candidates:
         raise ValueError(f"cannot choose {count} of {candidates} candidate frames")
     weights = widen(weights.detach())
@@ -117,7 +117,8 @@ def inclusion_factors(weights: Tensor, count: int) -> Tensor:
 
     Source: the race is the exponential representation of the Plackett-Luce model. `MCSampleFeature` in
     models/uni_adafocus.py of LeapLabTHU/Uni-AdaFocus estimates the same mean with 128 Monte Carlo samples;
-    `drawn_factors` does that here."""
+    `drawn_factors` does that here.
+    """
     with torch.no_grad():
         rate = weights.double().clamp(min=_SMALLEST)
         rate = rate / rate.sum(1, keepdim=True)
@@ -165,6 +166,5 @@ def drawn_factors(weights: Tensor, count: int, draws: Tensor) -> Tensor:
 
 
 def frames_drawn(segments: int) -> int:
-    """Number of frames that the temporal logits average: G // 3 as in `AdaFocus.forward` of the repository, at least
-    1."""
+    """Number of frames that the temporal logits average: G // 3 as in the repository, and at least 1."""
     return max(1, segments // 3)

@@ -51,5 +51,6 @@ def over_time(where: Tensor, frames: int) -> Tensor:
     """Interpolates the rectangles of G glance frames, (B, G, 4), linearly over time to all N candidates, (B, N, 4).
 
     Every glance frame counts as the center of its segment, although training takes a random frame of the segment; this
-    is as in `AdaFocus.forward` of the repository."""
+    is as in `AdaFocus.forward` of the repository.
+    """
     return functional.interpolate(where.transpose(1, 2), frames, mode="linear").transpose(1, 2)

@@ -21,7 +21,8 @@ class StackedPolicy(nn.Module):
         squeeze: number of channels after the convolution.
 
     Source: LeapLabTHU/AdaFocusV2, `AdaFocus.policy_stn` in main.py of the experiments on Something-Something and
-    Jester."""
+    Jester.
+    """
 
     def __init__(
         self, channels: int, segments: int, map_size: tuple[int, int], hidden: int = 1024, squeeze: int = 64

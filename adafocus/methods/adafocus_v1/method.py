@@ -20,8 +20,7 @@ class AdaFocusV1Method(Method):
     stages = ("glance", "focus", "1", "2", "3")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM each sees other frames, the focus network by default 3/2 as
-        many."""
+        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 

@@ -1,7 +1,8 @@
 """AdaFocus V1 on plain backbones: glance at every frame, focus on one patch per frame that a policy chooses.
 
 Source: arXiv 2105.03245 section 3; blackfeather-wang/AdaFocus, models/gfv_net.py and models/ppo.py of the experiments
-on ActivityNet, FCVID and Mini-Kinetics."""
+on ActivityNet, FCVID and Mini-Kinetics.
+"""
 
 from __future__ import annotations
 

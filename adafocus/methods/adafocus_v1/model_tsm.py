@@ -1,7 +1,8 @@
 """AdaFocus V1 on TSM backbones: one patch location per video.
 
 Source: arXiv 2105.03245 section 4.3; blackfeather-wang/AdaFocus, models/gfv_net.py and models/ppo_continuous.py of the
-experiments on Something-Something."""
+experiments on Something-Something.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,8 @@ Stages "glance" and "focus" train each network alone on whole frames; stage 1 tr
 classifier on random patches; stage 2 trains the policy by PPO; stage 3 trains the classifier on the policy's patches.
 
 Source: AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, main_dist.py (ActivityNet) and
-stage1.py, stage2.py and stage3.py (Something-Something)."""
+stage1.py, stage2.py and stage3.py (Something-Something).
+"""
 
 from __future__ import annotations
 

@@ -24,8 +24,7 @@ class AdaFocusV2Method(Method):
         return not self.on_tsm
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM each sees other frames, the focus network by default 3/2 as
-        many."""
+        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)

@@ -1,7 +1,8 @@
 """AdaFocus V2 on plain backbones: glance at every frame, focus on one patch per frame, predict after every frame.
 
 Source: arXiv 2112.14238 section 3; LeapLabTHU/AdaFocusV2, class `AdaFocus` in models/adafocus_v2.py of the experiments
-on ActivityNet, FCVID and Mini-Kinetics."""
+on ActivityNet, FCVID and Mini-Kinetics.
+"""
 
 from __future__ import annotations
 

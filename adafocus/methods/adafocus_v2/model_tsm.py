@@ -1,7 +1,8 @@
 """AdaFocus V2 on TSM backbones: glance at some frames, focus on one patch location in others.
 
 Source: AdaFocus V2 (arXiv 2112.14238); LeapLabTHU/AdaFocusV2, experiments on Something-Something and Jester, class
-`AdaFocus` in main.py and class `TSN` in ops/models.py."""
+`AdaFocus` in main.py and class `TSN` in ops/models.py.
+"""
 
 from __future__ import annotations
 

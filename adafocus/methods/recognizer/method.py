@@ -1,5 +1,4 @@
-"""Recognition on whole frames: TSN, TSM, NL-TSM, online TSM and TAM, which differ in the backbone's temporal
-modules."""
+"""Recognition on whole frames: TSN, TSM, NL-TSM, online TSM and TAM, depending on the backbone's temporal modules."""
 
 from __future__ import annotations
 

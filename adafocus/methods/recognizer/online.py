@@ -1,7 +1,8 @@
 """Recognition of video streams, frame by frame: the features cached from the previous frame are passed in and returned.
 
 Source: the online demo of TSM (arXiv 1811.08383); mit-han-lab/temporal-shift-module, online_demo/main.py and
-online_demo/mobilenet_v2_tsm.py."""
+online_demo/mobilenet_v2_tsm.py.
+"""
 
 from __future__ import annotations
 

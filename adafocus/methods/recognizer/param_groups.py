@@ -20,7 +20,8 @@ def partial_norms(model: nn.Module) -> list[nn.Module]:
     """The layers whose statistics and scales partial BN freezes: every BatchNorm2d but the first.
 
     TSM's code leaves BatchNorm1d and BatchNorm3d (in TAM and non-local blocks) in training mode but out of the
-    optimizer, so a non-local block, whose scale starts at 0, never has an effect. Here these layers are trained."""
+    optimizer, so a non-local block, whose scale starts at 0, never has an effect. Here these layers are trained.
+    """
     return [layer for layer in batch_norms(model) if isinstance(layer, nn.BatchNorm2d)][1:]
 
 

@@ -5,7 +5,8 @@ them.
 has TSM backbones (short videos; one rectangle per video, two heads for each network).
 
 Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, models/uni_adafocus.py of the experiments on
-ActivityNet, FCVID and Mini-Kinetics, and the program for Something-Something and Jester."""
+ActivityNet, FCVID and Mini-Kinetics, and the program for Something-Something and Jester.
+"""
 
 from __future__ import annotations
 
@@ -187,8 +188,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
         output.aux_spatial = self.spatial_logits(glance.maps, plan.rectangles)
 
     def spatial_logits(self, maps: Tensor, rectangles: Tensor) -> Tensor:
-        """Logits (B, K) from the glance maps inside the rectangles; the spatial policy is trained only by their
-        loss."""
+        """Logits (B, K) from the glance maps inside the rectangles; only their loss trains the spatial policy."""
         side = maps.shape[-1]
         scale = side / self.frame_size
         cells = max(1, self.patch_size * side // self.frame_size)

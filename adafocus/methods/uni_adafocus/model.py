@@ -1,5 +1,4 @@
-"""Uni-AdaFocus for long videos, on plain backbones: chooses frames and a rectangle in each, and predicts after every
-step."""
+"""Uni-AdaFocus for long videos, on plain backbones: chooses frames and rectangles, and predicts after every step."""
 
 from __future__ import annotations
 

@@ -26,7 +26,8 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         Others: see `UniAdaFocusBase`.
 
     Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, "Uni-AdaFocus-TSM" (Something-Something and
-    Jester)."""
+    Jester).
+    """
 
     single_place = True
     num_places = 1
