@@ -1,4 +1,4 @@
-"""One folder a method; `METHODS` is the only list of them."""
+"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes."""
 
 from __future__ import annotations
 
