@@ -203,3 +203,8 @@ def check(config: Config, typed: Iterable[str]) -> None:
         for readers in READERS:
             if any(key == name or key.startswith(f"{name}.") for name in readers.keys) and not readers.read(config):
                 raise UserError(f"{key} needs {readers.needs}: here nothing reads it, so leave it out")
+
+
+def unread(config: Config) -> set[str]:
+    """Keys and sections that nothing reads in this combination, so that their values do not make it another run."""
+    return {key for readers in READERS if not readers.read(config) for key in readers.keys}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from adafocus.config import domains, renamed
-from adafocus.config.schema import ABOUT, RUNTIME, Config, DatasetConfig, ScheduleConfig
+from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
 from adafocus.core.choices import V1_STAGES
 from adafocus.core.errors import UserError, printable
 
@@ -169,21 +169,6 @@ def _one_line(error: Exception) -> str:
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain nested data, as it goes into config.json and checkpoints."""
     return asdict(config)
-
-
-def identity(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that makes two runs the same run."""
-    return {key: value for key, value in values.items() if key not in (*RUNTIME, *ABOUT)}
-
-
-def stored_identity(values: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The identity of a configuration that a run folder holds; keys that are newer than the run have their defaults."""
-    if values is None:
-        return None
-    try:
-        return identity(to_dict(from_dict(values)))
-    except UserError:  # it is of a version with other keys: then it is another configuration
-        return identity(values)
 
 
 def stages(config: Config) -> tuple[str, ...]:

@@ -81,7 +81,7 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
         raise refused
     key, value = renamed.KEYS.get(read.key_or_group, read.key_or_group), read.value()
     if isinstance(value, str):
-        value = renamed.VALUES.get(key, {}).get(value, value)
+        value = renamed.VALUES.get(key, renamed.VALUES.get(f"{key}.name", {})).get(value, value)
     if (conf_folder() / key).is_dir() and key.isidentifier():
         known = value is None or (not isinstance(value, bool) and _OPTION.fullmatch(str(value)))
     else:
