@@ -1,5 +1,4 @@
-"""The configuration: its types (schema, domains), what is typed (compose, naming, renamed, stored), and its checks (load,
-effects)."""
+"""The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects)."""
 
 from adafocus.config.load import (
     check,
