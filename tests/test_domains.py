@@ -20,7 +20,7 @@ from adafocus.core.errors import UserError
 LEAVES = domains.leaves(Config)
 NODES = {"": Config} | {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
 #: Nested data of any kind; the first is checked stage by stage as the schedule that it belongs to.
-FREE = ["schedule.stages", "published.others"]
+FREE = ["schedule.stages"]
 NAN, INFINITE = float("nan"), float("inf")
 BAD = [
     NAN,

@@ -1,19 +1,29 @@
-"""The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects)."""
+"""The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects).
 
-from adafocus.config.load import (
-    check,
-    check_start,
-    for_stage,
-    from_dict,
-    from_node,
-    identity,
-    own_widths,
-    plain,
-    read,
-    stages,
-    stored_identity,
-    to_dict,
-)
+The functions of `load` can be imported from this package. They are imported when first used, so that commands which
+need only other modules, such as `adafocus zoo`, start without OmegaConf.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adafocus.config.load import (
+        check,
+        check_start,
+        for_stage,
+        from_dict,
+        from_node,
+        identity,
+        own_widths,
+        plain,
+        read,
+        stages,
+        stored_identity,
+        to_dict,
+    )
 
 __all__ = [
     "check",
@@ -29,3 +39,9 @@ __all__ = [
     "stored_identity",
     "to_dict",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        return getattr(import_module("adafocus.config.load"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -91,20 +91,19 @@ def plain(values: Any, where: str) -> Any:
         UserError: there is a text with `${` or control codes, a value that is neither number, text, list nor
             dictionary, or more than 10,000 values (a file can hold lists that contain themselves).
     """
-    todo, seen = [values], 0
+    todo, seen = [("", values)], 0
     while todo:
-        value, seen = todo.pop(), seen + 1
+        (key, value), seen = todo.pop(), seen + 1
         if isinstance(value, dict):
-            todo += [*value.keys(), *value.values()]
+            for name, inner in value.items():
+                todo += [(key, name), (f"{key}.{name}" if key else f"{name}", inner)]
         elif isinstance(value, (list, tuple)):
-            todo += value
+            todo += [(key, inner) for inner in value]
         elif isinstance(value, str):
             if "${" in value or value == "???" or printable(value) != value:
-                raise UserError(f"{where}: {value[:80]!r} is not a plain value (no '${{', no control codes); remove it")
+                raise UserError(f"{where}: {key}={value[:80]!r} is not a plain value (no '${{', no control codes)")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(
-                f"{where} holds a {type(value).__name__}; only numbers, texts, lists and tables are allowed"
-            )
+            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is not a plain value")
         if seen + len(todo) > _MOST_VALUES:
             raise UserError(f"{where} holds more than {_MOST_VALUES} values, so it is not a configuration of adafocus")
     return values

@@ -223,7 +223,7 @@ class ScheduleConfig:
     too.
     """
 
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stages: Annotated[dict[str, dict[str, Any]], Keys(("joint", *choices.V1_STAGES))] = field(default_factory=dict)
 
     optimizer: Annotated[str, OneOf(choices.OPTIMIZERS)] = "sgd"
     lr: Amount | None = None  # peak learning rate for batches of base_batch_size clips

@@ -124,7 +124,7 @@ def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
 def answer(
     stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
 ) -> dict[Variant, Output]:
-    """Outputs by variant for a batch of videos; several views per video run `chunk` clips at a time and are averaged."""
+    """Outputs by variant for a batch; several views per video run `chunk` clips at a time and are averaged."""
     if batch.frames.ndim == 5:
         return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]

@@ -48,7 +48,7 @@ def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
 
 
 def ensemble(scores: Sequence[Tensor], coefficients: Sequence[float] | None = None) -> Tensor:
-    """Ensemble of several models' scores (B, K): the weighted sum divided by the number of models, as in TSM's test script."""
+    """Ensemble of several models' scores (B, K): the weighted sum divided by their number, as in TSM's test script."""
     coefficients = coefficients or [1.0] * len(scores)
     if len(coefficients) != len(scores):
         raise ValueError(f"{len(coefficients)} coefficients for {len(scores)} models")

@@ -47,7 +47,7 @@ class World:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with averaged gradients. Its BatchNorm statistics stay those of each process, see `share_buffers`."""
+        """Wraps the model in DistributedDataParallel. BatchNorm buffers stay separate, see `share_buffers`."""
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None

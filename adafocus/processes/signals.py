@@ -61,12 +61,12 @@ class Signals:
         return self
 
     def accept(self) -> None:
-        """From here on signals are taken, those included that have come while Python was importing."""
+        """Unblocks the signals; those that arrived during the imports are handled now."""
         if not self._before:
             return
         if launcher := os.environ.pop(PARENT, None):
             threading.Thread(target=self._watch_launcher, args=(int(launcher),), daemon=True).start()
-        # The launcher starts us with both signals blocked, so that none is lost while Python imports torch.
+        # The launcher starts this process with both signals blocked, so that none is lost while torch is imported.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
     def __exit__(self, *_: object) -> None:

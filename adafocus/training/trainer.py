@@ -188,11 +188,11 @@ class Trainer:
         self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """One optimizer step; returns the clips that this process contributed."""
+        """One optimizer step; returns the number of clips that this process trained on."""
         settings, step = self.settings, self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings.rates[step]) * group["rate"]
-        # Dropout is a function of (seed, step, rank): nothing about it has to be saved.
+        # Dropout is seeded by (seed, step, rank), so no random state has to be saved.
         torch.manual_seed(int(generator(settings.seed, "dropout", step, self.world.rank).integers(2**62)))
         clips, metrics = 0, []
         for part in range(settings.parts):
