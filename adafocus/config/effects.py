@@ -1,6 +1,6 @@
-"""Typed keys that this combination of method, data set and mode never reads: they are refused instead of ignored.
+"""Refuses overrides of keys that the chosen method, data set and mode never read, instead of ignoring them.
 
-Only what was typed is judged. Recipes, debug and experiment files may set keys for every method.
+Only overrides on the command line are checked; schedule, debug and experiment files may set keys for every method.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from adafocus.core.errors import UserError
 
 @dataclass(frozen=True)
 class Readers:
-    """Who reads some keys.
+    """The condition under which some keys are read.
 
     Attributes:
-        keys: full keys, or whole sections and groups.
-        needs: what must be chosen for them, in words, for the message.
-        read: whether a configuration reads them.
+        keys: full keys, or names of whole sections and groups.
+        needs: the condition in words, for the message.
+        read: whether a given configuration reads the keys.
     """
 
     keys: tuple[str, ...]
@@ -68,14 +68,14 @@ READERS = (
     Readers(
         _keys(
             "dataset",
-            "root videos train_list val_list test_list group folds fold inspect class_file separator frame_template expected_train expected_val allow_partial "
-            "min_frames hold_out bad_list reader decode_short_side video_timeout cache_megabytes fit short_side "
-            "short_videos crop_scales separate_crops flip_pairs modality snippet count_divisor",
+            "root videos train_list val_list test_list group folds fold inspect class_file separator frame_template "
+            "expected_train expected_val allow_partial min_frames hold_out bad_list reader decode_short_side "
+            "video_timeout cache_megabytes fit short_side short_videos crop_scales separate_crops flip_pairs modality snippet count_divisor",
         ),
         "dataset=folder, or another data set of files",
         _files,
     ),
-    Readers(("protocol",), "a data set of files; drawn videos are evaluated as they are", _files),
+    Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _files),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
         "dataset=glyphs",
@@ -190,19 +190,19 @@ READERS = (
 
 
 def check(config: Config, typed: Iterable[str]) -> None:
-    """Refuses typed keys that have no effect.
+    """Refuses overrides that have no effect.
 
     Args:
-        config: what was composed of them.
-        typed: keys and groups, as they were typed.
+        config: the composed configuration.
+        typed: keys and groups that were set on the command line.
 
     Raises:
-        UserError: the first such key and what it needs.
+        UserError: a key has no effect; the message names the first one and what it needs.
     """
     for key in typed:
         for readers in READERS:
             if any(key == name or key.startswith(f"{name}.") for name in readers.keys) and not readers.read(config):
-                raise UserError(f"{key} needs {readers.needs}: here nothing reads it, so leave it out")
+                raise UserError(f"{key} needs {readers.needs}: it has no effect here, so leave it out")
 
 
 def unread(config: Config) -> set[str]:
