@@ -15,6 +15,7 @@ from adafocus.config.compose import (
     conf_folder,
     explain,
     first_unparsable,
+    load_plugins,
     quote_paths,
     refuse_empty,
     register,
@@ -83,6 +84,7 @@ def run(argv: list[str]) -> int:
     try:
         refuse_empty(argv)
         typed = quote_paths(argv)
+        load_plugins(typed)
         sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
         count = check_typed(typed, sweep=sweep)
         stored = _stored(typed)
@@ -192,7 +194,7 @@ def _work(settings: Config, folder: Path, started: bool) -> int:
         from adafocus.runs.job import run as work
 
         return work(folder, settings)
-    return launch(folder, settings.devices)
+    return launch(folder, settings.devices, settings.plugins)
 
 
 def main_and_exit() -> None:

@@ -21,6 +21,7 @@ from adafocus.config import stored
 from adafocus.config.compose import compose
 from adafocus.config.naming import split_override
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.output import Output
 from adafocus.core.rng import generator
@@ -331,6 +332,7 @@ def load(
     Raises:
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
+    plugins.load()  # those that are installed
     file = Path(path).expanduser()
     if file.is_dir():
         select = config.read(file).schedule.select

@@ -6,6 +6,8 @@
 
 It has no classification head. Temporal modules are inserted by `backbones.temporal`; from then on images are frames of
 clips in a row, (B * T, 3, H, W).
+
+`adafocus.register_backbone` adds one; `features_of` makes any torch module with such a map into one.
 """
 
 from __future__ import annotations
@@ -15,9 +17,12 @@ from functools import partial
 
 from torch import nn
 
+from adafocus.backbones.features import Features, check_backbone, features_of
 from adafocus.backbones.mobilenet import mobilenet_v2
 from adafocus.backbones.resnet import DEPTHS, ResNet
 from adafocus.backbones.tiny import tiny_focus, tiny_glance
+
+__all__ = ["BACKBONES", "Features", "check_backbone", "features_of"]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,

@@ -10,6 +10,7 @@ from typing import Any
 
 from adafocus.config import domains, naming, renamed
 from adafocus.config.schema import GROUPS, Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 #: Where a choice without a file belongs: a number can be set directly.
@@ -38,6 +39,7 @@ def compose(typed: list[str]) -> Config:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     refuse_empty(typed)
     typed = quote_paths(typed)
+    load_plugins(typed)
     check_typed(typed, sweep=False)
     arguments = naming.quote_numbers(typed)
     try:
@@ -46,6 +48,18 @@ def compose(typed: list[str]) -> Config:
             return config.from_node(hydra_compose("config", arguments), said(arguments))
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(explain(error, first_unparsable(arguments))) from error
+
+
+def load_plugins(typed: Iterable[str]) -> None:
+    """Imports the plug-ins that overrides name, so that what they register can be chosen.
+
+    Raises:
+        UserError: they are no list, or one of them cannot be imported.
+    """
+    named = typed_value(typed, "plugins")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"plugins={named} must be a list of modules or .py files, as in plugins=[my_package]")
+    plugins.load(named or ())
 
 
 def said(overrides: Sequence[str]) -> set[str]:
@@ -243,7 +257,10 @@ def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    from adafocus.config.searchpath import add_folders
+
     ConfigStore.instance().store(name="schema", node=Config)
+    add_folders(conf_folder())
     stored = set(stored)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     overrides = [argument for argument in overrides if argument not in stored]

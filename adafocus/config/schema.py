@@ -11,7 +11,8 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from adafocus.config.domains import Above, AtLeast, Below, Between, Keys, Length, Matching, OneOf, Text
-from adafocus.core import choices
+from adafocus.core import choices, registry
+from adafocus.methods import METHODS, STAGES
 
 Count = Annotated[int, AtLeast(1)]
 NotNegative = Annotated[int, AtLeast(0)]
@@ -20,7 +21,6 @@ Weight = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Below(0, 1)]
 Probability = Annotated[float, Between(0, 1)]
 Words = Annotated[str, Text()]
-METHODS = ("adafocus_v1", "adafocus_v2", "uni_adafocus", "recognizer")
 #: Frames of an evaluation clip, as adafocus/data/sampling.py names them.
 EvaluationRule = Annotated[
     str,
@@ -33,7 +33,7 @@ EvaluationRule = Annotated[
 #: Options of these are chosen with GROUP=OPTION, a file of conf/GROUP each.
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Keys that do not make another run: none of them changes a number of the result, but for rounding.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output")
+RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a run, or said about it, beside training it.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
@@ -43,7 +43,8 @@ class DatasetConfig:
     """Where videos and lists are, and how a clip is made of them."""
 
     name: Words = MISSING
-    source: Annotated[str, OneOf(choices.SOURCES)] = "files"
+    source: Annotated[str, OneOf(choices.SOURCES, registry.DATASETS)] = "files"
+    options: dict[str, Any] = field(default_factory=dict)  # of a data set of a plug-in
     metric: Annotated[str, OneOf(choices.METRICS)] = "top1"  # which score counts
     # files
     root: Words | None = None
@@ -123,9 +124,7 @@ class BackboneConfig:
     focus_strides: list[Count] = field(default_factory=list)  # None given: 2 in every layer
     glance_strides: list[Count] = field(default_factory=list)
     coordinates: bool = False  # the tiny nets also see where each pixel is
-    policy_hidden: Annotated[int, AtLeast(8)] | None = (
-        None  # width of the policy (V1, V2); None: the method's own, see config.own_widths
-    )
+    policy_hidden: Annotated[int, AtLeast(8)] | None = None  # width of the policy (V1, V2); None: the method's own
     spatial_hidden: Count = 128  # of the policy that chooses rectangles (Uni)
     temporal_hidden: Count = 64  # and of the one that chooses frames
     classifier_width: Count | None = None  # width of the classifier on plain backbones; None: the method's own
@@ -166,6 +165,7 @@ class SegmentsConfig:
 @dataclass
 class MethodConfig:
     name: Annotated[str, OneOf(METHODS)] = MISSING
+    options: dict[str, Any] = field(default_factory=dict)  # of a method of a plug-in
     where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # who chooses the patch, in training and evaluation
     when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # who chooses the frames (Uni)
     order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # in which the steps of the policy take the frames
@@ -176,6 +176,8 @@ class MethodConfig:
 class PolicyConfig:
     """The policy: what is learned by reinforcement (method=adafocus_v1), and what chooses frames (Uni)."""
 
+    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # what chooses patches (V2)
+    options: dict[str, Any] = field(default_factory=dict)  # of a policy of a plug-in
     temperature: Amount = 1.0  # of the weights that frames are chosen by (Uni)
     draws: NotNegative = 0  # of the temporal logits (Uni): 0 for their exact value, 128 in the released code
 
@@ -196,7 +198,7 @@ class PolicyConfig:
 
 @dataclass
 class StageConfig:
-    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"))] = (
+    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"), STAGES)] = (
         MISSING  # what learns; see the method's folder in adafocus/methods
     )
 
@@ -304,7 +306,9 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps
     save_seconds: Weight = 300.0
-    tensorboard: bool = True
+    loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
 
 
 @dataclass
@@ -328,6 +332,7 @@ class Config:
     init: Annotated[dict[str, Words | None], Keys(("from", "glance", "focus"))] = field(
         default_factory=lambda: dict.fromkeys(("from", "glance", "focus"))
     )  # a dataclass cannot name a field `from`
+    plugins: list[Words] = field(default_factory=list)  # modules or .py files that register what this run uses
     mode: Annotated[str, OneOf(("train", "evaluate", "early_exit", "cost"))] = "train"
     name: Words | None = None  # of the run folder; None: what differs from the defaults
     checkpoint: Words | None = None  # evaluate: a run folder or a checkpoint file

@@ -18,11 +18,19 @@ class AffinePolicy(nn.Module):
         map_size: (h, w) of the glance map.
         hidden: width of the linear layer and the GRU (2048 in all published models).
         squeeze: channels after the 1x1 convolution.
+        segments: frames of a clip; it works for any number.
 
     Source: AdaFocus V2 section 3.1; the released `policy_stn`.
     """
 
-    def __init__(self, channels: int, map_size: tuple[int, int], hidden: int = 2048, squeeze: int = 64) -> None:
+    def __init__(
+        self,
+        channels: int,
+        map_size: tuple[int, int],
+        hidden: int = 2048,
+        squeeze: int = 64,
+        segments: int | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, squeeze, 1, bias=False),

@@ -1,6 +1,6 @@
 """One process of a job: reads the run folder, does what its configuration says, and says how it ended.
 
-`python -m adafocus.runs.job FOLDER`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
+`python -m adafocus.runs.job FOLDER [PLUGIN...]`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from torch import nn
 
 from adafocus import build, checkpoints, config
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.files import read_json, write_json
@@ -43,16 +44,23 @@ from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
+from adafocus.training.loggers import factories
 from adafocus.training.trainer import Progress, Trainer
 
 
-def run(folder: Path, settings: Config | None = None) -> int:
-    """Does the job of a folder; returns the exit status. Every end is written to status.json."""
+def run(folder: Path, settings: Config | None = None, named: Sequence[str] = ()) -> int:
+    """Does the job of a folder; returns the exit status. Every end is written to status.json.
+
+    Args:
+        settings: of the folder, if they are known already.
+        named: plug-ins that the command names which starts this.
+    """
     rank = int(os.environ.get("RANK", 0))
     with Signals() as signals:
         try:
             signals.accept()
             start_logging(folder, rank=rank)
+            plugins.load(named)
             settings = settings or config.read(folder)
             with join(settings.device, settings.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
@@ -242,7 +250,7 @@ def _train(
         order.start_at(epoch, first_step)
         return iter(loader)
 
-    journal = Journal(folder, active=world.first, tensorboard=settings.output.tensorboard)
+    journal = Journal(folder, active=world.first, loggers=factories(settings.output.loggers))
     keeper = checkpoint.Keeper(folder, active=world.first)
     if world.first:
         write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
@@ -370,4 +378,4 @@ def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) ->
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1])))
+    sys.exit(run(Path(sys.argv[1]), named=sys.argv[2:]))

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 
-from adafocus.config.compose import register
+from adafocus.config.compose import load_plugins, register
 from adafocus.config.schema import GROUPS
 from adafocus.core.errors import UserError
 from adafocus.core.files import read_json, write_json
@@ -57,7 +57,8 @@ class Jobs:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
-        register(self.arguments, stored=self.stored)  # resolvers belong to a process
+        load_plugins(self.arguments)  # what is registered belongs to a process
+        register(self.arguments, stored=self.stored)
 
     def job(self, node: Any) -> float | None:
         """One job; returns its score. In a sweep a failing job is noted, and the next one runs."""

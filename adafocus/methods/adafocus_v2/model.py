@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -31,6 +33,7 @@ class AdaFocusV2(EarlyExitNetwork):
         policy_hidden, classifier_width, dropout, head_dropout: of policy, classifier and auxiliary heads.
         order: "coarse_to_fine" or "temporal". The verbs take and return frames and steps in this order; `forward` takes
             frames in temporal order.
+        policy: makes the policy; see `adafocus.policies`.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3; class `AdaFocus` of the released ActivityNet program.
     """
@@ -63,13 +66,16 @@ class AdaFocusV2(EarlyExitNetwork):
         dropout: float = 0.2,
         head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
+        policy: Callable[..., nn.Module] = AffinePolicy,
     ) -> None:
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         if glance_resize not in GLANCE_RESIZES or order not in ORDERS:
             raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES} and order one of {ORDERS}")
         self.segments = self.num_places = self.num_exits = segments
         self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
-        self.policy = AffinePolicy(glance.width, glance.map_size(self.glance_size), policy_hidden)
+        self.policy = policy(
+            channels=glance.width, map_size=glance.map_size(self.glance_size), segments=segments, hidden=policy_hidden
+        )
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
         self.classifier = PooledStepClassifier(
@@ -95,7 +101,7 @@ class AdaFocusV2(EarlyExitNetwork):
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
-        return Plan(where, state=state[0])
+        return Plan(where, state=None if state is None else state[0])
 
     def focus(
         self,
@@ -170,7 +176,8 @@ class AdaFocusV2(EarlyExitNetwork):
             if not stay.any():
                 return
             if not stay.all():
-                rows, state, running_max = rows[stay], state[stay], running_max[stay]
+                rows, running_max = rows[stay], running_max[stay]
+                state = None if state is None else state[stay]
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:
