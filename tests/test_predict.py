@@ -19,6 +19,7 @@ from adafocus.cli import main
 from adafocus.commands.outputs import table
 from adafocus.commands.predict import find_videos
 from adafocus.core.errors import UserError
+from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
 from adafocus.data.stream import stream_frames
@@ -64,8 +65,8 @@ def test_predictions_are_those_of_evaluation(tmp_path: Path, clip: Path, typed: 
     with torch.no_grad():
         logits = torch.stack(
             [
-                predictor.stage.evaluate(collate([item.__class__(v, item.labels, 0, -1, [])]), ("whole frames",))[
-                    "whole frames"
+                predictor.stage.evaluate(collate([item.__class__(v, item.labels, 0, -1, [])]), (WHOLE_FRAMES,))[
+                    WHOLE_FRAMES
                 ].logits[0]
                 for v in views
             ]

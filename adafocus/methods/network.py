@@ -40,6 +40,7 @@ class AdaptiveNetwork(nn.Module, ABC):
             networks are all there is.
         chooses_frames: whether a plan says which frames are focused on.
         shares_frames: whether both networks see the same frames.
+        first_candidate: where in a clip the candidates begin that frames are chosen from.
     """
 
     parts: ClassVar[dict[str, tuple[str, ...]]]
@@ -49,6 +50,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
+    first_candidate: int = 0
 
     def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
         super().__init__()
@@ -124,6 +126,10 @@ class AdaptiveNetwork(nn.Module, ABC):
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
         """Adds logits that belong to the whole pass and that only training needs: none by default."""
 
+    def native_places(self, corners: Tensor) -> Tensor:
+        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        return corners
+
     def glance_answer(self, output: Output) -> Tensor:
         """(B, K): what the glance network alone answers, from the output of a whole pass with auxiliary logits."""
         return output.aux_glance.mean(1)
@@ -152,6 +158,10 @@ class EarlyExitNetwork(AdaptiveNetwork):
     budgets: ClassVar[Sequence[float]]
     first_power: ClassVar[int] = 0
     glance_exit: ClassVar[bool] = False
+
+    @abstractmethod
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames of a whole clip (B, T, ...) that are looked at in any case."""
 
     @abstractmethod
     def exit_costs(self, parts: dict[str, int]) -> list[int]:

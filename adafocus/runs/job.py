@@ -9,14 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adafocus import build, checkpoints, config
+from adafocus import build, checkpoints
+from adafocus import config as configs
 from adafocus.config.schema import Config
 from adafocus.core import plugins
 from adafocus.core.batch import Batch
@@ -25,17 +26,15 @@ from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.core.status import restart_status, write_status
 from adafocus.core.variants import Variant
-from adafocus.data.collect import Collected, write_division
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
-from adafocus.data.paths import printable
-from adafocus.data.remarks import class_table
 from adafocus.evaluation.evaluate import Report, evaluate
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.processes.distributed import World, join
 from adafocus.processes.signals import Signals
+from adafocus.runs.data_log import log_data
 from adafocus.runs.early_exit import EarlyExit
 from adafocus.runs.early_exit import write as write_exits
 from adafocus.runs.ending import end
@@ -48,11 +47,11 @@ from adafocus.training.loggers import factories
 from adafocus.training.trainer import Progress, Trainer
 
 
-def run(folder: Path, settings: Config | None = None, named: Sequence[str] = ()) -> int:
+def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -> int:
     """Does the job of a folder; returns the exit status. Every end is written to status.json.
 
     Args:
-        settings: of the folder, if they are known already.
+        config: of the folder, if it is known already.
         named: plug-ins that the command names which starts this.
     """
     rank = int(os.environ.get("RANK", 0))
@@ -61,11 +60,11 @@ def run(folder: Path, settings: Config | None = None, named: Sequence[str] = ())
             signals.accept()
             start_logging(folder, rank=rank)
             plugins.load(named)
-            settings = settings or config.read(folder)
-            with join(settings.device, settings.loader.timeout + 60, folder, lambda: lock(folder)) as world:
+            config = config or configs.read(folder)
+            with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
                     restart_status(folder)
-                _do(settings, folder, world, signals)
+                prepare(config, folder, world, signals).run()
         except BaseException as error:
             code = end(folder, rank, error, signals, loader_trouble(error))
             if code is None:
@@ -74,136 +73,207 @@ def run(folder: Path, settings: Config | None = None, named: Sequence[str] = ())
     return 0
 
 
-def _do(settings: Config, folder: Path, world: World, signals: Signals) -> None:
-    if settings.devices != world.size:
-        raise UserError(f"devices={settings.devices}, but {world.size} processes were started; make them agree")
-    started = time.monotonic()
-    if settings.precision == "auto":
-        settings = replace(settings, precision=settings.schedule.precision if world.device.type == "cuda" else "fp32")
+def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job:
+    """Data and network of a job, ready on the device.
+
+    Raises:
+        UserError: data or weights that do not fit.
+    """
+    if config.devices != world.size:
+        raise UserError(f"devices={config.devices}, but {world.size} processes were started; make them agree")
+    started, training = time.monotonic(), config.mode == "train"
+    if config.precision == "auto":
+        config = replace(config, precision=config.schedule.precision if world.device.type == "cuda" else "fp32")
     file, content, trained = None, {}, None
-    if settings.mode != "train":
-        file = _checkpoint_file("checkpoint", settings.checkpoint, settings.schedule.select)
+    if not training:
+        file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
         content = checkpoints.load_file(file)
-        trained = build.trained_on(settings, content, file)
+        trained = build.trained_on(config, content, file)
     with counting("inspecting videos", active=world.first) as progress:
-        data = build.data(settings, trained=trained, progress=progress)
-    _say_data(data, folder, world)
-    with torch.device("cpu"):
-        network = build.seeded_model(settings, len(data.classes), weights=settings.mode == "train")
-    if settings.mode == "train" and (line := build.stream_line(settings, network)):
-        log.info("%s", line)
-    cost = build.cost(settings, len(data.classes))
-    names = config.stages(settings)
-    places = {name: folder if name == names[-1] else folder / "stages" / name for name in names}
-    begun = any((place / checkpoint.LAST).is_file() for place in places.values())
-    if settings.mode == "train" and not begun:
-        _start(settings, network)
-    if settings.channels_last:
-        network = channels_last(network)
-    if settings.sync_batchnorm:
-        network = world.synchronize_norms(network)
-    network = network.to(world.device)
-    last = config.for_stage(settings, names[-1])
-    test = _Judge(last, world, data.test, data.views)
-    gains: list[dict[str, Any]] = []
-    progress = Progress()
-    if settings.mode == "train":
-        judge = test if data.validate is data.test else _Judge(last, world, data.validate, 1)
-        for name, place in places.items():
-            part = config.for_stage(settings, name)
-            judge.stage = build.stage(part, network)
-            progress = _train(
-                part, settings, place, world, judge, data, read_json(folder / "overrides.json", list) or [], signals
-            )
-            gains.append(_gain(name, part, judge.stage, progress))
-    else:
-        _load_checkpoint(settings, network, data.classes, file, content)
-    if settings.mode == "early_exit":
-        early = EarlyExit(last, data, build.stage(last, network), cost, world)
-        rows = early.rows()
-        if world.first:
-            write_exits(folder, rows, last, data.protocol, early.unreadable)
-            write_status(folder, "finished")
-        return
-    stage = test.stage = build.stage(last, network)
-    stored = None if settings.mode == "train" else content.get("stage") or {}
-    _constant_place(last, folder, world, stage, data, stored)
-    report = test(stage.answerable, settings.evaluate.examples)
+        data = build.data(config, trained=trained, progress=progress)
     if world.first:
-        finish(last, folder, world, stage, data, cost, progress, report, time.monotonic() - started, gains)
+        log_data(data, folder)
+    with torch.device("cpu"):
+        network = build.seeded_model(config, len(data.classes), weights=training)
+    if training and (line := build.stream_line(config, network)):
+        log.info("%s", line)
+    job = Job(config, folder, world, signals, data, network, content, started)
+    if not training:
+        _load_checkpoint(config, network, data.classes, file, content)
+    elif not any((place / checkpoint.LAST).is_file() for place in job.stage_folders.values()):
+        _load_start(config, network)
+    if config.channels_last:
+        network = channels_last(network)
+    if config.sync_batchnorm:
+        network = world.synchronize_norms(network)
+    job.network = network.to(world.device)
+    return job
 
 
-def _constant_place(
-    settings: Config, folder: Path, world: World, stage: Stage, data: build.Data, stored: dict[str, Any] | None
-) -> None:
-    """Gives a stage the mean place that was learned on the training set.
+@dataclass
+class Job:
+    """A training, evaluation or early-exit job of one process.
 
-    After training it is measured and becomes part of the checkpoint whose weights the summary is about; else it is the one of
-    the checkpoint.
-
-    Args:
-        stored: the stage's state in the checkpoint; None after training.
+    Attributes:
+        config: of the run; stages have configurations of their own.
+        content: of the checkpoint file that is evaluated; empty in training.
+        started: when the job began, by `time.monotonic`.
+        stage_results: score and seconds of every trained stage, for the summary.
     """
-    if not stage.needs_constant:
-        return
-    if stored is not None:
-        with as_user_error():
-            stage.load_state_dict(stored)
+
+    config: Config
+    folder: Path
+    world: World
+    signals: Signals
+    data: build.Data
+    network: nn.Module
+    content: dict[str, Any]
+    started: float
+    stage_results: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def stage_folders(self) -> dict[str, Path]:
+        """Where the checkpoints of every stage are: of the last one in the run folder itself."""
+        names = configs.stages(self.config)
+        return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
+
+    def run(self) -> None:
+        """Trains all stages where it is a training job, then evaluates the last one and writes the summary."""
+        last = configs.for_stage(self.config, configs.stages(self.config)[-1])
+        cost = build.cost(self.config, len(self.data.classes))
+        test = Evaluator(last, self.world, self.data.test, self.data.views)
+        progress = Progress()
+        if self.config.mode == "train":
+            same = self.data.validate is self.data.test
+            validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
+            for name in self.stage_folders:
+                trainer = self.trainer(name, validate)
+                with trainer.journal:
+                    progress = trainer.run()
+                self._end_stage(name, trainer)
+        stage = build.stage(last, self.network)
+        if self.config.mode == "early_exit":
+            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
+            return
+        self._find_constant_place(last, stage)
+        report = test(stage, stage.answerable, last.evaluate.examples)
+        if self.world.first:
+            seconds = time.monotonic() - self.started
+            results = self.stage_results
+            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+
+    def trainer(self, name: str, validate: Evaluator) -> Trainer:
+        """The trainer of one stage, with its batches, its validation and its folder."""
+        config, data, world, folder = (
+            configs.for_stage(self.config, name),
+            self.data,
+            self.world,
+            self.stage_folders[name],
+        )
+        stage = build.stage(config, self.network)
+        folder.mkdir(parents=True, exist_ok=True)
+        loop = build.settings(config, len(data.train))
+        log.info("%s", build.rate_line(config))
+        order = TrainOrder(
+            len(data.train),
+            config.schedule.batch_size,
+            parts=loop.parts,
+            rank=world.rank,
+            world=world.size,
+            seed=config.seed,
+        )
+        loader = _loader(config, world, data.train, order)
+        journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
+        if world.first:
+            write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
+
+        def batches(epoch: int, first_step: int) -> Iterator[Batch]:
+            order.start_at(epoch, first_step)
+            return iter(loader)
+
+        def scores() -> dict[str, float]:
+            report = validate(stage, stage.variants[:1], config.evaluate.examples)
+            if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
+                journal.picture("patches", trainer.progress.step, sheet)
+            return report.scores[stage.variants[0]] | (report.places.scalars() if report.places else {})
+
+        typed = read_json(self.folder / "overrides.json", list) or []
+        trainer = Trainer(
+            stage,
+            batches,
+            scores,
+            loop,
+            world=world,
+            journal=journal,
+            keeper=checkpoint.Keeper(folder, active=world.first),
+            compiled=config.compile,
+            protocol=data.validation,
+            extra={"config": configs.to_dict(self.config), "classes": data.classes, "overrides": typed},
+            signals=self.signals,
+        )
+        return trainer
+
+    def _end_stage(self, name: str, trainer: Trainer) -> None:
+        """Leaves the weights that the summary is about in the network, and notes what the stage reached."""
+        self.world.barrier()
+        config, progress = self.config, trainer.progress
+        best = configs.for_stage(config, name).schedule.select == "best"
+        if best:
+            trainer.stage.model.load_state_dict(trainer.keeper.load(best=True)["model"])
+        score, variant = progress.best if best else progress.last, trainer.stage.variants[0]
+        log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
+        self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
+
+    def _exit_early(self, early: EarlyExit, config: Config) -> None:
+        rows = early.rows()
+        if self.world.first:
+            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable)
+            write_status(self.folder, "finished")
+
+    def _find_constant_place(self, config: Config, stage: Stage) -> None:
+        """Gives a stage the mean place that was learned on the training set.
+
+        After training it is measured and becomes part of the checkpoint whose weights the summary is about; else it is the
+        one of the checkpoint that is evaluated.
+        """
+        if not stage.needs_constant:
+            return
+        if config.mode != "train":
+            with as_user_error():
+                stage.load_state_dict(self.content.get("stage") or {})
+            if stage.constant_place is None:
+                log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
+            return
+        train, world = self.data.train, self.world
+        batch_size = config.evaluate.batch_size
+        order = EvaluationOrder(len(train), batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
+        stage.constant_place = learned_mean(stage, _loader(config, world, train, order), world)
         if stage.constant_place is None:
-            log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
-        return
-    loader = settings.loader
-    order = EvaluationOrder(
-        len(data.train), settings.evaluate.batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size
-    )
-    clips = Loader(data.train, order, workers=loader.workers, timeout=loader.timeout, pin=world.device.type == "cuda")
-    stage.constant_place = learned_mean(stage, clips, world)
-    if stage.constant_place is None:
-        log.info("no row of a constant patch: no training clip could be read")
-    elif world.first:
-        best = settings.schedule.select == "best"
-        checkpoint.Keeper(folder).amend({"stage": stage.state_dict()}, best=best)
+            log.info("no row of a constant patch: no training clip could be read")
+        elif world.first:
+            best = config.schedule.select == "best"
+            checkpoint.Keeper(self.folder).amend({"stage": stage.state_dict()}, best=best)
 
 
-def _start(settings: Config, network: nn.Module) -> None:
-    """Weights of `init`: all of a run or file, then single networks."""
-    for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
-        if (value := settings.start(key)) is not None:
-            path = _checkpoint_file(f"init.{key}", value, settings.schedule.select)
-            log.info("%s from %s: %s", part or "start", path, checkpoints.load_start(path, network, part))
-
-
-def _gain(name: str, settings: Config, stage: Stage, progress: Progress) -> dict[str, Any]:
-    """What one stage of several brought."""
-    score = progress.best if settings.schedule.select == "best" else progress.last
-    log.info("stage %s: %s %s %.2f", name, stage.variants[0], settings.dataset.metric, score)
-    return {"stage": name, "answer": stage.variants[0].label, "score": score, "seconds": progress.seconds}
-
-
-def _loader(settings: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
-    workers, timeout = settings.loader.workers, settings.loader.timeout
-    return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
-
-
-class _Judge:
-    """Evaluates `stage`, which others set, on a split; the loader's processes live from its first call on.
+class Evaluator:
+    """Evaluates stages on one split; the loader's processes live from its first call on.
 
     Args:
-        views: of a video; so many fewer videos make a batch.
+        config: of the run's last stage.
+        views: clips times crops that the protocol looks at in every video; a batch holds so many times fewer videos.
     """
 
-    stage: Stage
-
-    def __init__(self, settings: Config, world: World, clips: ClipSource, views: int) -> None:
+    def __init__(self, config: Config, world: World, clips: ClipSource, views: int) -> None:
         self.world, self.size = world, len(clips)
-        self.average, self.chunk = settings.protocol.average, settings.evaluate.batch_size
+        self.average, self.chunk = config.protocol.average, config.evaluate.batch_size
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
-        self.batches = _loader(settings, world, clips, order)
+        self.batches = _loader(config, world, clips, order)
 
-    def __call__(self, variants: tuple[Variant, ...], examples: int = 0) -> Report:
-        self.world.share_buffers(self.stage.model)  # the scores are those of the weights that rank 0 saves
+    def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+        """Scores of the weights as they are now, which are made those of rank 0 first: it is rank 0 that saves them."""
+        self.world.share_buffers(stage.model)
         return evaluate(
-            self.stage,
+            stage,
             self.batches,
             self.size,
             self.world,
@@ -214,92 +284,17 @@ class _Judge:
         )
 
 
-def _train(
-    settings: Config,
-    whole: Config,
-    folder: Path,
-    world: World,
-    judge: _Judge,
-    data: build.Data,
-    typed: list[str],
-    signals: Signals,
-) -> Progress:
-    """Trains one stage in its folder and leaves the weights that the summary is about in the model.
-
-    Args:
-        settings: of this stage.
-        whole: of the run, as checkpoints carry it.
-        typed: the run's overrides, likewise.
-        signals: what this process is asked to do.
-    """
-    stage = judge.stage
-    folder.mkdir(parents=True, exist_ok=True)
-    loop = build.settings(settings, len(data.train))
-    log.info("%s", build.rate_line(settings))
-    order = TrainOrder(
-        len(data.train),
-        settings.schedule.batch_size,
-        parts=loop.parts,
-        rank=world.rank,
-        world=world.size,
-        seed=settings.seed,
-    )
-    loader = _loader(settings, world, data.train, order)
-
-    def batches(epoch: int, first_step: int) -> Iterator[Batch]:
-        order.start_at(epoch, first_step)
-        return iter(loader)
-
-    journal = Journal(folder, active=world.first, loggers=factories(settings.output.loggers))
-    keeper = checkpoint.Keeper(folder, active=world.first)
-    if world.first:
-        write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
-
-    def scores() -> dict[str, float]:
-        report = judge(stage.variants[:1], settings.evaluate.examples)
-        if world.first and (
-            sheet := sheet_of(settings, data, report)
-        ):  # how the places change in the course of training
-            journal.picture("patches", trainer.progress.step, sheet)
-        curves = report.places.scalars() if report.places else {}
-        return report.scores[stage.variants[0]] | curves
-
-    trainer = Trainer(
-        stage,
-        batches,
-        scores,
-        loop,
-        world=world,
-        journal=journal,
-        keeper=keeper,
-        compiled=settings.compile,
-        protocol=data.validation,
-        extra={"config": config.to_dict(whole), "classes": data.classes, "overrides": typed},
-        signals=signals,
-    )
-    try:
-        progress = trainer.run()
-    finally:
-        journal.close()
-    world.barrier()
-    if settings.schedule.select == "best":
-        stage.model.load_state_dict(keeper.load(best=True)["model"])
-    return progress
+def _loader(config: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
+    workers, timeout = config.loader.workers, config.loader.timeout
+    return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
 
 
-def report_cost(settings: Config, folder: Path) -> int:
-    """`mode=cost`: prints the multiply-adds of every part, without data or weights, and writes cost.json."""
-    classes = settings.dataset.classes
-    if classes is None:
-        raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
-    network, cost = build.meta_model(settings, classes), build.cost(settings, classes)
-    frames = build.tested_plan(settings).seen
-    found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
-    if isinstance(network, EarlyExitNetwork):
-        found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
-    write_json(folder / "cost.json", found)
-    show_cost(found, frames)
-    return 0
+def _load_start(config: Config, network: nn.Module) -> None:
+    """Weights that `init` names: all of a run or file, then single networks."""
+    for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
+        if (value := config.start(key)) is not None:
+            path = _checkpoint_file(f"init.{key}", value, config.schedule.select)
+            log.info("%s from %s: %s", part or "start", path, checkpoints.load_start(path, network, part))
 
 
 def _checkpoint_file(key: str, value: str, select: str) -> Path:
@@ -315,66 +310,32 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
 
 
 def _load_checkpoint(
-    settings: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
+    config: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
 ) -> None:
     """Weights of a file, ours or an official one."""
-    report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(settings))
+    report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(config))
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
             f"checkpoint {path} was trained on other classes: class {place} is {report.classes[place]!r} there and "
-            f"{classes[place]!r} in dataset={settings.dataset.name}; put the class file in the order of the checkpoint"
+            f"{classes[place]!r} in dataset={config.dataset.name}; put the class file in the order of the checkpoint"
         )
     log.info("checkpoint %s: %s", path, report)
 
 
-def _say_data(data: build.Data, folder: Path, world: World) -> None:
-    """Logs what was found of the data, and writes data.json, and split.csv where a part was held out."""
-    if not world.first:
-        return
-    for name, found in data.found.items():
-        expected = "" if found["expected"] is None else f" of {found['expected']} expected"
-        parts = [
-            f"{found[key]} {key.replace('_', ' ')}" for key in ("missing", "unreadable", "too_short") if found.get(key)
-        ]
-        labels = " labels {}..{},".format(*found["labels"]) if found.get("labels") else ""
-        log.info(
-            "%s:%s %d videos%s%s", name, labels, found["found"], expected, f" ({', '.join(parts)})" if parts else ""
-        )
-    log.info("%d classes; %s", len(data.classes), data.protocol)
-    if data.validation != data.protocol:
-        log.info("while training: %s", data.validation)
-    values = {
-        "found": data.found,
-        "missing": data.missing,
-        "classes": data.classes,
-        "unreadable": data.unreadable,
-    }
-    if data.collected is not None:
-        values |= {"clips": _say_classes(data.collected, data.unreadable), "notes": data.collected.notes}
-        if data.collected.division:
-            write_division(folder / "split.csv", data.collected.division)
-            log.info("the hold-out is written to %s", folder / "split.csv")
-    write_json(folder / "data.json", values)
-
-
-def _say_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Logs clips of each class, what is to be said of the data, and files that are broken; returns the clips."""
-    for line in class_table(collected.classes, collected.counts):
-        log.info("  %s", line)
-    for note in collected.notes:
-        log.warning("data: %s", note)
-    for split, files in unreadable.items():
-        name = {"train": "training", "validate": "validation", "evaluate": "evaluation"}[split]
-        use = "left out" if split == "train" else "counted as wrong"
-        for path, reason in list(files.items())[:10]:
-            log.warning("unreadable video in %s, %s: %s: %s", name, use, printable(path), reason)
-        if len(files) > 10:
-            log.warning("... and %d more unreadable videos in %s; data.json names them", len(files) - 10, name)
-    return {
-        name: {split: int(values[number]) for split, values in collected.counts.items()}
-        for number, name in enumerate(collected.classes)
-    }
+def report_cost(config: Config, folder: Path) -> int:
+    """`mode=cost`: prints the multiply-adds of every part, without data or weights, and writes cost.json."""
+    classes = config.dataset.classes
+    if classes is None:
+        raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
+    network, cost = build.meta_model(config, classes), build.cost(config, classes)
+    frames = build.tested_plan(config).seen
+    found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
+    if isinstance(network, EarlyExitNetwork):
+        found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
+    write_json(folder / "cost.json", found)
+    show_cost(found, frames)
+    return 0
 
 
 if __name__ == "__main__":

@@ -107,6 +107,12 @@ class Journal:
             self._last_status = now
             write_status(self.folder, "running", step=step, steps=steps)
 
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._progress is not None:
             self._progress.stop()

@@ -18,8 +18,8 @@ from adafocus.processes.distributed import World
 
 WORLD = World(0, 1, torch.device("cpu"))
 FORMS = {
-    "v1": ("method=adafocus_v1", "stage=3"),
-    "v1 tsm": ("method=adafocus_v1", "backbone=tiny_tsm", "stage=3"),
+    "v1": ("method=adafocus_v1", "stage=3", "init.from=none"),
+    "v1 tsm": ("method=adafocus_v1", "backbone=tiny_tsm", "stage=3", "init.from=none"),
     "v2": ("method=adafocus_v2",),
     "v2 tsm": ("method=adafocus_v2", "backbone=tiny_tsm"),
     "uni": ("method=uni_adafocus", "patch.smallest=8"),

@@ -16,6 +16,7 @@ from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.checkpoints import fit, from_mmaction2, from_tsm, load_checkpoint, tensors
 from adafocus.core.batch import Batch
+from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.evaluation.cost import count
 from adafocus.evaluation.evaluate import answer
 from adafocus.methods.recognizer.model import Recognizer
@@ -149,7 +150,7 @@ def test_full_resolution_and_views_of_tanet() -> None:
         -1,
         torch.ones(1, dtype=torch.bool),
     )
-    score = answer(stage, batch, torch.device("cpu"), ("whole frames",), "logits", 4)["whole frames"].logits
+    score = answer(stage, batch, torch.device("cpu"), (WHOLE_FRAMES,), "logits", 4)[WHOLE_FRAMES].logits
     with torch.no_grad():
         full = model(golden_weights.frames(f"{case}/full_res", (1, 24, 256, 256)).unflatten(1, (8, 3))).logits
         each = model(views[0].movedim(-1, -3)).logits

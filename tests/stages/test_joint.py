@@ -85,9 +85,9 @@ def test_a_control_trains_no_policy(where: str) -> None:
 
 def test_random_patches_depend_on_the_clip_and_not_on_its_batch() -> None:
     learner = stage()
-    together = learner._where("random", batch([2, 5, 7], epoch=3))
-    assert torch.equal(learner._where("random", batch([5], epoch=3)), together[1:2])
-    assert not torch.equal(learner._where("random", batch([5], epoch=4)), together[1:2])
+    together = learner.places("random", batch([2, 5, 7], epoch=3))
+    assert torch.equal(learner.places("random", batch([5], epoch=3)), together[1:2])
+    assert not torch.equal(learner.places("random", batch([5], epoch=4)), together[1:2])
 
 
 def test_controls_answer_from_one_look_at_the_data() -> None:

@@ -82,7 +82,10 @@ def test_one_update_is_that_of_the_walk_step_by_step(reward: str, typed: tuple[s
         network.policy.eval()
     result = stage.step(batch)
     frames, label = stage.normalize(batch.frames), batch.labels[:, 0]
-    draws, other = stage.draws("policy", batch), stage.draws("random patch", batch)
+    draws, other = (
+        stage.draws("policy", batch, (network.num_places, 2)),
+        stage.draws("random patch", batch, (network.num_places, 2)),
+    )
     policy, rewards = network.policy, []
     with torch.no_grad():
         glance = network.glance(network.glance_frames(frames, Overrides()))
@@ -142,8 +145,13 @@ def test_draws_are_those_of_the_video_not_of_the_batch() -> None:
     settings, network, stage = made("2")
     batch = batch_of(settings)
     half = Batch(batch.frames[3:], batch.labels[3:], batch.index[3:], 0, batch.valid[3:])
-    assert torch.equal(stage.draws("policy", batch)[3:], stage.draws("policy", half))
-    assert not torch.equal(stage.draws("policy", batch), stage.draws("random patch", batch))
+    assert torch.equal(
+        stage.draws("policy", batch, (network.num_places, 2))[3:], stage.draws("policy", half, (network.num_places, 2))
+    )
+    assert not torch.equal(
+        stage.draws("policy", batch, (network.num_places, 2)),
+        stage.draws("random patch", batch, (network.num_places, 2)),
+    )
     assert isinstance(network.glance(stage.normalize(batch.frames)), GlanceOutput)
 
 

@@ -16,18 +16,18 @@ from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
-from adafocus.core.rng import uniform
-from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.policies.actor_critic import Decision
 
 #: What learns in the stages that train parts of the whole network.
 _LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
 
-class ReinforcedStage(Stage):
+class ReinforcedStage(AdaptiveStage):
     """One stage. Everything that does not learn is in evaluation mode and stays the same to the bit.
 
     Args:
@@ -38,6 +38,8 @@ class ReinforcedStage(Stage):
         rates: multiples of the rate for glance, focus, classifier, policy.
         controls: whether evaluation also answers for random and centered patches.
     """
+
+    random_draw = "random patch"
 
     def __init__(
         self,
@@ -82,31 +84,11 @@ class ReinforcedStage(Stage):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        self.model.eval()
-        frames = self.normalize(batch.frames)
-        if self.name in ("glance", "focus"):
-            return {self.variants[0]: self.model(frames, alone=self.name)}
-        model = self.model
-        glance = model.glance(model.glance_frames(frames, Overrides()))
-        answers = {}
-        for variant in variants:
-            where = None if variant.where == "learned" else self.elsewhere(variant.where, batch)
-            plan = model.decide(glance, Overrides(where))
-            answers[variant] = model.focus(model.focus_frames(frames, plan), plan, glance)
-        return answers
-
-    def elsewhere(self, choice: str, batch: Batch) -> Tensor:
-        """(B, places, 2) constant, random or centered places."""
-        if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), self.model.num_places, -1)
-        if choice == "center":
-            return torch.full((len(batch), self.model.num_places, 2), 0.5, device=batch.frames.device)
-        return self.draws("random patch", batch)
-
-    def draws(self, purpose: str, batch: Batch) -> Tensor:
-        """(B, places, 2) uniform numbers."""
-        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), (self.model.num_places, 2))
-        return drawn.to(batch.frames.device, non_blocking=True)
+        """See `Stage.evaluate`. The stages of single networks see whole frames."""
+        if self.name in self.model.single_networks:
+            self.model.eval()
+            return {self.variants[0]: self.model(self.normalize(batch.frames), alone=self.name)}
+        return super().evaluate(batch, variants)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         if self.name == "glance":
@@ -127,7 +109,7 @@ class SupervisedStage(ReinforcedStage):
             logits = self.net(frames, alone=self.name).logits
             steps = logits[:, None]
         else:
-            where = self.elsewhere("random", batch) if self.name == "1" else None
+            where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
         rows = label.repeat_interleave(steps.shape[1])
@@ -225,10 +207,10 @@ class PolicyStage(ReinforcedStage):
         """Draws the actions of a batch and rewards them."""
         policy, label = self.model.policy, batch.labels[:, 0]
         frames = self.model.focus_frames(frames)
-        actions = policy.sample(decision, self.draws("policy", batch))
+        actions = policy.sample(decision, self.draws("policy", batch, (self.model.num_places, 2)))
         where = policy.where(actions)
         if self.reward in ("random", "padding"):
-            other = self.draws("random patch", batch) if self.reward == "random" else None
+            other = self.draws("random patch", batch, (self.model.num_places, 2)) if self.reward == "random" else None
             output, instead = self.model.compare(frames, glance, where, other)
             baseline = _probability(instead, label)
         else:

@@ -97,11 +97,13 @@ class AdaFocusV2(EarlyExitNetwork):
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """One corner a frame; `state` is that of the plan of earlier frames."""
+        """One corner a frame; `state` is that of the plan of earlier frames, of which the frames are then some only."""
+        whole = glance.maps.shape[1] == self.segments
+        frames = self.order.expand(len(glance.maps), -1) if whole else None
         if overrides is not None and overrides.where is not None:
-            return Plan(overrides.where)
+            return Plan(overrides.where, frames)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
-        return Plan(where, state=None if state is None else state[0])
+        return Plan(where, frames, state=None if state is None else state[0])
 
     def focus(
         self,
@@ -145,13 +147,15 @@ class AdaFocusV2(EarlyExitNetwork):
         """See `AdaptiveNetwork.forward`. The second pass follows the first, as in the released code."""
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
-        output = super().forward(frames, overrides, auxiliary, prepare)
-        output.frames = self.order.expand(len(frames), -1)
-        return output
+        return super().forward(frames, overrides, auxiliary, prepare)
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """All frames, in processing order."""
         return frames[:, self.order]
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The first frame in processing order."""
+        return frames[:, self.order[:1]]
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
         """Multiply-adds of a video that leaves at each exit: every frame costs the same."""

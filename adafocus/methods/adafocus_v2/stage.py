@@ -4,21 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.choices import WHERE
 from adafocus.core.output import Output, Overrides
-from adafocus.core.rng import uniform
-from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+from adafocus.methods.stage import AdaptiveStage
 
 
-class JointStage(Stage):
+class JointStage(AdaptiveStage):
     """One stage for glance, policy, focus and classifier.
 
     Loss: for the pass at the policy's patches and the pass at random ones each CE(steps) + CE(glance) + CE(focus), all
@@ -73,7 +72,7 @@ class JointStage(Stage):
     def step(self, batch: Batch) -> StepResult:
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
-        output = self.net(frames, Overrides(self._where(self.where, batch), self._where("random", batch)))
+        output = self.net(frames, Overrides(self.places(self.where, batch), self.places("random", batch)))
         losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
@@ -81,47 +80,6 @@ class JointStage(Stage):
             # How far the policy moves between clips: 0 is a policy that always looks at the same place.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         return StepResult(sum(losses.values()) / 2, metrics)
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        self.model.eval()
-        frames = self.normalize(batch.frames)
-        wanted = GLANCE_ALONE in variants
-        answers: dict[Variant, Output] = {}
-        for variant in variants:
-            if variant != GLANCE_ALONE:
-                overrides = Overrides(self._where(variant.where, batch))
-                answers[variant] = self.model(frames, overrides, auxiliary=wanted and not answers)
-        if wanted:
-            answers[GLANCE_ALONE] = Output(self.model.glance_answer(answers[self.variants[0]]))
-        return answers
-
-    @torch.no_grad()
-    def exit_logits(self, batch: Batch) -> Tensor:
-        """(B, E, K) the predictions with which clips could leave."""
-        return self.evaluate(batch, self.variants[:1])[self.variants[0]].exit_logits
-
-    def first_frames(self, batch: Batch) -> Tensor:
-        """(B, 1, H, W, 3) uint8: the frame that is looked at first."""
-        return batch.frames if batch.source is not None else batch.frames[:, self.model.order[:1]]
-
-    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """(B', n, H, W, 3) uint8: frames of some rows, read now if the batch does not hold them."""
-        if batch.source is not None:
-            return batch.read(rows, candidates)
-        return batch.frames[rows[:, None], candidates]
-
-    def _where(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, places, 2) corners for one way to choose the patch; None leaves it to the policy."""
-        if choice == "learned":
-            return None
-        places = self.model.num_places
-        if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
-        if choice == "center":
-            return batch.frames.new_full((len(batch), places, 2), 0.5, dtype=torch.float32)
-        draws = uniform(self.seed, "diversity", batch.epoch, batch.index.tolist(), (places, 2))
-        return draws.to(batch.frames.device, non_blocking=True)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]

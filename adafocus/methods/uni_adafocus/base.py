@@ -36,11 +36,9 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
     Attributes:
         single_place: whether one rectangle serves all frames of a video.
-        first_candidate: where the candidates begin in a training clip.
     """
 
     single_place = False
-    first_candidate = 0
     chooses_frames = True
     glance_exit = True
     decide_fields = ("maps", "features")
@@ -83,10 +81,14 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """The glance frames, and the candidates that were chosen."""
         return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
-    @property
-    def native(self) -> float:
-        """The size in [0, 1] of a rectangle with the patch's own side, which is not resampled."""
-        return (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
+    def native_places(self, corners: Tensor) -> Tensor:
+        """(B, N, 2) corners to rectangles (B, N, 4) with the patch's own side, which are not resampled."""
+        size = (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
+        return torch.cat([corners, torch.full_like(corners, size)], -1)
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The glance frames."""
+        return self.glance_frames(frames, Overrides())
 
     def boxes(self, where: Tensor) -> Tensor:
         """(..., 4) rectangles to top, left, height and width in pixels of the frame."""

@@ -10,15 +10,15 @@ from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.choices import WHEN, WHERE
-from adafocus.core.output import Output, Overrides
-from adafocus.core.rng import uniform
-from adafocus.core.stage import ParamGroup, Stage, StepResult
+from adafocus.core.output import Output
+from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
 
-class UniAdaFocusStage(Stage):
+class UniAdaFocusStage(AdaptiveStage):
     """One stage for glance, both policies, focus and heads of Uni-AdaFocus.
 
     Loss, with two branches (the policy's rectangles and random ones of the patch's own size, in the same frames):
@@ -67,7 +67,7 @@ class UniAdaFocusStage(Stage):
         if where not in WHERE or when not in WHEN:
             raise ValueError(f"where must be one of {', '.join(WHERE)} and when one of {', '.join(WHEN)}")
         self.seed, self.rates, self.where, self.when = seed, rates, where, when
-        self.size_weight, self.kl_weight, self.draws = size_weight, kl_weight, draws
+        self.size_weight, self.kl_weight, self.num_draws = size_weight, kl_weight, draws
         main = patch_variant(where, when)
         self.place_size = 4 if where == "learned" else 0
         elsewhere = [patch_variant(choice, when) for choice in controls_of(where)]
@@ -91,13 +91,13 @@ class UniAdaFocusStage(Stage):
         return groups
 
     def step(self, batch: Batch) -> StepResult:
-        overrides = self._overrides(self.when, self.where, batch)
+        overrides = self.overrides(self.variants[0], batch)
         model, device = self.model, batch.frames.device
-        overrides.diversity = self._rectangles("random", batch)
-        overrides.thresholds = self._draw("thresholds", batch, (model.focus_segments,)).to(device)
+        overrides.diversity = self.places("random", batch)
+        overrides.thresholds = self.draws("thresholds", batch, (model.focus_segments,)).to(device)
         if not model.single_place:
             length = model.candidates // model.glance_segments
-            overrides.offsets = (self._draw("glance", batch, (model.glance_segments,)) * length).long().to(device)
+            overrides.offsets = (self.draws("glance", batch, (model.glance_segments,)) * length).long().to(device)
         output = self.net(batch.frames, overrides, prepare=self.normalize)
         label = batch.labels[:, 0]
         losses = self.losses(output, label, batch)
@@ -114,8 +114,8 @@ class UniAdaFocusStage(Stage):
         """The terms of the loss with their weights; see the class."""
         weights = output.weights
         count = frames_drawn(weights.shape[1])
-        if self.draws:
-            races = self._draw("temporal", batch, (self.draws, weights.shape[1])).to(weights.device)
+        if self.num_draws:
+            races = self.draws("temporal", batch, (self.num_draws, weights.shape[1])).to(weights.device)
             factors = drawn_factors(weights, count, races)
         else:
             factors = inclusion_factors(weights, count)
@@ -134,71 +134,6 @@ class UniAdaFocusStage(Stage):
             surprise = (weights * (weights.clamp(min=1e-12) * weights.shape[1]).log()).sum(1)
             losses["kl"] = self.kl_weight * surprise.mean()
         return losses
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        return self._answers(batch, variants, GLANCE_ALONE in variants)
-
-    def glance_frames(self, batch: Batch) -> Tensor:
-        """See `Stage.glance_frames`; evaluation clips may hold nothing else."""
-        return self.normalize(self.first_frames(batch))
-
-    @torch.no_grad()
-    def exit_logits(self, batch: Batch) -> Tensor:
-        """(B, E, K) the predictions with which clips could leave."""
-        return self._answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
-
-    def first_frames(self, batch: Batch) -> Tensor:
-        """(B, G, H, W, 3) uint8: what is looked at in any case."""
-        if batch.source is not None:
-            return batch.frames
-        return self.model.glance_frames(batch.frames, Overrides())
-
-    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """(B', n, H, W, 3) uint8: chosen candidates of some rows, read now if the batch does not hold them."""
-        if batch.source is not None:
-            return batch.read(rows, candidates)
-        return batch.frames[rows[:, None], candidates + self.model.first_candidate]
-
-    def _answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
-        model = self.model
-        model.eval()
-        glance = model.glance(self.normalize(self.first_frames(batch)), auxiliary)
-        rows = torch.arange(len(batch), device=batch.frames.device)
-        answers: dict[Variant, Output] = {}
-        for variant in variants:
-            if variant == GLANCE_ALONE:
-                continue
-            plan = model.decide(glance, self._overrides(variant.when, variant.where, batch))
-            chosen = self.other_frames(batch, rows, plan.frames)
-            answers[variant] = output = model.focus(self.normalize(chosen), plan, glance, auxiliary and not answers)
-            output.focus_frames = chosen
-        if GLANCE_ALONE in variants:
-            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
-        return answers
-
-    def _overrides(self, when: str, where: str, batch: Batch) -> Overrides:
-        """What is not left to the policies."""
-        overrides = Overrides(self._rectangles(where, batch))
-        if when == "spread":
-            overrides.frames = self.model.even_frames(batch.frames)
-        return overrides
-
-    def _rectangles(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, places, 4) rectangles, but for the constant one of the patch's own size; None leaves them to the policy."""
-        if choice == "learned":
-            return None
-        places = self.model.num_places
-        if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
-        size = torch.full((len(batch), places, 2), self.model.native)
-        corner = torch.full_like(size, 0.5)
-        if choice == "random":
-            corner = self._draw("diversity", batch, (places, 2))
-        return torch.cat([corner, size], -1).to(batch.frames.device, non_blocking=True)
-
-    def _draw(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
-        return uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))

@@ -1,0 +1,96 @@
+"""What the stages of all methods that glance and focus share: draws, control places and evaluation."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from adafocus.core.batch import Batch
+from adafocus.core.output import Output, Overrides
+from adafocus.core.rng import uniform
+from adafocus.core.stage import Stage
+from adafocus.core.variants import GLANCE_ALONE, Variant
+from adafocus.methods.network import AdaptiveNetwork
+
+
+class AdaptiveStage(Stage):
+    """A stage of an `AdaptiveNetwork`.
+
+    Attributes:
+        seed: of the run; every draw is a function of (seed, epoch, index).
+        random_draw: name of the draw of random places, which decides the numbers that come out.
+    """
+
+    model: AdaptiveNetwork
+    seed: int
+    random_draw = "diversity"
+
+    def draws(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
+        """(B, *shape) uniform numbers for a purpose, on the device of the batch."""
+        drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
+        return drawn.to(batch.frames.device, non_blocking=True)
+
+    def places(self, choice: str, batch: Batch) -> Tensor | None:
+        """(B, num_places, 2 or 4) places of one way to choose them, see `Variant.where`; None leaves them to the policy."""
+        places = self.model.num_places
+        if choice == "learned":
+            return None
+        if choice == "constant":
+            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
+        if choice == "center":
+            corners = torch.full((len(batch), places, 2), 0.5, device=batch.frames.device)
+        else:
+            corners = self.draws(self.random_draw, batch, (places, 2))
+        return self.model.native_places(corners)
+
+    def overrides(self, variant: Variant, batch: Batch) -> Overrides:
+        """What a variant does not leave to the policies."""
+        frames = self.model.even_frames(batch.frames) if variant.when == "spread" else None
+        return Overrides(self.places(variant.where, batch), frames=frames)
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
+        """See `Stage.evaluate`. The glance network runs once for all variants."""
+        return self.answers(batch, variants, GLANCE_ALONE in variants)
+
+    @torch.no_grad()
+    def exit_logits(self, batch: Batch) -> Tensor:
+        """(B, E, K) the predictions with which clips could leave."""
+        return self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
+
+    def answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
+        """Outputs by variant; `auxiliary`: the first one with the logits that only training and controls need."""
+        model = self.model.eval()
+        frames = None if model.chooses_frames else self.normalize(batch.frames)
+        seen = self.glance_frames(batch) if frames is None else model.glance_frames(frames, Overrides())
+        glance = model.glance(seen, auxiliary)
+        fixed = None if frames is None else seen if model.shares_frames else model.focus_frames(frames)
+        rows = torch.arange(len(batch), device=batch.frames.device)
+        answers: dict[Variant, Output] = {}
+        for variant in variants:
+            if variant == GLANCE_ALONE:
+                continue
+            plan = model.decide(glance, self.overrides(variant, batch))
+            chosen = None if fixed is not None else self.other_frames(batch, rows, plan.frames)
+            focused = self.normalize(chosen) if fixed is None else fixed
+            answers[variant] = model.focus(focused, plan, glance, auxiliary and not answers)
+            answers[variant].focus_frames = chosen
+        if GLANCE_ALONE in variants:
+            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
+        return answers
+
+    def glance_frames(self, batch: Batch) -> Tensor:
+        """See `Stage.glance_frames`; evaluation clips of networks that choose frames may hold nothing else."""
+        if self.model.chooses_frames:
+            return self.normalize(self.first_frames(batch))
+        return super().glance_frames(batch)
+
+    def first_frames(self, batch: Batch) -> Tensor:
+        """(B, n, H, W, 3) uint8: the frames that are looked at in any case."""
+        return batch.frames if batch.source is not None else self.model.first_frames(batch.frames)
+
+    def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
+        """(B', n, H, W, 3) uint8: chosen candidates of some rows, read now if the batch does not hold them."""
+        if batch.source is not None:
+            return batch.read(rows, candidates)
+        return batch.frames[rows[:, None], candidates + self.model.first_candidate]
