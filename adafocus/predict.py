@@ -170,7 +170,8 @@ class Predictor:
         for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
             numbers, chosen = zip(*group, strict=True)
             if kind == "array":
-                clips = ArrayClips([np.asarray(video) for video in chosen], view, seed=self.settings.seed)
+                arrays = [np.asarray(video) for video in chosen]
+                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=self.settings.seed)
                 names = [f"array {number}" for number in numbers]
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES

@@ -73,7 +73,7 @@ class Jobs:
 
     def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
         try:
-            _check_folder(folder, node)
+            check_folder(folder, node)
             return self.start(node, folder, overrides, choices, self.typed)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
@@ -135,7 +135,7 @@ class Jobs:
         return 1 if failed or not found else 0
 
 
-def _check_folder(folder: Path, node: Any) -> None:
+def check_folder(folder: Path, node: Any) -> None:
     """Refuses a folder that holds a job of another mode, or the evaluation of another checkpoint or other data.
 
     A run that trains is compared with its folder as a whole, by its identity; an evaluation would be written over.
