@@ -38,6 +38,7 @@ USAGE = """usage: adafocus COMMAND ...
 `adafocus COMMAND --help` says more.
 """
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
+PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
 #: Commands beside `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.runs.compare",
@@ -77,7 +78,7 @@ def run(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from adafocus.runs.sweep import Jobs, let_jobs_import_us, of_a_plugin
+    from adafocus.runs.sweep import Jobs, let_jobs_import_us, raised_in
 
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
@@ -107,9 +108,12 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
-        if not (sweep and of_a_plugin(error)):
+        package, line = raised_in(error), UserError(" ".join(str(error).split())[:500])
+        if package == "hydra":  # about options of its own, such as --resolve, which it checks in no order of ours
+            return _say(line)
+        if not (sweep and package in PLUGINS):
             raise
-        _say(UserError(" ".join(str(error).split())[:500]))
+        _say(line)
         return jobs.finish() or 1
     return jobs.finish()
 
@@ -147,7 +151,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         typed: the keys among them that this command line itself holds.
     """
     from adafocus import config
-    from adafocus.config import effects
+    from adafocus.config import effects, paths
     from adafocus.runs import folder as folders
     from adafocus.runs.launch import adopt_processes
 
@@ -167,6 +171,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     state = inspect()
     if state == folders.FINISHED:
         return _show(folder)
+    paths.check(settings, fresh=state == folders.NEW)
     if int(
         os.environ.get("RANK", 0)
     ):  # of processes that somebody else started the first one claims and describes the folder

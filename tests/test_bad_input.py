@@ -62,6 +62,17 @@ COMPOSED = {
     "unknown part of the network": (["+schedule.lr_mults.head=1"], "unknown parts"),
     "cost without classes": (["mode=cost", "dataset=folder"], "dataset.classes"),
     "broken override": (["patch.size=[1"], "patch.size"),
+    "unknown stage of a recipe": (["+schedule.stages.bad.epochs=2"], "schedule.stages.bad is not a key"),
+    "checkpoint of a count": (["mode=cost", "checkpoint=x"], "checkpoint needs mode=evaluate"),
+    "misspelt experiment key": (["exprement=glyphs_when"], "did you mean experiment"),
+    "no folder": (["hydra.run.dir="], "has no value"),
+    "what Hydra raises": (["experiment=null", "debug=smoke"], "string or a list"),
+    "a flag of Hydra's": (["--resolve"], "--cfg"),
+    "missing weights": (["backbone.weights=nowhere.pth"], "backbone.weights=nowhere.pth: no such"),
+    "missing start": (["init.from=nowhere"], "init.from=nowhere: no such"),
+    "missing data": (["dataset=folder", "dataset.root=nowhere"], "dataset.root=nowhere is not a folder"),
+    "impossible folder": (["hydra.run.dir=/proc/x"], "choose another folder"),
+    "a device for a folder": (["hydra.run.dir=/dev/null"], "choose another folder"),
 }
 
 
@@ -73,7 +84,14 @@ def test_before_any_process_starts(case: str, tmp_path: Path, monkeypatch, capsy
     assert cli.run(typed) == 2
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and says in printed and "\n" not in printed, printed
-    assert not list(tmp_path.rglob("config.json"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_refused_command_leaves_folders_that_it_did_not_make(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs" / "mine").mkdir(parents=True)
+    assert cli.run(["name=mine", "schedule.epochs=0"]) == cli.run(["name=other", "schedule.epochs=0"]) == 2
+    assert [path.name for path in (tmp_path / "outputs").iterdir()] == ["mine"]
 
 
 def _weights_of_another_model(tmp_path: Path) -> list[str]:
@@ -132,7 +150,7 @@ STARTED = {
     "no GPU": (lambda t: ["device=cuda"], "no CUDA device is visible"),
     "checkpoint that is not there": (
         lambda t: ["mode=evaluate", "checkpoint=/nowhere.pt"],
-        "/nowhere.pt does not exist",
+        "/nowhere.pt: no such run folder or file",
     ),
     "checkpoint of another model": (_weights_of_another_model, "is a checkpoint of another model"),
     "checkpoint that could run code": (_pickle, "could run code"),
@@ -141,6 +159,15 @@ STARTED = {
     "unknown backbone": (lambda t: ["backbone.focus=vgg"], "choose one of mobilenet_v2"),
     "glyph that does not fit": (lambda t: ["dataset.frame_size=16", "patch.size=8"], "smaller than frame_size"),
 }
+
+
+#: Found before a folder is made.
+_EARLY = (
+    "checkpoint that could run code",
+    "checkpoint of noise",
+    "checkpoint that is not there",
+    "folder that is not there",
+)
 
 
 @pytest.mark.parametrize("case", STARTED)
@@ -153,8 +180,8 @@ def test_before_anything_is_trained(case: str, tmp_path: Path, monkeypatch, capf
     assert cli.run([*typed, "inline=true", "loader.workers=0"]) == 2
     printed = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(printed) == 1 and says in printed[0], printed
-    if case in ("checkpoint that could run code", "checkpoint of noise"):  # the file is asked before a run is named
-        assert not (tmp_path / "outputs").exists()
+    if not (tmp_path / "outputs").exists():  # found before the folder was made
+        assert case in _EARLY, printed
         return
     run_folder = next((tmp_path / "outputs").iterdir())
     assert '"failed"' in (run_folder / "status.json").read_text()

@@ -244,7 +244,7 @@ def test_v1_files_of_stage_1_say_so_and_load_with_random_patches(tmp_path: Path)
     assert identify(detect(state), state).said["stage"] == "1"
     typed = ("patch.size=112", "segments.glance=4", "backbone.policy_hidden=32")
     predictor = adafocus.load(tmp_path / "v1.pth.tar", *typed, device="cpu")
-    assert predictor.stage.variants[0].startswith("random") and "missing that are not needed (policy." in str(
+    assert predictor.stage.variants[0].where == "random" and "missing that are not needed (policy." in str(
         predictor.report
     )
     with pytest.raises(UserError, match="stage 1, before there is a policy: evaluate it with stage=1"):

@@ -1,13 +1,11 @@
-"""Frames to features. A backbone is a module with
+"""Backbones: networks from frames to feature maps, without a classification head. A backbone is a module with
 
-- called with images (N, 3, H, W) it gives a map (N, width, h, w);
-- `width`: channels of that map;
-- `map_size(size)`: (h, w) for square images of `size`.
+- a forward call that takes images (N, 3, H, W) and returns feature maps (N, width, h, w);
+- `width`: the number of channels of the maps;
+- `map_size(size)`: height and width (h, w) of the maps for square images of `size` pixels.
 
-It has no classification head. Temporal modules are inserted by `backbones.temporal`; from then on images are frames of
-clips in a row, (B * T, 3, H, W).
-
-`adafocus.register_backbone` adds one; `features_of` makes any torch module with such a map into one.
+`backbones.temporal` inserts temporal modules. After that, the images must be the frames of clips, (B * T, 3, H, W).
+`adafocus.register_backbone` adds a backbone, and `features_of` makes one of any torch module that returns such maps.
 """
 
 from __future__ import annotations

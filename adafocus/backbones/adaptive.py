@@ -1,6 +1,6 @@
-"""The temporal adaptive module: each channel is filtered over time by a kernel made from the clip itself.
+"""The temporal adaptive module (TAM): filters each channel over time with a kernel computed from the clip.
 
-Source: TAM (arXiv 2005.06803); spec tam section 2.3.
+Source: TAM (arXiv 2005.06803); liu-zhy/temporal-adaptive-module, class `TAM` in ops/temporal_module.py.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from adafocus.layers.precision import full_precision, widen
 def three_taps(x: Tensor, before: Tensor, here: Tensor, after: Tensor) -> Tensor:
     """y[t] = before[t] x[t-1] + here[t] x[t] + after[t] x[t+1], zeros outside the clip.
 
-    The released code permutes the map twice and runs a convolution of B * C groups; this is the same sum where the frames
-    are, in one pass for each tap (2e-7 relative difference).
+    The repository permutes the map twice and runs a convolution with B * C groups; this computes the same sum without
+    permuting, in one pass for each tap (2e-7 relative difference).
 
     Args:
-        x: (B, T, C, H, W).
-        before, here, after: (B, T, C).
+        x: (B, T, C, H, W) feature maps.
+        before, here, after: (B, T, C) filter taps for frames t - 1, t and t + 1.
     """
     return _ThreeTaps.apply(x, *(tap[..., None, None] for tap in (before, here, after)))
 
@@ -36,7 +36,7 @@ def _filter(x: Tensor, before: Tensor, here: Tensor, after: Tensor) -> Tensor:
 
 
 class _ThreeTaps(torch.autograd.Function):
-    # Autograd's own backward of writes into slices copies the whole gradient for each of them.
+    # A custom backward, because autograd copies the whole gradient for every assignment to a slice.
     @staticmethod
     def forward(ctx: Any, x: Tensor, before: Tensor, here: Tensor, after: Tensor) -> Tensor:
         ctx.save_for_backward(x, before, here, after)
@@ -46,7 +46,7 @@ class _ThreeTaps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         x, before, here, after = ctx.saved_tensors
-        # The transposed filter: x[t] goes to y[t+1] through before[t+1] and to y[t-1] through after[t-1].
+        # The transposed filter: x[t] contributes to y[t+1] with before[t+1] and to y[t-1] with after[t-1].
         to_x = _filter(gradient, after.roll(1, 1), here, before.roll(-1, 1))
         to_here = (gradient * x).sum((-2, -1), keepdim=True)
         to_before, to_after = torch.zeros_like(to_here), torch.zeros_like(to_here)
@@ -56,14 +56,15 @@ class _ThreeTaps(torch.autograd.Function):
 
 
 class TemporalAdaptive(nn.Module):
-    """TAM: branch L weights every channel and frame, branch G makes three taps a channel, the same for all frames.
+    """TAM: branch L weights every channel of every frame; branch G computes three taps per channel, equal for all
+    frames.
 
-    Both read the unweighted pooled features. Not the identity at the start: the taps are near 1/3, the weights near 1/2.
-    G's matrices depend on T, so a trained module works for one number of frames only.
+    Both branches read the spatially pooled input. The module is not the identity at initialization: the taps are near
+    1/3 and the weights near 1/2. G's matrices depend on T, so a trained module works for one number of frames only.
 
     Args:
-        channels: C.
-        segments: T.
+        channels: number of channels C.
+        segments: number of frames T of a clip.
     """
 
     def __init__(self, channels: int, segments: int) -> None:
@@ -86,19 +87,19 @@ class TemporalAdaptive(nn.Module):
         )
 
     def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Taps (B, C, 3) for frames t-1, t, t+1 and importance (B, C, T) of (B * T, C, H, W)."""
-        with full_precision(x):  # softmax and sigmoid of a few pooled numbers: they cost nothing
+        """Taps (B, C, 3) for frames t - 1, t, t + 1 and weights (B, C, T) from feature maps (B * T, C, H, W)."""
+        with full_precision(x):  # float32 costs nothing here, on a few pooled numbers
             pooled = widen(x.mean((-2, -1))).unflatten(0, (-1, self.segments)).transpose(1, 2)
             taps = self.G(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
             return taps, self.L(pooled)
 
     @staticmethod
     def uncounted(x: Tensor) -> int:
-        """Multiply-adds that no convolution or product shows: three taps for every value."""
+        """Multiply-adds that torch's counter misses because they are elementwise: three taps for every value."""
         return 3 * x.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to the same shape."""
+        """Filters feature maps (B * T, C, H, W) over time; the shape stays."""
         taps, importance = self.weights(x)
         padded = functional.pad(importance, (1, 1))
         coefficients = [
@@ -109,7 +110,7 @@ class TemporalAdaptive(nn.Module):
 
 
 class Adapted(nn.Module):
-    """A module that sees frames filtered by TAM."""
+    """Applies TAM to the input of another module."""
 
     def __init__(self, net: nn.Module, channels: int, segments: int) -> None:
         super().__init__()
@@ -117,5 +118,5 @@ class Adapted(nn.Module):
         self.net = net
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to what `net` makes of it."""
+        """Applies TAM and then `net` to feature maps (B * T, C, H, W)."""
         return self.net(self.tam(x))

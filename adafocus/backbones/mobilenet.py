@@ -1,4 +1,4 @@
-"""MobileNetV2: torchvision's, under its key names, without the classification head."""
+"""torchvision's MobileNetV2 without the classification head; the keys of its state dict are torchvision's."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class MobileNetV2(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import mobilenet_v2 as build  # slow to import, and not needed by the small nets
+        from torchvision.models import mobilenet_v2 as build  # imported here: slow, and the tiny networks do without
 
         net = build()
         self.layers = net.features
         self.width: int = net.last_channel
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, 1280, ceil(H / 32), ceil(W / 32))."""
+        """Images (N, 3, H, W) to feature maps (N, 1280, ceil(H / 32), ceil(W / 32))."""
         return self.layers(images)
 
     @staticmethod

@@ -1,6 +1,6 @@
-"""Non-local blocks: every place of a clip attends to every other.
+"""Non-local blocks: self-attention over all positions of all frames of a clip.
 
-Source: arXiv 1711.07971 (embedded Gaussian); spec tsm section 2.7.
+Source: arXiv 1711.07971 (embedded Gaussian); mit-han-lab/temporal-shift-module, ops/non_local.py.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from torch.nn import functional
 class NonLocal(nn.Module):
     """x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g pooled 2x2 (floor) and without a scale.
 
-    All 1x1x1 convolutions act on single frames, so frames stay where they are; only the smaller maps of theta, phi and g
-    are rearranged. It starts as the identity: BN's scale and shift are 0.
+    The 1x1x1 convolutions act on single frames, so the input is not rearranged; only the smaller maps of theta, phi and
+    g are. The block is the identity at initialization, because BN's scale and shift are 0.
 
     Args:
-        channels: C; C // 2 inside.
-        segments: T.
+        channels: number of channels C; theta, phi and g have C // 2.
+        segments: number of frames T of a clip.
     """
 
     def __init__(self, channels: int, segments: int) -> None:
         super().__init__()
         inner = channels // 2
         self.segments = segments
-        # Lists, and 5-D weights, for the released key names.
+        # Sequential modules and 5-D weights, so that state dict keys and shapes are those of ops/non_local.py.
         self.g = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.phi = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.theta = nn.Conv3d(channels, inner, 1)
@@ -33,7 +33,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.W[1].bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to the same shape."""
+        """Applies the block to feature maps (B * T, C, H, W); the shape stays."""
         queries = self._places(_frame_wise(self.theta, x))
         keys, values = (
             self._places(functional.max_pool2d(_frame_wise(conv, x), 2)) for conv in (self.phi[0], self.g[0])
@@ -43,7 +43,7 @@ class NonLocal(nn.Module):
         return x + self.W[1](_frame_wise(self.W[0], maps).unsqueeze(2)).squeeze(2)
 
     def _places(self, maps: Tensor) -> Tensor:
-        """(B * T, C, h, w) to (B, T * h * w, C)."""
+        """Rearranges maps (B * T, C, h, w) to the positions of each clip, (B, T * h * w, C)."""
         return maps.unflatten(0, (-1, self.segments)).movedim(2, -1).flatten(1, 3)
 
 
@@ -52,7 +52,7 @@ def _frame_wise(conv: nn.Conv3d, x: Tensor) -> Tensor:
 
 
 class NonLocalAfter(nn.Module):
-    """A block, then non-local attention on its output."""
+    """Applies another block and then a non-local block to its output."""
 
     def __init__(self, block: nn.Module, channels: int, segments: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""ResNets: torchvision's, under its key names, without the classification head."""
+"""torchvision's ResNets without the classification head; the keys of their state dicts are torchvision's."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
 class ResNet(nn.Module):
-    """torchvision's ResNet (stride in the 3x3 convolution) up to the last map; no `fc`, no pooling.
+    """torchvision's ResNet (stride in the 3x3 convolution) up to the last feature map, without pooling and `fc`.
 
     Args:
-        name: one of DEPTHS.
+        name: a key of `DEPTHS`, such as "resnet50".
     """
 
     def __init__(self, name: str = "resnet50") -> None:
         super().__init__()
-        import torchvision.models  # slow to import, and not needed by the small nets
+        import torchvision.models  # imported here: slow, and the tiny networks do without
 
         if name not in DEPTHS:
             raise ValueError(f"unknown ResNet {name!r}; choose one of {', '.join(DEPTHS)}")
@@ -28,7 +28,7 @@ class ResNet(nn.Module):
             setattr(self, child, getattr(net, child))
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, width, ceil(H / 32), ceil(W / 32))."""
+        """Images (N, 3, H, W) to feature maps (N, width, ceil(H / 32), ceil(W / 32))."""
         x: Any = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 

@@ -1,6 +1,7 @@
-"""The temporal shift: part of the channels moves by one frame. No parameters, no multiply-adds.
+"""The temporal shift of TSM: moves part of the channels by one frame. It has no parameters and no multiply-adds.
 
-Source: TSM (arXiv 1811.08383); spec tsm sections 2.2, 7.4.
+Source: TSM (arXiv 1811.08383); mit-han-lab/temporal-shift-module, `TemporalShift` and `TemporalPool` in
+ops/temporal_shift.py, and online_demo/mobilenet_v2_tsm.py for streams.
 """
 
 from __future__ import annotations
@@ -13,31 +14,32 @@ from torch.autograd.function import once_differentiable
 
 
 def temporal_shift(x: Tensor, segments: int, fold: int, *, online: bool = False) -> Tensor:
-    """Moves `fold` channels by a frame, within each clip; zeros come in at the ends.
+    """Moves `fold` channels by one frame within each clip; at the ends of the clip zeros are filled in.
 
     Bidirectional: channels [0, fold) of frame t come from frame t + 1, channels [fold, 2 fold) from frame t - 1.
     Online: channels [0, fold) come from frame t - 1, and nothing from the future.
 
-    Every value is read and written once, forward and backward. (The released code fills a copy with zeros first, and its
-    slice assignments copy the whole gradient three times.)
+    Every value is read and written once, forward and backward. (`TemporalShift.shift` of the repository first fills a
+    copy with zeros, and the backward of its slice assignments copies the whole gradient three times.)
 
     Args:
-        x: (B * T, C, H, W), frames of a clip in a row.
-        segments: T.
-        fold: channels that move in each direction.
+        x: (B * T, C, H, W) feature maps of B clips.
+        segments: number of frames T of a clip.
+        fold: number of channels that move in each direction.
+        online: whether to shift from the past only.
 
     Raises:
-        ValueError: the batch holds no whole number of clips, or more channels would move than there are.
+        ValueError: the batch size is not a multiple of T, or more channels would move than there are.
     """
     if x.shape[0] % segments:
-        raise ValueError(f"{x.shape[0]} frames are no whole number of clips of {segments}")
+        raise ValueError(f"{x.shape[0]} frames are not a whole number of clips of {segments} frames")
     if fold * (1 if online else 2) > x.shape[1]:
         raise ValueError(f"a fold of {fold} channels is too large for {x.shape[1]} channels; raise shift_div")
     return _Shift.apply(x, segments, fold, online)
 
 
 def _moved(x: Tensor, segments: int, fold: int, online: bool, back: bool) -> Tensor:
-    """The shift, or its transpose (`back`): the same move in the other direction."""
+    """The shift, or with `back` its transpose for the backward pass, which moves channels in the other direction."""
     y = torch.empty_like(x)
     source, target = x.unflatten(0, (-1, segments)), y.unflatten(0, (-1, segments))
     kept = fold if online else 2 * fold
@@ -65,17 +67,17 @@ class _Shift(torch.autograd.Function):
 
 
 class Shifted(nn.Module):
-    """A module that sees shifted frames.
+    """Applies the temporal shift to the input of another module.
 
-    A stream of single frames needs what the frame before left behind: while `past` is set, frames are one of each
-    stream instead of clips, the first channels come from `past`, and `past` becomes what the next frame needs
-    (`methods.recognizer.online` sets it for one call; nothing is kept between calls).
+    For streams, `methods.recognizer.online` sets `past` for the duration of one call. The input is then one frame of
+    each of B streams, (B, C, H, W): its first channels are replaced by `past`, the same channels of the previous frame,
+    and `past` is set to those of the present frame.
 
     Args:
-        net: what follows the shift.
-        segments: T, frames of a clip.
-        div: one in `div` channels moves in each direction (rounded down).
-        online: only from the past.
+        net: the module after the shift.
+        segments: number of frames T of a clip.
+        div: C // div channels move in each direction.
+        online: whether to shift from the past only.
     """
 
     past: Tensor | None = None
@@ -87,12 +89,12 @@ class Shifted(nn.Module):
         self.net, self.segments, self.div, self.online = net, segments, div, online
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to what `net` makes of it; (B, C, H, W) in a stream."""
+        """Applies the shift and then `net` to feature maps (B * T, C, H, W), or (B, C, H, W) in a stream."""
         fold = x.shape[1] // self.div
         if self.past is None:
             return self.net(temporal_shift(x, self.segments, fold, online=self.online))
         past = self.past if self.past.numel() else torch.zeros_like(x[:, :fold])
-        self.past = x[:, :fold].clone()  # a slice would keep the whole map alive
+        self.past = x[:, :fold].clone()  # a view would keep the whole map in memory
         return self.net(torch.cat((past, x[:, fold:]), 1))
 
     def extra_repr(self) -> str:
@@ -100,9 +102,9 @@ class Shifted(nn.Module):
 
 
 class TemporalPool(nn.Module):
-    """Halves the frames by a maximum over 3 of them, then `net`.
+    """Halves the number of frames by max pooling over time (window 3, stride 2, padding 1), then applies `net`.
 
-    Source: spec tsm section 2.6 (window 3, stride 2, padding 1 that never wins).
+    Source: `TemporalPool` in ops/temporal_shift.py of mit-han-lab/temporal-shift-module.
     """
 
     def __init__(self, net: nn.Module, segments: int) -> None:
@@ -112,9 +114,9 @@ class TemporalPool(nn.Module):
         self.net, self.segments = net, segments
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * T, C, H, W) to what `net` makes of (B * T / 2, C, H, W)."""
+        """Pools feature maps (B * T, C, H, W) to (B * T / 2, C, H, W) and applies `net`."""
         clips = x.unflatten(0, (-1, self.segments))
         pooled = torch.maximum(clips[:, ::2], clips[:, 1::2])
-        # Frame 2t - 1 also belongs to window t; window 0 has none before it.
+        # Window t covers frames 2t - 1, 2t and 2t + 1; window 0 has no frame -1.
         pooled = torch.cat((pooled[:, :1], torch.maximum(pooled[:, 1:], clips[:, 1:-1:2])), 1)
         return self.net(pooled.flatten(0, 1))

@@ -1,6 +1,9 @@
-"""Puts temporal modules into the 2-D networks: around single layers, so that the networks stay torchvision's own.
+"""Inserts temporal modules into 2-D backbones by wrapping single layers, so that the rest stays torchvision's network.
 
-ImageNet weights go in before, checkpoints of video networks after.
+ImageNet weights are loaded before the insertion, checkpoints of video networks after it.
+
+Source: mit-han-lab/temporal-shift-module, `make_temporal_shift` in ops/temporal_shift.py and `make_non_local` in
+ops/non_local.py; liu-zhy/temporal-adaptive-module, `make_temporal_modeling` in ops/temporal_module.py.
 """
 
 from __future__ import annotations
@@ -18,23 +21,24 @@ from adafocus.backbones.shift import Shifted, TemporalPool
 from adafocus.backbones.tiny import TinyNet
 from adafocus.core.choices import SHIFT_PLACES, SHIFTS
 
-#: Blocks after which NL-TSM has a non-local block.
+#: Layer and indices of the ResNet blocks that NL-TSM follows with a non-local block.
 _NON_LOCAL = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
 
 @dataclass(frozen=True)
 class Temporal:
-    """Which temporal modules a backbone has.
+    """The temporal modules of a backbone.
 
     Attributes:
-        shift: "none", "bidirectional" or "online" (from the past only, for streams).
-        div: one in `div` channels moves in each direction.
-        place: "blockres": before the first convolution of a block, its identity path sees unshifted frames. "block":
-            before the whole block, identity included (ResNets). "branch": before the whole residual branch of every
-            block, also of those without identity (the embedded_TSM fork's MobileNetV2).
-        pool: halves the frames before layer2 (ResNets).
-        adaptive: TAM before the second convolution of every block.
-        non_local: five non-local blocks (ResNets from 50 on).
+        shift: "none", "bidirectional" (TSM) or "online" (from the past only, for streams).
+        div: of C channels, C // div move in each direction.
+        place: position of the shift. "blockres": before the first convolution of a block; the identity path is not
+            shifted.
+            "block": before the whole block, identity included (ResNets only). "branch": before the residual branch of
+            every block, also of blocks without identity (MobileNetV2 in the fork WavesUR/embedded_TSM).
+        pool: whether to halve the number of frames before layer2 (ResNets only).
+        adaptive: whether to put TAM before the second convolution of every block.
+        non_local: whether to add five non-local blocks (ResNet-50 and deeper).
     """
 
     shift: str = "none"
@@ -49,10 +53,16 @@ class Temporal:
 
 
 def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
-    """Inserts the modules in place and returns the backbone, which from then on reads clips (B * T, 3, H, W).
+    """Inserts the temporal modules in place and returns the backbone, which now takes frames of clips, (B * T, 3, H,
+    W).
+
+    Args:
+        backbone: the 2-D backbone.
+        segments: number of frames T of a clip.
+        temporal: the modules to insert.
 
     Raises:
-        ValueError: this backbone has no such place, or the number of segments does not fit.
+        ValueError: the backbone does not support a module, or the number of frames does not suit it.
     """
     if not temporal:
         return backbone
@@ -62,10 +72,10 @@ def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
         raise ValueError(f"place={temporal.place!r} is unknown; choose one of {', '.join(SHIFT_PLACES)}")
     kind = next((kind for kind in (ResNet, MobileNetV2, TinyNet) if isinstance(backbone, kind)), None)
     if kind is None:
-        raise ValueError(f"{type(backbone).__name__} has no place for temporal modules")
+        raise ValueError(f"{type(backbone).__name__} does not support temporal modules")
     for name, allowed in (("pool", (ResNet,)), ("non_local", (ResNet,)), ("adaptive", (ResNet, TinyNet))):
         if getattr(temporal, name) and kind not in allowed:
-            raise ValueError(f"{kind.__name__} has no place for the temporal module {name!r}; choose a ResNet")
+            raise ValueError(f"{kind.__name__} does not support the temporal module {name!r}; choose a ResNet")
     {ResNet: _into_resnet, MobileNetV2: _into_mobilenet, TinyNet: _into_tiny}[kind](backbone, segments, temporal)
     return backbone
 
@@ -76,10 +86,10 @@ def _shifted(net: nn.Module, segments: int, temporal: Temporal) -> Shifted:
 
 def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
     if temporal.place == "branch":
-        raise ValueError("a shift at place=branch is MobileNetV2's; ResNets have blockres and block")
+        raise ValueError("shift place=branch is supported by MobileNetV2 only; ResNets have blockres and block")
     if temporal.non_local and (len(net.layer2) < 4 or len(net.layer3) < 6):
         raise ValueError("non-local blocks need a ResNet of depth 34 or more")
-    # The released ResNet-101 models shift in every second block only.
+    # `make_temporal_shift` shifts only every second block if layer3 has 23 blocks or more (ResNet-101).
     every = 2 if len(net.layer3) >= 23 and temporal.place == "blockres" else 1
     for name in ("layer1", "layer2", "layer3", "layer4"):
         frames = segments // 2 if temporal.pool and name != "layer1" else segments
@@ -101,18 +111,18 @@ def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
 
 def _into_mobilenet(net: MobileNetV2, segments: int, temporal: Temporal) -> None:
     if temporal.place == "block":
-        raise ValueError("a shift at place=block is a ResNet's; MobileNetV2 has blockres and branch")
+        raise ValueError("shift place=block is supported by ResNets only; MobileNetV2 has blockres and branch")
     for block in net.layers[1:-1]:
         if temporal.place == "branch":
             block.conv = _shifted(block.conv, segments, temporal)
-        elif block.use_res_connect and len(block.conv) > 3:  # it has an identity and an expansion
+        elif block.use_res_connect and len(block.conv) > 3:  # blocks with an identity path and an expansion layer
             block.conv[0][0] = _shifted(block.conv[0][0], segments, temporal)
 
 
 def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
     if temporal.place != "blockres":
-        raise ValueError(f"the tiny nets have no blocks: the place of a shift must be blockres, not {temporal.place}")
-    for index in range(3, len(net.layers), 3):  # every convolution but the first, which sees pixels
+        raise ValueError(f"tiny networks have no blocks: the shift place must be blockres, not {temporal.place}")
+    for index in range(3, len(net.layers), 3):  # every convolution but the first, whose input are pixels
         conv = net.layers[index]
         channels = conv.in_channels
         if temporal.adaptive:
@@ -123,9 +133,11 @@ def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
 
 
 def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
-    """Gives the first convolution `channels` inputs (optical flow), each with the mean of its RGB kernels.
+    """Replaces the first convolution by one with `channels` inputs (optical flow), each with the mean of its RGB
+    kernels.
 
-    Source: spec tsm section 2.9; no rescaling, so activations grow with the number of channels.
+    Source: `TSN._construct_flow_model` in ops/models.py of mit-han-lab/temporal-shift-module. The kernels are not
+    rescaled, so activations grow with the number of channels.
     """
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
     wider = nn.Conv2d(

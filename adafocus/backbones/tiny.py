@@ -1,4 +1,4 @@
-"""Small convolutional networks that learn from scratch in minutes on a CPU."""
+"""Small convolutional networks that can be trained from scratch on a CPU in minutes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from torch import Tensor, nn
 
 
 class TinyNet(nn.Module):
-    """3x3 convolution, BatchNorm, ReLU, once for each entry of `channels`; the listed strides, 2 by default.
+    """A 3x3 convolution, BatchNorm and ReLU for each entry of `channels`.
 
     Args:
-        channels: output channels of each layer.
-        strides: of each layer.
-        coordinates: two more input channels say where a pixel is (y and x from -1 to 1; arXiv 1807.03247). Means over the
-            map then tell where something is, which temporal modules that read such means need to see it move.
+        channels: number of output channels of each layer.
+        strides: stride of each layer; None: 2 in every layer.
+        coordinates: whether to add two input channels with each pixel's y and x from -1 to 1 (arXiv 1807.03247).
+            Spatially
+            pooled features then depend on where an object is; TAM, which reads pooled features, needs that to see
+            motion.
     """
 
     def __init__(
@@ -34,7 +36,7 @@ class TinyNet(nn.Module):
         self.width = channels[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to the last layer's map (N, width, h, w)."""
+        """Images (N, 3, H, W) to the last layer's feature maps (N, width, h, w)."""
         if self.coordinates:
             rows, columns = (
                 torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:]
@@ -44,17 +46,17 @@ class TinyNet(nn.Module):
         return self.layers(images)
 
     def map_size(self, size: int) -> tuple[int, int]:
-        """Sides of the map for square images of `size`."""
+        """Height and width of the feature maps for square images of `size` pixels."""
         for stride in self.strides:
             size = (size - 1) // stride + 1
         return size, size
 
 
 def tiny_glance(channels: Sequence[int] = (16, 32), **options: Any) -> TinyNet:
-    """For reduced frames: the map keeps a quarter of their side, so that it still tells places apart."""
+    """A glance network for small frames; its map has a quarter of their side, so that it still resolves locations."""
     return TinyNet(channels, **options)
 
 
 def tiny_focus(channels: Sequence[int] = (32, 64, 128), **options: Any) -> TinyNet:
-    """For patches at full resolution, and for whole frames."""
+    """A focus network for patches, or for whole frames in a recognizer."""
     return TinyNet(channels, **options)

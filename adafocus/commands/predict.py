@@ -94,7 +94,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
     Raises:
         UserError: a folder without.
     """
-    from adafocus.data.annotations import VIDEO_SUFFIXES
+    from adafocus.data.folders import VIDEO_SUFFIXES
 
     frame = re.compile(re.sub(r"\\{.*?\\}", r".+", re.escape(template)))
 

@@ -16,6 +16,7 @@ from adafocus.core.errors import UserError
 
 #: Where a choice without a file belongs: a number can be set directly.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
+_FILES = ("debug", "experiment")  # groups beside those of a run
 _NO_RECIPE = "this method has no recipe for this data set; choose another schedule or method"
 
 
@@ -123,7 +124,7 @@ def said(overrides: Sequence[str]) -> set[str]:
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
         keys |= _leaves(override.key_or_group, value)
-        if override.key_or_group in ("debug", "experiment"):
+        if override.key_or_group in _FILES:
             for option in value if isinstance(value, list) else [value]:
                 found = repository.load_config(f"{override.key_or_group}/{option}") if option else None
                 keys |= _leaves("schedule", found.config.get("schedule") or {}) if found else set()
@@ -149,8 +150,10 @@ def refuse_empty(overrides: Sequence[str]) -> None:
         name = key.lstrip("+~")
         if not name:
             raise UserError(f"{override!r} has no key; an override is key=value")
-        if not value and name in (*GROUPS, "debug", "experiment"):
+        if not value and name in (*GROUPS, *_FILES):
             raise UserError(f"{override!r} names no option of {name}; an override is key=value")
+        if not value and name.startswith("hydra"):
+            raise UserError(f"{override!r} has no value; an override is key=value")
         if value.strip() == "{}":
             raise UserError(
                 f"{override} changes nothing: tables are merged. Set single entries, as in {name}.NAME=VALUE"
@@ -173,13 +176,13 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
         return _no_option(*missing.groups(), text)
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
-        return renamed.unknown_key(group.group(1), [*GROUPS, *domains.leaves(Config)])
+        return renamed.unknown_key(group.group(1), [*GROUPS, *_FILES, *domains.leaves(Config)])
     unknown = re.search(r"Key '([^']+)' (?:is not in struct|not in '\w+')", text)
     override = re.search(r"Could not (?:override|append to config|delete from config)[^']*'([^']+)'", text)
     full_key = re.search(r"full_key: ([\w.]+)", text)
     if unknown and (override or full_key):
         key = max((match.group(1) for match in (full_key, override) if match), key=len)
-        line = renamed.unknown_key(key, [*GROUPS, *domains.leaves(Config)])
+        line = renamed.unknown_key(key, [*GROUPS, *_FILES, *domains.leaves(Config)])
         if key.startswith("schedule.lr_mults."):
             line = f"schedule.lr_mults has no part {unknown.group(1)!r} in this recipe; +{key}=VALUE adds one"
         return line

@@ -160,6 +160,9 @@ READERS = (
     ),
     # Modes.
     Readers(("early_exit",), "mode=early_exit", lambda config: config.mode == "early_exit"),
+    Readers(
+        ("checkpoint",), "mode=evaluate or mode=early_exit", lambda config: config.mode in ("evaluate", "early_exit")
+    ),
 )
 
 

@@ -79,18 +79,19 @@ def plain(values: Any, where: str) -> Any:
         UserError: a text with `${` or control codes, something other than numbers, texts, lists and dictionaries, or more
             of them than any configuration has (a file can hold lists that contain themselves).
     """
-    todo, seen = [values], 0
+    todo, seen = [("", values)], 0
     while todo:
-        value, seen = todo.pop(), seen + 1
+        (key, value), seen = todo.pop(), seen + 1
         if isinstance(value, dict):
-            todo += [*value.keys(), *value.values()]
+            for name, inner in value.items():
+                todo += [(key, name), (f"{key}.{name}" if key else f"{name}", inner)]
         elif isinstance(value, (list, tuple)):
-            todo += value
+            todo += [(key, inner) for inner in value]
         elif isinstance(value, str):
             if "${" in value or value == "???" or printable(value) != value:
-                raise UserError(f"{where}: {value[:80]!r} is no plain value; it is not read")
+                raise UserError(f"{where}: {key}={value[:80]!r} is no plain value; it is not read")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(f"{where} holds a {type(value).__name__}, which is no plain value; it is not read")
+            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is no plain value; it is not read")
         if seen + len(todo) > _MOST_VALUES:
             raise UserError(f"{where} holds more than {_MOST_VALUES} values; it is not read")
     return values

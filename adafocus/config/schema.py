@@ -212,7 +212,7 @@ class ScheduleConfig:
     when the configuration is composed, so it wins there too.
     """
 
-    stages: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stages: Annotated[dict[str, dict[str, Any]], Keys(("joint", *choices.V1_STAGES))] = field(default_factory=dict)
 
     optimizer: Annotated[str, OneOf(choices.OPTIMIZERS)] = "sgd"
     lr: Amount | None = None

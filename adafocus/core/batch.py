@@ -1,4 +1,4 @@
-"""The one thing that data hands to stages: a batch of clips."""
+"""A batch of clips: what the data loader yields and what training and evaluation read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that could not be read: its place in the list, its path and the reader's reason."""
+    """A video that could not be read: its index in the list of the split, its path, and the reason the reader gave."""
 
     index: int
     path: str
@@ -20,19 +20,21 @@ class BadVideo:
 
 @dataclass
 class Batch:
-    """Clips on their way to a stage.
+    """A batch of B clips with their labels.
 
     Attributes:
-        frames: (B, T, H, W, C) uint8, in temporal order, normalized on the device; C is 3 (RGB), or 10 for optical flow. In
-            evaluation (B, V, T, H, W, C) where the protocol looks at V views of a video.
+        frames: (B, T, H, W, C) uint8 in temporal order; they are normalized on the device. C is 3 (RGB), or 10 for
+            optical flow. In evaluation (B, V, T, H, W, C) if the protocol takes V views (clips times crops) per video.
         labels: (B, L) int64 class ids, padded with -1; column 0 is the training target.
-        index: (B,) int64, the place of each clip in its list.
-        epoch: the epoch the clips were drawn for; -1 in evaluation. With `index` it seeds every draw about a clip.
-        valid: (B,) bool, False where the video could not be read (evaluation only: its frames are zeros).
-        bad: the unreadable videos met while this batch was made.
-        source: gives frames that are not in `frames` because a network chooses them: (indices, (B, n) candidates) to
-            (B, n, H, W, C) uint8 and the videos that could not be read. None: everything is in `frames`.
-        kept: candidates (N, H, W, C) of single videos by index, which were decoded on the way and are not read again.
+        index: (B,) int64, the index of each clip's video in the list of its split.
+        epoch: the epoch that the clips were sampled for; -1 in evaluation. With `index` it seeds every random number
+            that concerns a clip.
+        valid: (B,) bool, False if the video could not be read (evaluation only: such a clip is all zeros).
+        bad: the videos that could not be read while this batch was made.
+        source: reads candidate frames on demand, for networks that choose their frames: called with (list of video
+            indices, (B, n) candidate positions), it returns (B, n, H, W, C) uint8 and the videos that could not be
+            read. None: `frames` already holds every frame.
+        kept: by video index, all candidates (N, H, W, C) of videos for which they are decoded already.
     """
 
     frames: Tensor
@@ -45,9 +47,16 @@ class Batch:
     kept: dict[int, Tensor] = field(default_factory=dict)
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Chosen frames (B', n, H, W, C) of some rows (B'), on the device of `frames`.
+        """Reads the candidate frames that a network chose.
 
-        A video that cannot be read now gives zeros, is noted in `bad` and no longer `valid`.
+        A video that cannot be read gives zeros; it is added to `bad`, and its entry of `valid` becomes False.
+
+        Args:
+            rows: (B',) int64, the clips of this batch to read frames for.
+            candidates: (B', n) int64, the positions of the chosen frames among each clip's candidates.
+
+        Returns:
+            (B', n, H, W, C) uint8 frames on the device of `frames`.
         """
         index, candidates = self.index[rows.cpu()].tolist(), candidates.cpu()
         missing = [place for place, video in enumerate(index) if video not in self.kept]
@@ -72,7 +81,7 @@ class Batch:
         return replace(self, frames=self.frames.pin_memory(), labels=self.labels.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
-        """Frames and labels on `device`; index and valid stay on the CPU, where they are used."""
+        """Copies frames and labels to `device`; `index` and `valid` are used on the CPU and stay there."""
         return replace(
             self,
             frames=self.frames.to(device, non_blocking=True),

@@ -1,6 +1,7 @@
-"""The words that an option may hold, each list once: the schema of the configuration and the code that reads the word share it.
+"""The allowed words of every option that takes one of a list; the configuration schema and the code that reads it share
+them.
 
-Nothing is imported here, so that a configuration is checked without torch.
+This module imports nothing, so a configuration can be checked without importing torch.
 """
 
 #: Data.

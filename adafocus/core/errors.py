@@ -1,4 +1,4 @@
-"""The one exception for everything a user can mend."""
+"""`UserError`, the exception for every mistake that the user can correct, and text that is safe to print."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-#: Characters that turn the direction of the text after them: a name could show as another one.
+#: Unicode characters that change the text direction; in a file name they could make it display as another name.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: object) -> str:
-    """One line of text that a terminal only shows: control codes and line breaks are written as escapes (`\\x1b`).
+    """The text in one line that is safe to print: control codes and line breaks become escapes such as `\\x1b`.
 
-    For names, paths and messages that come from files of others.
+    Use it for names, paths and messages that were read from a file.
     """
 
     def shown(character: str) -> str:
@@ -28,10 +28,8 @@ def printable(text: object) -> str:
 class UserError(Exception):
     """Bad input: the message is one line that says what is wrong, where, and what to do.
 
-    The entry points print the message alone and exit with status 2; every other exception is a defect of ours and
-    keeps its traceback.
-
-    The message may name what strangers wrote (a file, a class, a key): it holds no control codes.
+    The command line prints only the message and exits with status 2. Any other exception is a bug of this package and
+    is shown with its traceback. Control codes in the message are escaped, because it may quote a file's content.
     """
 
     def __init__(self, message: object) -> None:
@@ -40,7 +38,7 @@ class UserError(Exception):
 
 @contextmanager
 def as_user_error() -> Iterator[None]:
-    """The rooms below know no configuration: what they refuse as a value is here what the user chose."""
+    """Converts a ValueError of a network or data class, whose arguments come from the configuration, to a UserError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files, and JSON files with one-line errors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from adafocus.core.errors import UserError
 
 
 class _Recording:
-    """A file that keeps the exception of a write instead of raising it.
+    """A file object that stores the exception of a failed write instead of raising it.
 
-    torch.save calls it from C++, which ends the whole process when the file still fails while an exception is on its way.
+    torch.save writes from C++, and a second failure while an exception is being handled there aborts the whole process.
     """
 
     def __init__(self, file: Any) -> None:
@@ -26,7 +26,7 @@ class _Recording:
         try:
             if self.error is None:
                 self.file.write(data)
-        except BaseException as error:  # also that of a signal handler
+        except BaseException as error:  # including an exception raised by a signal handler
             self.error = error
         return memoryview(data).nbytes
 
@@ -36,10 +36,10 @@ class _Recording:
 
 
 def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
-    """Calls `write(file)` on a temporary neighbor and moves it to `path`: a reader or a kill never meets a half-written file.
+    """Writes a file atomically: `write(file)` fills a temporary file next to it, which is then renamed to `path`.
 
     Raises:
-        UserError: the disk is full or read-only, or the folder cannot be written. The older file is as it was.
+        UserError: the disk is full or read-only, or the folder cannot be written. An existing file is left unchanged.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -52,7 +52,7 @@ def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
             os.fsync(file.fileno())
         os.replace(part, path)
     except BaseException as error:
-        with suppress(OSError):  # the folder may be what cannot be written
+        with suppress(OSError):  # in a read-only folder the temporary file cannot be removed either
             part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise unwritable(path, error) from error
@@ -60,25 +60,29 @@ def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """The one line about a file that cannot be written."""
+    """The error for a file that cannot be written."""
     return UserError(
-        f"{path} cannot be written ({error.strerror or error}); what was saved before is whole: make room or choose another "
-        f"folder, and start again"
+        f"{path} cannot be written ({error.strerror or error}); files saved earlier are complete: free disk space or "
+        f"choose another folder, and start again"
     )
 
 
 def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=1, ensure_ascii=False)
-    # Bytes of a file name that are not UTF-8 are lone surrogates in Python; as \udcff they are what JSON has for them.
+    # Python represents non-UTF-8 bytes of file names as lone surrogates; JSON stores those as escapes such as \udcff.
     data = text.encode("utf-8", "backslashreplace")
     write_bytes(path, lambda file: file.write(data + b"\n"))
 
 
 def read_json(path: Path, kind: type | None = None) -> Any:
-    """The content of a JSON file, which must be a `kind` where one is given; None where there is no file.
+    """The content of a JSON file; None if the file does not exist.
+
+    Args:
+        path: the file.
+        kind: `dict` or `list`, the required type of the content; None accepts any.
 
     Raises:
-        UserError: the file is damaged or holds something else.
+        UserError: the file is damaged or holds another type.
     """
     if not path.is_file():
         return None
@@ -95,6 +99,6 @@ _JSON = {dict: "object", list: "array"}
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an exception says, for a message that is one line; its type where it says nothing."""
+    """The first line of an exception's message, or the name of its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "".join(char for char in lines[0] if char.isprintable()) if lines else type(error).__name__

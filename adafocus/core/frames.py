@@ -1,4 +1,4 @@
-"""Which frames of a clip each network sees."""
+"""`FramePlan`: how many frames of a clip the glance network and the focus network see, and which are candidates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Which frames of a clip are glanced at, chosen from and focused on.
+    """Number of frames that the glance network sees, that frames are chosen from, and that the focus network sees.
 
     Attributes:
-        glance: frames that the glance network sees.
-        focus: frames that the focus network sees beside those; 0 where it sees the glance frames themselves.
-        candidates: frames that focus frames are chosen from; evaluation reads only those that are chosen. 0: nothing is
-            chosen. A training clip holds all of them.
-        first: positions among the candidates of the frames that are looked at in any case. Empty where the glance frames
-            are a set of their own, which then precedes the candidates in a clip.
+        glance: number of frames that the glance network sees.
+        focus: number of frames that only the focus network sees; 0 if it sees the glance frames.
+        candidates: number of frames that the focus frames are chosen from; 0 if no frames are chosen. A training clip
+            holds all candidates; evaluation decodes only the chosen ones.
+        first: positions among the candidates of the frames that are always decoded (the glance frames of Uni-AdaFocus
+            on plain backbones). Empty if the glance frames are a separate set, which then precedes the candidates in a
+            clip.
     """
 
     glance: int
@@ -25,25 +26,25 @@ class FramePlan:
 
     @property
     def fixed_focus(self) -> int:
-        """Focus frames that are read in any case, because nobody chooses them."""
+        """Number of focus frames at fixed positions: all of them if no frames are chosen, else 0."""
         return 0 if self.candidates else self.focus
 
     @property
     def seen(self) -> int:
-        """Frames of a video that any network sees in evaluation."""
+        """Number of frames per video that the networks process in evaluation."""
         return self.glance + self.focus
 
     @property
     def clip(self) -> int:
-        """All frames of a training clip."""
+        """Number of frames in a training clip, all candidates included."""
         return (0 if self.first else self.glance) + (self.candidates or self.focus)
 
 
 def coarse_to_fine(segments: int) -> list[int]:
-    """The order in which frames are looked at: middle, first, last, then the middles between them, ever finer.
+    """Coarse-to-fine processing order of `segments` frames: middle, first, last, then the midpoints between those.
 
-    Source: FrameExit (arXiv 2104.13400). The released rule gives too long a list below three frames; there the order is
-    that of time.
+    Source: FrameExit (arXiv 2104.13400), as used by AdaFocus V2. With fewer than three frames its rule would list too
+    many, so the temporal order is returned.
     """
     if segments < 3:
         return list(range(segments))
@@ -60,9 +61,10 @@ def coarse_to_fine(segments: int) -> list[int]:
 
 
 def segment_centers(candidates: int, segments: int) -> list[int]:
-    """Which candidates the glance network sees in evaluation: the center of each segment of N / G.
+    """Positions of G glance frames among N candidates in evaluation: the center of each segment of N // G candidates.
 
-    The released code takes every (N // G)-th from 1 on, which is the same for N / G of 2 and 3, and too few frames for 1.
+    Uni-AdaFocus (models/uni_adafocus.py, `AdaFocus.forward`) takes every (N // G)-th candidate from position 1 on. That
+    is the same for N / G = 2 or 3, and one frame too few for N / G = 1.
     """
     length = candidates // segments
     return [segment * length + length // 2 for segment in range(segments)]

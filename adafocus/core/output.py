@@ -1,8 +1,22 @@
-"""What networks return: the prediction, what the glance saw, and where and when to focus.
+"""The records that networks return: glance features, patch locations and chosen frames, and predictions.
 
-Letters of shapes: B clips of a batch, K classes, T steps of a prediction, G glance frames, F focus frames, N candidate
-frames that focus frames are chosen from, D channels of a feature map, (h, w) its size, S the side of a square frame,
-P the side of a patch. Frames are (B, frames, 3, S, S), normalized.
+Letters of tensor shapes, in the whole package:
+
+    B     clips in a batch (B' some of them, such as those that have not exited yet)
+    T     frames of a clip, or steps of a step-by-step prediction
+    G, F  frames that the glance network and the focus network see
+    N     candidate frames, of which F are chosen
+    E     exits: predictions after which a clip may stop
+    K     classes
+    V     views of a video in evaluation (clips times crops)
+    D     channels of a feature map, h and w its height and width
+    H, W  height and width of a frame; S the side of a square frame
+    P     side of a square patch
+    L     labels of a video, padded with -1
+
+Frames that networks read are (B, frames, 3, S, S) float, normalized. A patch location (`where`) is a pair (y, x) in
+[0, 1]: the patch's top left corner as a fraction of its largest offset, which is the frame's side minus the patch's.
+docs/glossary.md explains the other terms.
 """
 
 from __future__ import annotations
@@ -16,10 +30,10 @@ Record = TypeVar("Record", bound="_Rows")
 
 
 class _Rows:
-    """Records whose tensors all begin with the batch."""
+    """Base of records whose tensors all have the batch as first dimension."""
 
     def rows(self: Record, keep: Tensor) -> Record:
-        """The same record for the clips in the boolean mask `keep` (B,)."""
+        """The record with only the clips that the boolean mask `keep` (B,) selects."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return type(self)(
             **{name: value[keep] if isinstance(value, Tensor) else value for name, value in values.items()}
@@ -28,16 +42,17 @@ class _Rows:
 
 @dataclass
 class GlanceOutput(_Rows):
-    """What the glance network saw.
+    """Output of the glance network.
 
     Attributes:
-        maps: (B, G, D, h, w), the feature maps that policies read. Where a policy makes one decision a video from all
-            frames stacked on channels (AdaFocus V1 on TSM): (B, 1, G * D, h, w).
-        features: (B, G, D), the maps averaged over space; after dropout where the heads drop.
-        logits: (B, K), the glance network's part of a prediction that is a sum of two networks'; else None.
-        aux_logits: (B, G, K), the logits that the glance network learns by, where they are asked for.
-        steps: (B, G or 1, K), predictions after the glance frames alone (Uni-AdaFocus on plain backbones).
-        running_max: (B, W), the maximum over the glance frames' hidden features, which later steps read (same).
+        maps: (B, G, D, h, w) feature maps, the input of the policies. For policies that make one decision per video
+            from all frames stacked on the channels (AdaFocus V1 on TSM): (B, 1, G * D, h, w).
+        features: (B, G, D) spatial averages of the maps, after the dropout of the heads if they have one.
+        logits: (B, K) glance logits of networks whose prediction is the sum of two networks' logits; else None.
+        aux_logits: (B, G, K) per-frame logits of the auxiliary head that trains the glance network, if requested.
+        steps: (B, G or 1, K) predictions from the glance frames alone (Uni-AdaFocus on plain backbones); else None.
+        running_max: (B, W) maximum over the glance frames of the classifier's W hidden features, from which the later
+            steps continue (Uni-AdaFocus on plain backbones); else None.
     """
 
     maps: Tensor
@@ -53,13 +68,14 @@ class Plan(_Rows):
     """Where and when the focus network looks.
 
     Attributes:
-        where: (B, T, 2) corners of patches as fractions (y, x) of the free range, or (B, T, 4) rectangles (y, x, height,
-            width); (B, 1, ...) where one place serves all frames of a video.
-        frames: (B, T) int64 index of the frame of each place, in the clip or among the candidates; None where the focus
-            network sees a fixed set of frames.
-        weights: (B, G) weights of the glance frames by the frame policy (Uni-AdaFocus).
-        rectangles: (B, G or 1, 4) the spatial policy's own answer, with its gradient (Uni-AdaFocus).
-        state: (B, ...) memory of a recurrent policy, from which `decide` continues with later frames (AdaFocus V2).
+        where: (B, T, 2) patch locations (y, x) as the module docstring defines them, or (B, T, 4) rectangles (y, x,
+            height, width); (B, 1, ...) if one location applies to all frames of a video.
+        frames: (B, T) int64 index of the frame of each location, in the clip or among the candidates; None if the
+            focus network sees a fixed set of frames.
+        weights: (B, G) weights of the glance frames from the temporal policy (Uni-AdaFocus).
+        rectangles: (B, G or 1, 4) output of the spatial policy, with gradient (Uni-AdaFocus).
+        state: (B, ...) hidden state of a recurrent policy, from which `decide` continues with later frames (AdaFocus
+            V2).
     """
 
     where: Tensor
@@ -71,14 +87,16 @@ class Plan(_Rows):
 
 @dataclass
 class Overrides:
-    """What a caller decides in a network's place; what is None the network decides itself, as in evaluation.
+    """Decisions that replace a network's own; for a field that is None the network decides, as in evaluation.
 
     Attributes:
-        where: places to look at in place of the policy's; Uni-AdaFocus: (B, N, 4) of all candidates, or (B, 1, 4) on TSM.
-        diversity: places of a second pass through the focus network, which training adds (AdaFocus V2, Uni-AdaFocus).
-        frames: (B, F) candidates to look at in place of the chosen ones.
-        thresholds: (B, F) uniform numbers with which frames are drawn by their weights.
-        offsets: (B, G) int64 position of each glance frame within its segment.
+        where: patch locations that replace the policy's, shaped as `Plan.where`. Uni-AdaFocus takes rectangles for all
+            candidates, (B, N, 4), or (B, 1, 4) on TSM.
+        diversity: locations of a second pass through the focus network, which training adds (AdaFocus V2,
+            Uni-AdaFocus).
+        frames: (B, F) int64 candidates that replace the chosen ones.
+        thresholds: (B, F) uniform random numbers for sampling frames by their weights (training).
+        offsets: (B, G) int64 position of each glance frame within its segment of candidates (training).
     """
 
     where: Tensor | None = None
@@ -90,21 +108,21 @@ class Overrides:
 
 @dataclass
 class Output:
-    """The answer to a batch.
+    """Predictions for a batch.
 
     Attributes:
-        logits: (B, K), the prediction.
-        steps: (B, T, K), the prediction after each step, in processing order; None without steps.
+        logits: (B, K), the final prediction.
+        steps: (B, T, K), the prediction after each step, in processing order; None if the network has no steps.
         where, frames, weights, rectangles: see `Plan`; `where` is None for whole frames.
         aux_glance: (B, T, K) auxiliary logits of the glance features, in processing order.
         aux_focus: (B, T, K) auxiliary logits of the focus features.
-        aux_spatial: (B, K) auxiliary logits that the spatial policy learns by.
-        per_frame: (B, T', K) logits of single frames before their average; T' < T where the network pools over time. Of
-            Uni-AdaFocus those of the glance frames that the frame policy learns by.
-        exit_logits: (B, E, K) predictions with which a clip may leave early.
-        focus_frames: (B, T, H, W, 3) uint8, the frames that `where` is about, if they are not those of the clip.
-        running_max: (B, W) what a step-by-step classifier remembers after the last step; later steps read it.
-        diversity: in training, the same clips seen at other places (a second pass).
+        aux_spatial: (B, K) auxiliary logits whose loss trains the spatial policy (Uni-AdaFocus).
+        per_frame: (B, T', K) logits of single frames before they are averaged; T' < T if the network pools over time.
+            Uni-AdaFocus: logits of the glance frames, whose loss trains the temporal policy.
+        exit_logits: (B, E, K) the prediction at each exit.
+        focus_frames: (B, T, H, W, 3) uint8, the frames that `where` refers to, if they are not those of the clip.
+        running_max: (B, W) running maximum of the step-by-step classifier after the last step.
+        diversity: in training, the output of the second pass over the same clips, at other patch locations.
     """
 
     logits: Tensor

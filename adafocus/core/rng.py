@@ -1,8 +1,8 @@
-"""Random numbers as a pure function of what they are for.
+"""Random numbers that are a pure function of (seed, purpose, epoch, index).
 
-Nothing in the package keeps a random state between steps: every draw about a clip comes from a generator that is made
-from (seed, purpose, epoch, index). So the same clip is augmented the same way whatever the number of loader workers,
-processes or interruptions (a resumed run repeats the uninterrupted one bit for bit).
+No random state is kept between steps: all random numbers for a clip come from a generator that is seeded with these
+four values. A clip is therefore augmented the same way for any number of loader workers and processes, and a resumed
+run repeats the uninterrupted one bit for bit.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator
 
     Args:
         seed: the seed of the run.
-        purpose: what the numbers are for ("order", "augment", "diversity" ...): draws for different purposes are independent.
-        coordinates: epoch, index ...; -1 (evaluation) is allowed.
+        purpose: what the numbers are for, such as "order", "augment" or "diversity"; different purposes give
+            independent numbers.
+        coordinates: further integers of at least -1, usually the epoch (-1 in evaluation) and the index of the clip.
     """
     entropy = [seed, crc32(purpose.encode()), *(int(value) + 1 for value in coordinates)]
     return np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))

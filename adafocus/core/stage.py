@@ -1,4 +1,4 @@
-"""What a stage is: who learns, by which loss, and how its network answers in evaluation."""
+"""`Stage`, a phase of training: which parameters are trained, with which loss, and how the network is evaluated."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from adafocus.core.batch import Batch
 from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
-#: uint8 clips (B, T, H, W, 3) to what networks read, (B, T, 3, H, W).
+#: Converts uint8 clips (B, T, H, W, 3) to normalized float frames (B, T, 3, H, W), which networks read.
 Normalize = Callable[[Tensor], Tensor]
 
 
 @dataclass
 class ParamGroup:
-    """Parameters that learn at a multiple of the schedule's rate and weight decay."""
+    """A group of parameters; `rate` and `decay` multiply the learning rate and the weight decay of the schedule."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -30,24 +30,25 @@ class ParamGroup:
 
 @dataclass
 class StepResult:
-    """One training step: the scalar to minimize and scalars worth logging (all on the device, detached but the loss)."""
+    """Result of a training step: the loss, and scalars to log (detached). All of them stay on the device."""
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Stage(ABC):
-    """Owns a training step. The loop calls it and knows nothing else.
+    """The training step and the evaluation of one network; the training loop calls only this interface.
 
     Attributes:
         model: the network.
-        net: what a step calls: `model`, or its distributed wrapper, which the loop puts here.
-        rounds: optimizer steps on one batch; `step` is called so many times with it.
-        variants: the answers that a trained network can give; the first is the method's own, the others are controls
-            (for instance the same networks looking at a random patch).
-        place_size: 2 where a policy chooses corners of squares, 4 where it chooses rectangles; 0 without a policy.
-        constant_place: (place_size,) the mean of the places that were learned on the training set, as `Output.where` has
-            them. It is measured at the end of training and is part of the checkpoint.
+        net: the module that a step calls: `model`, or its DistributedDataParallel wrapper, which the trainer sets.
+        rounds: number of optimizer steps per batch; `step` is called once for each.
+        variants: the evaluation variants of the network. The first is the method itself; the others are controls, such
+            as the same networks with a random patch.
+        place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
+            0 without a policy.
+        constant_place: (place_size,) the mean of the locations that the policy chooses on the training set, in the
+            format of `Output.where`. It is measured at the end of training and stored in the checkpoint.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Stage(ABC):
         """
         Args:
             model: the network.
-            normalize: uint8 clips (B, T, H, W, 3) to what the network reads (B, T, 3, H, W).
+            normalize: converts uint8 clips (B, T, H, W, 3) to the network's input (B, T, 3, H, W).
             frozen_norm: normalization layers that stay in evaluation mode while training (frozen BatchNorm).
         """
         self.model = model
@@ -70,7 +71,7 @@ class Stage(ABC):
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
-        """What learns; every parameter that is in no group is frozen before the model is wrapped."""
+        """The trained parameters; the trainer freezes every parameter that is in no group."""
 
     @abstractmethod
     def step(self, batch: Batch) -> StepResult:
@@ -78,59 +79,59 @@ class Stage(ABC):
 
     @abstractmethod
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        """Answers of the asked variants, in evaluation mode and without gradient."""
+        """Outputs of the given evaluation variants, in evaluation mode and without gradient."""
 
     @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
-        """(B, T or 1, place_size) the places that the policy chooses in evaluation; the focus network does not run."""
+        """Patch locations (B, T or 1, place_size) chosen by the policy; the focus network does not run."""
         model: Any = self.model.eval()
         return model.decide(model.glance(self.glance_frames(batch))).where
 
     def glance_frames(self, batch: Batch) -> Tensor:
-        """(B, G, 3, S, S) normalized frames that the glance network of a clip sees, in processing order."""
+        """Normalized frames (B, G, 3, S, S) of a batch that the glance network sees, in processing order."""
         model: Any = self.model
         return model.glance_frames(self.normalize(batch.frames), Overrides())
 
     @property
     def needs_constant(self) -> bool:
-        """Whether one of the variants looks at the constant place."""
+        """Whether an evaluation variant uses the constant patch location."""
         return any(variant.where == "constant" for variant in self.variants)
 
     @property
     def answerable(self) -> tuple[Variant, ...]:
-        """The variants that `evaluate` can answer now: before the constant place is known, all others."""
+        """The variants that can be evaluated now; the constant patch is among them once its location is measured."""
         known = self.constant_place is not None
         return tuple(variant for variant in self.variants if known or variant.where != "constant")
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        """Multiply-adds a video of each variant, from those of the model's parts (see `engine.cost`)."""
+        """Multiply-adds (MACs) per video of each variant, from those of the model's parts (see `evaluation.cost`)."""
         return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
 
     def train(self) -> None:
-        """Puts every part into the mode it trains in."""
+        """Sets training mode, except for the normalization layers that are frozen."""
         self.net.train()
         for layer in self.frozen_norm:
             layer.eval()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """State beyond the model's: the constant place, once it is known."""
+        """State that is not in the model: the constant patch location, once it is measured."""
         return {} if self.constant_place is None else {"constant_place": self.constant_place}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """
         Raises:
-            ValueError: the state is not one that this stage keeps.
+            ValueError: the state has other keys or values than `state_dict` gives.
         """
         if not isinstance(state, dict) or set(state) - {"constant_place"}:
             raise ValueError(
-                f"stage {self.name} keeps only its constant place, and the checkpoint holds something else"
+                f"stage {self.name}: the checkpoint's stage state may hold 'constant_place' only, but has other keys"
             )
         place = state.get("constant_place")
         if place is None or not self.needs_constant:
             return
         sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape == (self.place_size,)
         if not sound or not bool(((place >= 0) & (place <= 1)).all()):
-            raise ValueError(f"the constant place of the checkpoint must be {self.place_size} numbers from 0 to 1")
+            raise ValueError(f"constant_place of the checkpoint must be {self.place_size} numbers from 0 to 1")
         self.constant_place = place.detach().float()
 
 

@@ -1,4 +1,4 @@
-"""`status.json`: where a run stands, for other programs and for the next start in its folder."""
+"""`status.json` of a run folder: the state and the step of a run, for other programs and for resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_status(folder: Path, state: str, *, step: int = 0, steps: int = 0, err
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What the file says; nothing where it is missing or damaged, for a run needs nothing of it."""
+    """The content of `status.json`; state None and step 0 if it is missing or damaged, since no run depends on it."""
     try:
         found = read_json(folder / "status.json", dict) or {}
     except UserError:
@@ -31,22 +31,22 @@ def read_status(folder: Path) -> dict[str, Any]:
 
 
 def restart_status(folder: Path) -> None:
-    """A new start: how an earlier one ended is over, its step is not."""
+    """Marks a run that starts or resumes as running; the step of an earlier attempt is kept."""
     old = read_status(folder)
     write_status(folder, "running", step=old["step"], steps=old["steps"])
 
 
 def end_status(folder: Path, state: str, reason: str, *, step: int = 0, steps: int = 0) -> None:
-    """Writes a bad end, at the step that the status names where no other is known."""
+    """Writes the state of a run that failed or was interrupted; without `steps`, the recorded step is kept."""
     if not steps:
         old = read_status(folder)
         step, steps = old["step"], old["steps"]
-    # A full disk that ends a run has no room for its status either; the terminal has the reason.
+    # If the disk is full, the status cannot be written either; the reason is printed on the terminal.
     with suppress(UserError):
         write_status(folder, state, step=step, steps=steps, error=reason)
 
 
 def interruption(number: int, step: int, steps: int) -> str:
-    """The line about a run that a signal has ended."""
+    """The message for a run that was ended by signal `number`."""
     where = f" at step {step} of {steps}" if steps else ""
     return f"interrupted ({signal.Signals(number).name}){where}; the same command continues this run"

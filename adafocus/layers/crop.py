@@ -1,4 +1,4 @@
-"""Coordinates to pixels: patches cut out of frames, at whole pixels, between pixels, or resampled."""
+"""Cropping of patches from frames: at integer pixels, at sub-pixel locations, or rectangles resized to squares."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from adafocus.layers.precision import full_precision
 
 
 def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
-    """Square patches at sub-pixel places, differentiable in the place.
+    """Cuts square patches at sub-pixel locations, differentiable with respect to the location.
 
     The corner lies at (y, x) = where * (H - P, W - P), not rounded; patch pixel (i, j) is the bilinear value of the frame
     at (y + i, x + j). It is a translation, never a resize, so it is a blend of four integer slices:
 
         (1-fy)(1-fx) X[i, j] + (1-fy) fx X[i, j+1] + fy (1-fx) X[i+1, j] + fy fx X[i+1, j+1],
 
-    with f the fraction of the corner and X the slice at its floor. `where` receives its gradient through the fractions
-    (times the free range); the frames receive none, since nothing before the crop learns from it. Corners, fractions and
-    blend stay in float32 under autocast: bfloat16 cannot hold 96.37 pixels.
+    with f the fractional part of the corner and X the slice at its integer part. `where` gets its gradient through the
+    fractional parts; the frames receive none, since nothing before the crop is trained through it. Corners, fractional
+    parts and the blend stay in float32 under autocast, because bfloat16 cannot represent 96.37 pixels.
 
     Args:
         frames: (N, C, H, W), floating point.
-        where: (N, 2) fractions (y, x) in [0, 1] of the free range.
-        size: P, at most min(H, W).
+        where: (N, 2) patch locations (y, x) in [0, 1], as fractions of the largest offset (frame side minus P).
+        size: side P of the patches in pixels, at most min(H, W).
 
     Returns:
         (N, C, P, P), channels-last if the frames are.
@@ -32,8 +32,8 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
     Raises:
         ValueError: the patch is larger than the frame.
 
-    Source: AdaFocus V2 (arXiv 2112.14238) section 3.2. Differs from the released code, an affine grid over the whole
-    frame and grid_sample, in how it is computed: the values agree to 1e-5.
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3.2; LeapLabTHU/AdaFocusV2, `get_patches_frame` in
+    models/adafocus_v2.py. That function uses an affine grid and grid_sample; the values agree to 1e-5.
     """
     height, width = frames.shape[-2:]
     if size > min(height, width):
@@ -42,8 +42,9 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         dtype = torch.promote_types(frames.dtype, torch.float32)
         free = where.new_tensor([height - size, width - size], dtype=dtype)
         corner = where.to(dtype) * free
-        # The last whole corner must leave one more row and column to blend with, unless there is no freedom at all.
-        # A diverged policy gives NaN: cut anywhere, and let the NaN in the fractions reach the loss, where it is reported.
+        # The integer corner is at most (largest offset - 1), so that one more row and column remain for the blend.
+        # A diverged policy gives NaN: the patch is cut at 0, and the NaN in the fractions reaches the loss, where the
+        # trainer reports it.
         floor = corner.detach().floor().nan_to_num(0.0)
         whole = torch.minimum(floor, (free - 1).clamp(min=0)).clamp(min=0)
         down, across = (corner - whole).view(-1, 2, 1, 1, 1).unbind(1)
@@ -54,13 +55,13 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
 
 
 def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
-    """(N, C, size, size) whole-pixel squares at (N, 2) corners, in one gather; the frame's border is repeated."""
+    """Squares (N, C, size, size) at integer corners (N, 2) in pixels; outside the frame its border is repeated."""
     height, width = frames.shape[-2:]
     span = torch.arange(size, device=frames.device)
     rows = (corner[:, :1] + span).clamp(max=height - 1)
     columns = (corner[:, 1:] + span).clamp(max=width - 1)
     sample = torch.arange(frames.shape[0], device=frames.device)[:, None, None]
-    # Indexing the pixel-major view keeps the channels of a pixel together: one wide copy a pixel, and channels-last out.
+    # Indexing the channels-last view copies all channels of a pixel at once and returns a channels-last tensor.
     pixels = frames.permute(0, 2, 3, 1)
     return pixels[sample, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
@@ -68,23 +69,27 @@ def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
 def crop_rectangles(
     frames: Tensor, where: Tensor, size: int, *, smallest: float, largest: float | None = None
 ) -> Tensor:
-    """Rectangles of free size and aspect, resampled to squares; differentiable in place and size.
+    """Cuts rectangles of variable size and aspect ratio and resizes them to squares, differentiable in location and
+    size.
 
-    A rectangle (y, x, h, w) in [0, 1] is smallest + h (largest - smallest) pixels high, its width alike, and its corner
-    lies at (y, x) times what is left of the frame. Bilinear, half-pixel centers, zero outside the frame: an enlarged
-    rectangle at the border mixes in half a pixel of zeros, the mean color. There is no low-pass filter: a large rectangle
-    is point-sampled, which is part of the published models. In float32 under autocast.
+    A rectangle (y, x, h, w) in [0, 1] is smallest + h * (largest - smallest) pixels high; its width follows from w in
+    the same way. Its corner lies at (y, x) times the largest offset (frame side minus rectangle side). Sampling is
+    bilinear with half-pixel centers and zeros outside the frame, so an enlarged rectangle at the border includes half a
+    pixel of zeros (the mean color). There is no antialiasing; published models depend on that. Runs in float32 under
+    autocast.
 
     Args:
-        frames: (N, C, H, W), floating point and normalized; square. Feature maps as well.
-        where: (N, 4).
-        size: side of the result.
-        smallest, largest: sides in pixels of the frame (96 and 224 in all published models); largest None: the whole frame.
+        frames: (N, C, S, S) normalized frames or feature maps, floating point.
+        where: (N, 4) rectangles (y, x, height, width) in [0, 1].
+        size: side of the resulting squares in pixels.
+        smallest, largest: sides in pixels that height or width 0 and 1 stand for (96 and 224 in all published models);
+            largest None: the side of the frame.
 
     Returns:
         (N, C, size, size).
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus 2.7.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `get_patch_grid_scalexy` in
+    models/uni_adafocus.py.
     """
     side = frames.shape[-1]
     with full_precision(frames):
@@ -100,26 +105,26 @@ def crop_rectangles(
 
 
 def cut(frames: Tensor, where: Tensor, size: int) -> Tensor:
-    """Square patches at whole pixels: the corner is floor(where * (S - P)).
+    """Cuts square patches at integer pixels: the corner is floor(where * (S - P)).
 
     Args:
-        frames: (N, C, S, S).
-        where: (N, 2) fractions (y, x).
-        size: P.
+        frames: (N, C, S, S) frames.
+        where: (N, 2) patch locations (y, x) in [0, 1].
+        size: side P of the patches in pixels.
 
     Returns:
-        (N, C, P, P), channels-last: one gather of whole pixels.
+        (N, C, P, P), channels-last.
     """
     side = frames.shape[-1]
-    # A cell's fraction times the range may fall a rounding error (1e-5 pixels) below a whole number.
+    # The product for a grid cell can be a rounding error (1e-5 pixels) below an integer.
     corner = (where.float() * (side - size) + 1e-4).floor().long().clamp(0, side - size)
     return _slices(frames, corner, size)
 
 
 def boxes(where: Tensor, frame_size: int, *, smallest: float, largest: float | None = None) -> Tensor:
-    """(..., 2) corners or (..., 4) rectangles in [0, 1] to (..., 4): top, left, height, width in pixels of the frame.
+    """Converts locations (..., 2) or rectangles (..., 4) in [0, 1] to top, left, height, width (..., 4) in pixels.
 
-    Corners are of squares with the side `smallest`; see `crop` and `crop_rectangles`.
+    Locations are those of squares with side `smallest`; see `crop` and `crop_rectangles`.
     """
     if where.shape[-1] == 2:
         sides = torch.full_like(where, smallest)

@@ -1,4 +1,4 @@
-"""Classifiers that join what glance and focus saw."""
+"""Classification heads that combine the features of several frames, or of the glance and the focus network."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from adafocus.layers.precision import full_precision, widen
 
 
 class PooledStepClassifier(nn.Module):
-    """A prediction after every step, from the running maximum of what the steps so far saw.
+    """Predicts after every step, from the running maximum of the hidden features of all steps so far.
 
-    Per step: linear to `width`, BatchNorm, ReLU; the elementwise maximum over steps 0..k; step k's own linear layer. The
-    released code loops over T small layers; here one cumulative maximum and one batched product do the same.
+    Each step's features pass a linear layer to `width`, BatchNorm and ReLU. Step k applies its own linear layer to the
+    elementwise maximum over steps 0..k. The repository loops over T linear layers; here one cumulative maximum and one
+    batched product compute the same.
 
     Args:
-        channels: of the joined features.
-        num_classes, segments: K, T.
-        width: of the hidden layer (4096 in the released code, whatever its option says).
-        dropout: on the maximum, drawn anew for each step.
-        beside: width of what each step's layer reads beside the maximum.
-        momentum: of BatchNorm.
+        channels: number of input features per step.
+        num_classes, segments: number of classes K and of steps T.
+        width: width of the hidden layer (4096 in the repository, whatever its option says).
+        dropout: dropout probability on the maximum, independent for each step.
+        beside: width of an additional input that is concatenated to the maximum.
+        momentum: momentum of BatchNorm.
 
-    Source: FrameExit (arXiv 2104.13400) and AdaFocus V2; spec adafocus_v2 section 2.2.
+    Source: FrameExit (arXiv 2104.13400) and AdaFocus V2; LeapLabTHU/AdaFocusV2, `PoolingClassifier` in
+    models/adafocus_v2.py.
     """
 
     def __init__(
@@ -45,7 +47,7 @@ class PooledStepClassifier(nn.Module):
         self.weight = nn.Parameter(torch.empty(segments, num_classes, width + beside))
         self.bias = nn.Parameter(torch.empty(segments, num_classes))
         self.dropout = dropout
-        bound = 1 / math.sqrt(width + beside)  # nn.Linear's own initialization, for each step
+        bound = 1 / math.sqrt(width + beside)  # each step is initialized as an nn.Linear
         nn.init.uniform_(self.weight, -bound, bound)
         nn.init.uniform_(self.bias, -bound, bound)
 
@@ -58,19 +60,22 @@ class PooledStepClassifier(nn.Module):
         beside: Tensor | None = None,
         answers: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """(B, S, channels) features of steps first..first+S-1, and the maximum (B, width) of earlier steps.
+        """Predictions after some steps, and the running maximum after the last of them.
 
         Args:
-            beside: (B, W) what the steps' layers read beside the maximum, after it.
-            answers: how many of the last steps are asked for; None: all S.
+            features: (B, S, channels) features of steps first..first+S-1.
+            seen: (B, width) running maximum after the earlier steps; None if there are none.
+            first: number of earlier steps.
+            beside: (B, beside) additional input, concatenated after the maximum.
+            answers: number of steps, counted from the last, to compute logits for; None: all S.
 
         Returns:
-            logits (B, answers, K) of these steps, and the maximum after the last of them.
+            logits (B, answers, K) of these steps, and the running maximum (B, width) after the last step.
         """
         steps = features.shape[1]
         with full_precision(features):
             hidden = functional.relu(self.norm(self.hidden(widen(features).flatten(0, 1)))).unflatten(0, (-1, steps))
-            if answers is not None and answers < steps:  # nobody asks after the first ones: their maximum is enough
+            if answers is not None and answers < steps:  # steps without a prediction: only their maximum is needed
                 skipped = steps - answers + 1
                 hidden = torch.cat([hidden[:, :skipped].amax(1, keepdim=True), hidden[:, skipped:]], 1)
             pooled = hidden if hidden.shape[1] == 1 else hidden.cummax(1).values
@@ -85,15 +90,16 @@ class PooledStepClassifier(nn.Module):
             return logits, pooled[:, -1]
 
     def cost(self, steps: int, answers: int) -> int:
-        """Multiply-adds of `steps` steps after which `answers` are asked for."""
+        """Multiply-adds (MACs) per clip of `steps` steps, `answers` of them with a prediction."""
         return steps * self.hidden.weight.numel() + answers * self.weight[0].numel()
 
 
 class TwoHeads(nn.Module):
-    """Two linear heads on the pooled features of each frame, averaged over frames.
+    """Two linear heads on the pooled features of each frame; their logits are averaged over frames.
 
-    `predict` reads detached features: it makes the prediction and sends no gradient into its network. `learn` does; the
-    network learns from it alone.
+    `predict` makes the prediction; it reads detached features, so no gradient flows from it into the network. The loss
+    of `learn` alone trains the network. In the repository these are `new_fc` and `new_new_fc` of `TSN` in ops/models.py
+    (LeapLabTHU/AdaFocusV2, Something-Something).
     """
 
     def __init__(self, width: int, num_classes: int, dropout: float) -> None:
@@ -105,12 +111,12 @@ class TwoHeads(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, features: Tensor, learn: bool = True) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) to logits (B, K) of `predict` and, if asked for, of `learn`."""
+        """Features (B, T, D) to the mean logits (B, K) of `predict`, and of `learn` if `learn` is true (else None)."""
         predicted, learned, _ = self.per_frame(features, learn)
         return predicted.mean(1), None if learned is None else learned.mean(1)
 
     def per_frame(self, features: Tensor, learn: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
-        """(B, T, D) to logits (B, T, K) of both heads, and the features after dropout."""
+        """Features (B, T, D) to the per-frame logits (B, T, K) of both heads, and the features after dropout."""
         with full_precision(features):
             dropped = self.dropout(widen(features))
             return self.predict(dropped.detach()), self.learn(dropped) if learn else None, dropped

@@ -1,4 +1,4 @@
-"""Numbers in memory: islands of full precision inside autocast (coordinates, recurrent states, logits), and layouts."""
+"""Float32 sections within autocast (for coordinates, recurrent states, logits); the channels-last memory format."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
-    """Switches autocast off on the device of `tensor` (the meta device has none to switch)."""
+    """A context with autocast disabled on the device of `tensor`; it does nothing on the meta device."""
     device = tensor.device.type
     if device == "meta" or not torch.is_autocast_enabled(device):
         return nullcontext()
@@ -17,7 +17,7 @@ def full_precision(tensor: Tensor) -> AbstractContextManager:
 
 
 def channels_last(model: nn.Module) -> nn.Module:
-    """Lays the weights of 2-d convolutions out as frames are, pixel by pixel; those of 3-d ones stay. In place."""
+    """Converts the weights of 2-d convolutions to the channels-last memory format, in place; returns the model."""
     for parameter in model.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -25,5 +25,5 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """float16 and bfloat16 become float32; float32 and float64 stay."""
+    """Converts float16 and bfloat16 tensors to float32; others are returned unchanged."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,4 +1,4 @@
-"""The frames that a glance network sees: the whole picture, small."""
+"""Resizing of frames for the glance network."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from torch.nn import functional
 
 
 def resized(frames: Tensor, size: int, rule: str = "aligned") -> Tensor:
-    """(N, C, S, S) to (N, C, size, size).
+    """Resizes square frames (N, C, S, S) to (N, C, size, size).
 
     Args:
-        rule: "aligned": bilinear with aligned corners, no antialiasing (the released code); "area": the mean over what a
-            pixel covers.
+        frames: the frames.
+        size: side of the result in pixels.
+        rule: "aligned": bilinear with aligned corners, no antialiasing, as `AdaFocus.forward` in models/adafocus_v2.py
+            of LeapLabTHU/AdaFocusV2; "area": each pixel is the mean of the area that it covers.
     """
     if size == frames.shape[-1]:
         return frames

@@ -1,4 +1,4 @@
-"""One folder a method; `METHODS` is the only list of them, and plug-ins add to it."""
+"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes. Plug-ins add to it."""
 
 from __future__ import annotations
 

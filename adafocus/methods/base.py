@@ -1,8 +1,8 @@
-"""What a method is: the one object that knows what differs between methods.
+"""`Method`, the base class of the objects that hold everything that differs between methods.
 
-A method is made from a run's configuration. It says which frames its networks see, makes the network and the stages that
-train it, and checks and names the options that it reads. No other part of the package asks for a method's name. The modules
-`method.py` import no torch, so that a configuration is checked before torch is loaded.
+A method is made from a run's configuration. It defines which frames its networks see and builds the network and the
+stages that train it. The `method.py` modules do not import torch, so a configuration can be checked before torch is
+loaded.
 """
 
 from __future__ import annotations
@@ -58,13 +58,14 @@ _GLANCE_KEYS = frozenset(
 
 
 class Method(ABC):
-    """One method with the options of a run.
+    """A method together with the configuration of a run.
 
     Attributes:
-        name: as `method=NAME` chooses it.
-        stages: the stages that train it, in their order.
-        has_glance: whether it has a glance network beside the focus network.
-        train_frames, test_frames: rules of `data.sampling` for the frames of a clip, where no protocol names others.
+        name: the name that `method=NAME` takes.
+        stages: names of the stages that train it, in their order.
+        has_glance: whether it has a glance network in addition to the focus network.
+        train_frames, test_frames: rules of `data.sampling` that choose the frames of a clip, unless the protocol sets
+            others.
         lr_parts: parts of the network that `schedule.lr_mults` may name.
         reads_flow: whether it can work on optical flow.
     """
@@ -82,12 +83,12 @@ class Method(ABC):
 
     @property
     def on_tsm(self) -> bool:
-        """Whether its backbones join frames by the temporal shift, which is the other form of most methods."""
+        """Whether its backbones have the temporal shift (TSM); most methods use another network then."""
         return self.config.backbone.shift != "none"
 
     @property
     def exits_early(self) -> bool:
-        """Whether its network answers step by step, so that clips may leave early."""
+        """Whether its network predicts step by step, so that early exit is possible."""
         return False
 
     @property
@@ -102,8 +103,10 @@ class Method(ABC):
 
     @property
     def reads(self) -> frozenset[str]:
-        """Of the keys that not every method reads (those of `config.effects.READERS` without a rule), those that this one reads; whole groups by
-        their name. Typed keys that nothing reads are refused."""
+        """The keys that this method reads of those that not every method reads, and whole groups by their name.
+
+        The keys in question are those of `config.effects.READERS` that have no rule. A typed one that is not read is refused.
+        """
         widths = {"backbone.policy_hidden": self.widths.policy, "backbone.classifier_width": self.widths.classifier}
         own = frozenset(key for key, width in widths.items() if width is not None)
         return own | _GLANCE_KEYS if self.has_glance else own
@@ -153,12 +156,12 @@ class Method(ABC):
 
     @abstractmethod
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Which frames its networks see; `deferred`: frames are read when they are looked at, as early exit needs it."""
+        """How many frames its networks see; `deferred`: frames are decoded only when needed, as in early exit."""
 
     @abstractmethod
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """The network on these backbones, which have their temporal modules already."""
+        """Builds the network from its backbones, which already contain their temporal modules."""
 
     @abstractmethod
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """What learns in the configured stage, for a network of this method."""
+        """The training stage that the configuration selects, for a network of this method."""

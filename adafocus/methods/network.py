@@ -1,4 +1,4 @@
-"""What all networks that glance and focus share: the paper's three verbs, and the way to leave early."""
+"""Base classes of all networks with a glance and a focus network: `glance`, `decide`, `focus`, and early exit."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import boxes
 
 Prepare = Callable[[Tensor], Tensor]
-#: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S); rows count in the batch that the walk began with.
+#: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
+#: the batch that was passed to `EarlyExitNetwork.walk`, before any clip exited.
 Reader = Callable[[Tensor, Tensor], Tensor]
 Walk = Generator[Tensor, Tensor, None]
 
 
 def as_they_are(frames: Tensor) -> Tensor:
-    """Frames that are normalized already."""
+    """Returns the frames unchanged; the `prepare` argument for frames that are normalized already."""
     return frames
 
 
 class AdaptiveNetwork(nn.Module, ABC):
-    """A network that glances at a clip, decides where and when to look, and focuses there.
+    """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
 
-    `forward` is these three in a row, and everything else is written on top of them: control rows give `decide` a plan of
-    their own, exported programs are one verb each, early exit repeats the verbs on a few frames at a time.
+    `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
+    an exported program is one of the three, and early exit calls them on a few frames at a time.
 
     Attributes:
         glance_net, focus_net: the backbones.
-        patch_size, frame_size: in pixels; frames are square.
-        num_places: places (patches or rectangles) of a video that a plan from outside has to give.
-        parts: names of parts -> submodules, for the count of multiply-adds; see `engine.cost`.
-        glance_fields, decide_fields, focus_fields: which fields of `GlanceOutput` an exported program of each verb returns
-            or reads.
-        step_classifiers: submodules that join both networks and answer after every step; none where the heads of the two
-            networks are all there is.
-        chooses_frames: whether a plan says which frames are focused on.
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
+        parts: name of each part -> its submodules, for counting multiply-adds; see `evaluation.cost`.
+        glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
+            (glance) or read (decide, focus).
+        step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
+            prediction is the sum of two heads.
+        chooses_frames: whether `decide` also chooses the frames for the focus network.
         shares_frames: whether both networks see the same frames.
         first_candidate: where in a clip the candidates begin that frames are chosen from.
     """
@@ -68,15 +69,15 @@ class AdaptiveNetwork(nn.Module, ABC):
 
     @abstractmethod
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """The glance network's view of its frames (B, G, 3, S, S); `auxiliary`: with logits that only training needs."""
+        """Runs the glance network on its frames (B, G, 3, S, S); `auxiliary` adds logits that only training needs."""
 
     @abstractmethod
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """Where, and of some networks when, to look; policies send no gradient into the glance network through maps."""
+        """Chooses patch locations, and frames if `chooses_frames`; no gradient flows from here into the glance maps."""
 
     @abstractmethod
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """The prediction from the focus network's frames (B, F, 3, S, S) at the planned places, and from the glance."""
+        """Runs the focus network on patches of its frames (B, F, 3, S, S) and combines the result with the glance."""
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """The frames of a clip (B, T, ...) that the glance network sees."""
@@ -89,7 +90,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the planned places and at those of `diversity`, each with batch statistics of its own."""
+        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -100,14 +101,14 @@ class AdaptiveNetwork(nn.Module, ABC):
         auxiliary: bool = True,
         prepare: Prepare = as_they_are,
     ) -> Output:
-        """A whole clip, as training needs it.
+        """Glances, decides and focuses on a whole clip, as in training.
 
         Args:
-            frames: (B, T, 3, S, S) normalized frames in temporal order, all that the networks may see; with `prepare`
-                anything of (B, T, ...).
-            overrides: what is not left to the policies.
-            auxiliary: whether the logits that only training needs are wanted.
-            prepare: makes selected frames (B, n, ...) into normalized ones (B, n, 3, S, S), so that frames which no network
+            frames: (B, T, 3, S, S) normalized frames in temporal order, all that the networks may see. With `prepare`,
+                frames of any shape (B, T, ...) that it accepts.
+            overrides: decisions that replace those of the policies.
+            auxiliary: whether to compute the logits that only training needs.
+            prepare: converts selected frames (B, n, ...) to normalized ones (B, n, 3, S, S); frames that no network
                 sees are never converted.
         """
         overrides = overrides or Overrides()
@@ -124,34 +125,35 @@ class AdaptiveNetwork(nn.Module, ABC):
         return output
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds logits that belong to the whole pass and that only training needs: none by default."""
+        """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
 
     def native_places(self, corners: Tensor) -> Tensor:
         """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
         return corners
 
     def glance_answer(self, output: Output) -> Tensor:
-        """(B, K): what the glance network alone answers, from the output of a whole pass with auxiliary logits."""
+        """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
         return output.aux_glance.mean(1)
 
     def boxes(self, where: Tensor) -> Tensor:
-        """(..., 2) corners to (..., 4): top, left, height and width of the patches in pixels of the frame."""
+        """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.patch_size)
 
     @property
     def crop_values(self) -> int:
-        """Values that are blended to cut the patches of a video out of its frames."""
+        """Number of pixel values that bilinear cropping of a video's patches computes; its cost is counted from it."""
         return list(self.frame_sets.values())[-1] * 3 * self.patch_size**2
 
 
 class EarlyExitNetwork(AdaptiveNetwork):
-    """A network that answers step by step, so that a clip may leave as soon as it is sure.
+    """A network that predicts step by step, so that a clip can exit once its prediction is confident enough.
 
     Attributes:
         num_exits: number of exits E.
-        budgets, first_power: wanted shares of clips at each exit, q ** (first_power + exit) for every budget q, as the
-            released program has them; see `engine.exits.wanted_shares`.
-        glance_exit: whether exit 0 comes after the glance alone.
+        budgets, first_power: each budget q asks that a share of clips proportional to q ** (first_power + k) exits at
+            exit k; these are the default values of q from the papers' repositories. See
+            `evaluation.exits.wanted_shares`.
+        glance_exit: whether exit 0 comes after the glance, before any patch.
     """
 
     num_exits: int
@@ -161,30 +163,33 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
     @abstractmethod
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are looked at in any case."""
+        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
-        """Multiply-adds of a video that leaves at each exit, from those of the network's parts."""
+        """Multiply-adds per video that stops at each exit, from those of the network's parts."""
 
     @abstractmethod
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit.
+        """Runs a batch exit by exit, as a generator.
 
-        A generator: it yields the logits (B', K) of the clips that are still there, and is sent a mask (B',) of those
-        that stay. What belongs to the others is dropped: later frames of theirs are neither read nor processed. Its
-        answers are those of `forward`, whose `Output.exit_logits` holds them side by side.
+        It yields the logits (B', K) of the B' clips that have not exited, and expects a mask (B',) by `send` that is
+        True for the clips that continue. Frames of clips that have exited are neither decoded nor processed. The
+        yielded logits are those that `forward` returns in `Output.exit_logits`.
 
         Args:
-            frames: (B, n, 3, S, S), those that are looked at in any case.
-            read: gives others when they are wanted.
-            chunk: with more than 1, clips may leave at the first exit and after each `chunk` steps; see `passed_exits`.
+            frames: (B, n, 3, S, S), the frames that are processed before the first exit.
+            read: reads further frames on demand.
+            chunk: steps between two exits; with more than 1 some exits are skipped, see `passed_exits`.
         """
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:
-    """Exits that a walk in chunks passes: of a network with an exit after the glance, exit 0 and then each `chunk`-th; else
-    each `chunk`-th. The last is always among them."""
+    """Indices of the exits that are used when `chunk` steps are computed at a time: every `chunk`-th, and always the
+    last.
+
+    With `glance_exit`, exit 0 is used as well and the chunks are counted from exit 1.
+    """
     start = 1 if glance_exit else 0
     ends = list(range(start + chunk - 1, num_exits, chunk))
     if not ends or ends[-1] != num_exits - 1:

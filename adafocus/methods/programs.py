@@ -1,11 +1,12 @@
-"""Whole networks as a few programs with tensors in and out, for use without this package.
+"""Splits a network into up to three modules with tensors in and out, which can be exported and run without this
+package.
 
-    glance   frames -> fields of `GlanceOutput`, by name
-    policy   some of these -> places[, chosen]
-    focus    frames, places, some of these -> logits
+    glance   frames -> fields of `GlanceOutput`, under their names
+    policy   some of these fields -> places[, chosen]
+    focus    frames, places, some of these fields -> logits
 
-`places` is `Plan.where` (ONNX has an operator of that name), `chosen` is `Plan.frames`. A recognizer has only the last one,
-frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal order.
+`places` is `Plan.where` (renamed because ONNX has an operator "Where"), `chosen` is `Plan.frames`. A recognizer has one
+program only, frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal order.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from adafocus.methods.recognizer.model import Recognizer
 
 @dataclass
 class Program:
-    """One network.
+    """One exportable part of a network.
 
     Attributes:
+        name: "glance", "policy" or "focus".
         module: takes and returns tensors.
-        inputs, outputs: their names. Inputs that no other program returns are sets of frames.
-        frames: how many frames each of those sets holds.
+        inputs, outputs: names of these tensors. Inputs that no other program returns are sets of frames.
+        frames: by name, the number of frames in each of those sets.
     """
 
     name: str
@@ -38,7 +40,7 @@ class Program:
 
 
 class _Call(nn.Module):
-    """A function of a network as a module."""
+    """Wraps a function of a network as an nn.Module, because torch.export takes modules."""
 
     def __init__(self, network: nn.Module, call: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
         super().__init__()
@@ -54,7 +56,7 @@ def programs(network: nn.Module) -> list[Program]:
     """The programs of a network, in the order in which they run.
 
     Raises:
-        ValueError: a network without.
+        ValueError: the network is neither a `Recognizer` nor an `AdaptiveNetwork`.
     """
     if isinstance(network, Recognizer):
         frames = {"frames": network.segments}
@@ -74,7 +76,7 @@ def programs(network: nn.Module) -> list[Program]:
 
 def _glance(network: AdaptiveNetwork, frames: Tensor) -> tuple[Tensor, ...]:
     if network.shares_frames:
-        frames = network.glance_frames(frames, Overrides())  # into processing order
+        frames = network.glance_frames(frames, Overrides())  # from temporal to processing order
     output = network.glance(frames)
     return tuple(getattr(output, name) for name in network.glance_fields)
 
@@ -91,5 +93,5 @@ def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Ten
 
 
 def _glance_output(names: tuple[str, ...], fields: tuple[Tensor, ...]) -> GlanceOutput:
-    """What a program knows of the glance; networks read no other field in that verb."""
+    """A `GlanceOutput` with only the given fields; a program's function reads no others."""
     return GlanceOutput(**{"maps": None, "features": None, **dict(zip(names, fields, strict=True))})

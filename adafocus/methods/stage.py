@@ -1,4 +1,4 @@
-"""What the stages of all methods that glance and focus share: draws, control places and evaluation."""
+"""Base class of the stages of all methods with a glance and a focus network: random numbers, controls, evaluation."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class AdaptiveStage(Stage):
     """A stage of an `AdaptiveNetwork`.
 
     Attributes:
-        seed: of the run; every draw is a function of (seed, epoch, index).
-        random_draw: name of the draw of random places, which decides the numbers that come out.
+        seed: seed of the run; all random numbers are functions of (seed, purpose, epoch, index).
+        random_draw: the purpose (see `core.rng`) of the random numbers for random patch locations.
     """
 
     model: AdaptiveNetwork
@@ -26,12 +26,12 @@ class AdaptiveStage(Stage):
     random_draw = "diversity"
 
     def draws(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
-        """(B, *shape) uniform numbers for a purpose, on the device of the batch."""
+        """Uniform random numbers (B, *shape) for one purpose (see `core.rng`), on the device of the batch."""
         drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """(B, num_places, 2 or 4) places of one way to choose them, see `Variant.where`; None leaves them to the policy."""
+        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None for "learned" (the policy's)."""
         places = self.model.num_places
         if choice == "learned":
             return None
@@ -44,7 +44,7 @@ class AdaptiveStage(Stage):
         return self.model.native_places(corners)
 
     def overrides(self, variant: Variant, batch: Batch) -> Overrides:
-        """What a variant does not leave to the policies."""
+        """The decisions that replace those of the policies in an evaluation variant."""
         frames = self.model.even_frames(batch.frames) if variant.when == "spread" else None
         return Overrides(self.places(variant.where, batch), frames=frames)
 
@@ -55,11 +55,11 @@ class AdaptiveStage(Stage):
 
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
-        """(B, E, K) the predictions with which clips could leave."""
+        """The predictions (B, E, K) of all exits."""
         return self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
 
     def answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
-        """Outputs by variant; `auxiliary`: the first one with the logits that only training and controls need."""
+        """Outputs by variant; with `auxiliary` the first one has the logits that only training and controls need."""
         model = self.model.eval()
         frames = None if model.chooses_frames else self.normalize(batch.frames)
         seen = self.glance_frames(batch) if frames is None else model.glance_frames(frames, Overrides())
@@ -80,17 +80,23 @@ class AdaptiveStage(Stage):
         return answers
 
     def glance_frames(self, batch: Batch) -> Tensor:
-        """See `Stage.glance_frames`; evaluation clips of networks that choose frames may hold nothing else."""
+        """See `Stage.glance_frames`. A batch with `source` holds only the frames of `first_frames`."""
         if self.model.chooses_frames:
             return self.normalize(self.first_frames(batch))
         return super().glance_frames(batch)
 
     def first_frames(self, batch: Batch) -> Tensor:
-        """(B, n, H, W, 3) uint8: the frames that are looked at in any case."""
+        """The frames (B, n, H, W, 3) uint8 that are processed before the first exit."""
         return batch.frames if batch.source is not None else self.model.first_frames(batch.frames)
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """(B', n, H, W, 3) uint8: chosen candidates of some rows, read now if the batch does not hold them."""
+        """Candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
+
+        Args:
+            batch: the batch.
+            rows: (B',) indices of clips in the batch.
+            candidates: (B', n) positions among each clip's candidates.
+        """
         if batch.source is not None:
             return batch.read(rows, candidates)
         return batch.frames[rows[:, None], candidates + self.model.first_candidate]

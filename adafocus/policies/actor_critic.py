@@ -1,6 +1,7 @@
-"""The policies of AdaFocus V1: places drawn from a distribution, learned by reinforcement.
+"""The policies of AdaFocus V1: patch locations sampled from a distribution, trained by reinforcement learning.
 
-Source: AdaFocus V1 (arXiv 2105.03245); spec adafocus_v1 sections 2.1, 2.2 and 6.2.
+Source: AdaFocus V1 (arXiv 2105.03245); blackfeather-wang/AdaFocus, class `ActorCritic` in models/ppo.py and
+models/ppo_continuous.py.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from adafocus.layers.precision import full_precision, widen
 
 @dataclass
 class Decision:
-    """What a policy makes of the steps of a batch: B videos, S steps.
+    """Output of a policy for B videos of S steps.
 
     Attributes:
-        parameters: (B, S, N) cell probabilities of a grid, or (B, S, 2) means of a Gaussian.
+        parameters: (B, S, grid * grid) cell probabilities of a grid, or (B, S, 2) means of a Gaussian.
         values: (B, S), the critic's estimate of the return.
     """
 
@@ -29,7 +30,7 @@ class Decision:
 
 
 class _ActorCritic(nn.Module):
-    """Encoder of single steps, a GRU over steps from a zero state, an actor and a critic; float32 under autocast."""
+    """An encoder applied to every step, a GRU over the steps, and linear actor and critic; float32 under autocast."""
 
     def __init__(self, encoder: nn.Module, hidden: int, actions: int) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class _ActorCritic(nn.Module):
         self.critic = nn.Linear(hidden, 1)
 
     def forward(self, maps: Tensor) -> Decision:
-        """(B, S, D, h, w) glance maps of the steps, in order. A step knows the steps before it."""
+        """Decision for the glance maps (B, S, D, h, w) of all steps in order; a step depends on the steps before it."""
         with full_precision(maps):
             code = self.encoder(widen(maps).flatten(0, 1)).unflatten(0, maps.shape[:2])
             memory, _ = self.gru(code)
@@ -50,21 +51,22 @@ class _ActorCritic(nn.Module):
 
 
 class GridPolicy(_ActorCritic):
-    """A cell of an n x n grid for each step (ActivityNet, FCVID, Mini-Kinetics).
+    """Chooses a cell of a grid x grid raster of patch locations for each step (ActivityNet, FCVID, Mini-Kinetics).
 
     Args:
-        channels: D of the glance map.
-        map_size: (h, w) of it.
-        grid: n.
+        channels: number of channels D of the glance map.
+        map_size: height and width (h, w) of the glance map.
+        grid: number of patch locations along each side.
         hidden: width of encoder and GRU.
-        convolution: a 1x1 convolution to 32 channels before the linear layer; else two linear layers on the whole map.
+        convolution: whether the encoder is a 1x1 convolution to 32 channels and a linear layer; else it is two linear
+            layers on the whole map.
     """
 
     def __init__(
         self, channels: int, map_size: tuple[int, int], *, grid: int = 7, hidden: int = 1024, convolution: bool = True
     ) -> None:
         if grid < 2:
-            raise ValueError(f"a grid of {grid} x {grid} places leaves no choice; it needs at least 2 on each side")
+            raise ValueError(f"a grid of {grid} x {grid} patch locations leaves no choice; grid must be at least 2")
         places = map_size[0] * map_size[1]
         if convolution:
             layers = [nn.Conv2d(channels, 32, 1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(32 * places, hidden)]
@@ -77,11 +79,11 @@ class GridPolicy(_ActorCritic):
         return scores.softmax(-1)
 
     def best(self, decision: Decision) -> Tensor:
-        """(B, S) the likeliest cells; the first of equals."""
+        """The most probable cells (B, S), the first among equals."""
         return decision.parameters.argmax(-1)
 
     def sample(self, decision: Decision, draws: Tensor) -> Tensor:
-        """(B, S) cells for uniform draws (B, S, 2), of which the first number is used."""
+        """Samples cells (B, S) from uniform random numbers `draws` (B, S, 2), of which the first is used."""
         ladder = decision.parameters.detach().cumsum(-1)
         return (ladder < draws[..., :1] * ladder[..., -1:]).sum(-1).clamp(max=self.grid**2 - 1)
 
@@ -92,20 +94,21 @@ class GridPolicy(_ActorCritic):
         return Categorical(probs=decision.parameters, validate_args=False).entropy()
 
     def where(self, actions: Tensor) -> Tensor:
-        """(..., 2) fractions (y, x) of the free range."""
+        """Patch locations (..., 2) of cells (...), as fractions (y, x) of the largest offset."""
         place = torch.stack((actions.div(self.grid, rounding_mode="floor"), actions % self.grid), -1)
         return place / (self.grid - 1)
 
 
 class GaussianPolicy(_ActorCritic):
-    """A continuous place for each step (Something-Something): a Gaussian of fixed width around a mean.
+    """Chooses a continuous patch location for each step, from a Gaussian of fixed width (Something-Something).
 
     Args:
-        channels: of the stacked glance maps of a step (frames times D).
-        map_size: (h, w).
+        channels: number of channels of the stacked glance maps of a step (frames times D).
+        map_size: height and width (h, w) of the maps.
         hidden: width of encoder and GRU.
-        deviation: standard deviation of both coordinates, as fractions of the free range.
-        norm: BatchNorm after convolution and linear layer (the published setting).
+        deviation: standard deviation of both coordinates, as a fraction of the largest offset (frame side minus patch
+            side).
+        norm: whether BatchNorm follows the convolution and the linear layer (true in the published models).
     """
 
     def __init__(
@@ -140,24 +143,24 @@ class GaussianPolicy(_ActorCritic):
         return scores.sigmoid()
 
     def best(self, decision: Decision) -> Tensor:
-        """(B, S, 2) the means."""
+        """The means (B, S, 2) of the Gaussians."""
         return decision.parameters
 
     def sample(self, decision: Decision, draws: Tensor) -> Tensor:
-        """(B, S, 2) places for uniform draws (B, S, 2), clipped to the frame."""
+        """Samples locations (B, S, 2) from uniform random numbers `draws` (B, S, 2), clipped to [0, 1]."""
         normal = math.sqrt(2) * torch.erfinv((2 * draws - 1).clamp(-0.999999, 0.999999))
         return (decision.parameters.detach() + self.deviation * normal).clamp(0, 1)
 
     def log_probability(self, decision: Decision, actions: Tensor) -> Tensor:
-        """Of the clipped place under the unclipped Gaussian, as released."""
+        """Log-probability (B, S) of the clipped location under the unclipped Gaussian, as in the repository."""
         distance = ((actions - decision.parameters) ** 2).sum(-1) / (2 * self.deviation**2)
         return -distance - 2 * math.log(self.deviation) - math.log(2 * math.pi)
 
     def entropy(self, decision: Decision) -> Tensor:
-        """Constant: nothing learns from it."""
+        """Entropy (B, S) of the Gaussian; constant, since its width is fixed, so it has no gradient."""
         value = 1 + math.log(2 * math.pi) + 2 * math.log(self.deviation)
         return torch.full_like(decision.values, value)
 
     def where(self, actions: Tensor) -> Tensor:
-        """(..., 2) fractions (y, x) of the free range."""
+        """Actions are patch locations (..., 2) already."""
         return actions

@@ -1,4 +1,4 @@
-"""The differentiable policy of AdaFocus V2: one place a frame."""
+"""The differentiable policy of AdaFocus V2 on plain backbones: one patch location per frame."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from adafocus.layers.precision import full_precision, widen
 
 
 class AffinePolicy(nn.Module):
-    """Glance maps of a clip to the corner of one patch a frame; recurrent, so a step knows the steps before it.
+    """Chooses one patch location per frame from the glance maps; recurrent, so a frame's depends on the frames before.
 
     1x1 convolution to 64 channels, BatchNorm, tanh, linear, BatchNorm, tanh for each frame; a GRU over the frames from a
     zero state; linear and sigmoid. It runs in float32 under autocast.
 
     Args:
-        channels: D of the glance map.
-        map_size: (h, w) of the glance map.
+        channels: number of channels D of the glance map.
+        map_size: height and width (h, w) of the glance map.
         hidden: width of the linear layer and the GRU (2048 in all published models).
-        squeeze: channels after the 1x1 convolution.
-        segments: frames of a clip; it works for any number.
+        squeeze: number of channels after the 1x1 convolution.
+        segments: number of frames of a clip, which the policy does not depend on.
 
-    Source: AdaFocus V2 section 3.1; the released `policy_stn`.
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3.1; LeapLabTHU/AdaFocusV2, `PolicySTN` in models/adafocus_v2.py.
     """
 
     def __init__(
@@ -45,10 +45,14 @@ class AffinePolicy(nn.Module):
         self.corner = nn.Linear(hidden, 2)
 
     def forward(self, maps: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """(B, T, D, h, w) maps in processing order, and the GRU's state (1, B, hidden) after earlier frames.
+        """Patch locations for the maps of some frames.
+
+        Args:
+            maps: (B, T, D, h, w) glance maps in processing order.
+            state: (1, B, hidden) the GRU's state after the earlier frames; None for the first frames.
 
         Returns:
-            where (B, T, 2) in (0, 1), as (y, x), and the state after the last frame, so that frames may come one by one.
+            locations (B, T, 2) in (0, 1), as (y, x), and the GRU's state after the last frame.
         """
         with full_precision(maps):
             code = self.encoder(widen(maps).flatten(0, 1)).unflatten(0, maps.shape[:2])

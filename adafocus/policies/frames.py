@@ -1,4 +1,4 @@
-"""The policy of Uni-AdaFocus that says when: weights of the glance frames, and frames chosen by them."""
+"""The temporal policy of Uni-AdaFocus: weights of the glance frames, and the choice of focus frames by them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from torch import Tensor, nn
 
 from adafocus.layers.precision import full_precision, widen
 
-_STEP = 0.25  # of the integral over log time; the rule's error is then exp(-2 pi (pi / 2) / step), about 1e-17
-_SMALLEST = 1e-30  # weights below it count as this; the released code divides by zero there
-_LAST = math.log(750.0 / _SMALLEST)  # by then every frame has arrived, to double precision
+#: Step of the numerical integral over log time in `inclusion_factors`; its error is exp(-2 pi (pi / 2) / step), about
+#: 1e-17.
+_STEP = 0.25
+#: Smaller weights are raised to this value; `MCSampleFeature` of the repository divides by zero there.
+_SMALLEST = 1e-30
+#: Upper end of that integral: the log time at which every frame has arrived, to double precision.
+_LAST = math.log(750.0 / _SMALLEST)
 
 
 class FramePolicy(nn.Module):
-    """Glance features of a clip to one weight a frame; the weights of a clip add up to 1.
+    """The temporal policy: one weight per glance frame from the glance features; the weights of a clip add up to 1.
 
-    Two convolutions over 3 frames with BatchNorm and ReLU and one over 1, no biases; softmax of scores / temperature. It runs
-    in float32 under autocast.
+    Two temporal convolutions of kernel 3 with BatchNorm and ReLU and one of kernel 1, without biases, then a softmax
+    over the frames. It runs in float32 under autocast.
 
     Args:
-        channels: D of the glance features.
-        hidden: channels inside (64 in all published models).
-        temperature: 1 in all published models.
+        channels: number of channels D of the glance features.
+        hidden: number of channels between the convolutions (64 in all published models).
+        temperature: divides the scores before the softmax whose weights choose the frames (1 in all published models).
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); the released `temporal_policy`, spec uni_adafocus 2.5.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `TemporalPolicy` in models/uni_adafocus.py.
     """
 
     def __init__(self, channels: int, hidden: int = 64, temperature: float = 1.0) -> None:
@@ -42,10 +46,10 @@ class FramePolicy(nn.Module):
         )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, G, D) features in temporal order.
+        """Weights of glance frames with features (B, G, D) in temporal order.
 
         Returns:
-            weights (B, G), which learn, and the weights that frames are chosen by, (B, G), after the temperature.
+            the weights (B, G) that the temporal loss reads, and those (B, G) with the temperature, which choose frames.
         """
         with full_precision(features):
             scores = self.encoder(widen(features).transpose(1, 2))[:, 0]
@@ -54,22 +58,23 @@ class FramePolicy(nn.Module):
 
 
 def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | None = None) -> Tensor:
-    """Frames by the inverse of the cumulative weights: many where weights are large, in temporal order.
+    """Chooses F of N candidate frames by inverting the cumulative weights: densely where the weights are large.
 
-    Thresholds (k + 1/2) / K, or (k + u_k) / K in training, through the inverse of the piecewise linear cumulative weight, give
-    positions in [0, 1); floor(position N) are frames; of equal ones the later move up, and none beyond its last free place.
+    The thresholds (k + 1/2) / F, or (k + u_k) / F in training, for k = 0..F-1, are mapped through the inverse of the
+    piecewise linear cumulative weight to positions in [0, 1), and frame k is floor(position * N). If several would be
+    equal, the later ones move to the next free frame, as far as enough frames remain.
 
     Args:
-        weights: (B, G), no gradient passes.
-        candidates: N.
-        count: K, at most N.
-        draws: (B, K) uniform numbers u in [0, 1); None for evaluation.
+        weights: (B, G); no gradient passes.
+        candidates: number of candidates N.
+        count: number of chosen frames F, at most N.
+        draws: (B, F) uniform random numbers u in [0, 1); None in evaluation.
 
     Returns:
-        (B, K) int64 strictly increasing indices in [0, N).
+        (B, F) int64 strictly increasing indices in [0, N).
 
-    Source: spec uni_adafocus 2.8. Their loop that resolves equal frames is a running maximum here; a threshold of exactly
-    0, at which they stop, falls into the first bin.
+    Source: LeapLabTHU/Uni-AdaFocus, `policy_sample_indices` in models/uni_adafocus.py. Its loop over equal frames is a
+    running maximum here, and a threshold of exactly 0, at which it fails, belongs to the first bin.
     """
     if not 0 < count <= candidates:
         raise ValueError(f"cannot choose {count} of {candidates} candidate frames")
@@ -80,67 +85,77 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
     steps = torch.arange(count, device=weights.device)
     threshold = ((steps + (0.5 if draws is None else draws.to(weights.dtype))) / count).to(weights.dtype)
     threshold = threshold.expand(weights.shape[0], -1)
-    upper = (border[:, None] < threshold[..., None]).sum(-1).clamp(1, bins)  # the first border that is not below it
+    upper = (border[:, None] < threshold[..., None]).sum(-1).clamp(1, bins)  # index of the first border >= threshold
     left, right = border.gather(1, upper - 1), border.gather(1, upper)
-    # In the order of the released code, whose rounding decides at the borders of frames.
+    # The same order of operations as the repository's `cal_x`, because rounding decides at the borders between frames.
     position = (upper / bins * (threshold - left) - (upper - 1) / bins * (threshold - right)) / (right - left)
-    # A diverged policy gives NaN: choose anything, and let the NaN in the weights reach the loss, where it is reported.
+    # A diverged policy gives NaN: frame 0 is chosen, and the NaN in the weights reaches the loss, where it is reported.
     frame = (position * candidates).nan_to_num(0.0).floor().long().clamp(0, candidates - 1)
-    # The largest so far of (frame - step), by a triangle: ONNX has no cumulative maximum.
+    # The cumulative maximum of (frame - step) over steps, by a triangular mask because ONNX has no cumulative maximum.
     free = (frame - steps)[:, None].masked_fill(steps > steps[:, None], -candidates)
     frame = free.amax(-1) + steps
     return torch.minimum(frame, candidates - count + steps)
 
 
 def inclusion_factors(weights: Tensor, count: int) -> Tensor:
-    """c (B, G) such that sum_t w_t c_t x_t is the mean x of `count` frames drawn one after the other without replacement.
+    """Factors c (B, G): sum_t w_t c_t x_t is the expected mean of x over `count` frames sampled without replacement by
+    w.
 
-    w_t c_t count is the probability that frame t is among them. Drawing by weight without replacement is a race: frame t
-    arrives after an exponential time of rate w_t, and the first `count` are drawn. So
+    w_t * c_t * count is the probability that frame t is among the sampled frames. Sampling by weight without
+    replacement is equivalent to a race in which frame t arrives after an exponential time of rate w_t and the first
+    `count` are taken. So
 
         c_t = 1 / count * integral over s > 0 of exp(-w_t s) Pr(fewer than count of the others have arrived by s) ds,
 
-    a smooth integral over log s (trapezoid rule, exact to rounding) of a Poisson binomial distribution. It costs
-    O(G count^2) for any number of frames; enumerating the sets that may be drawn costs 2517 terms for 5 of 16 and more than
-    any machine for 10 of 32. The released code draws 128 samples instead (`drawn_factors`). No gradient passes, as there.
+    an integral over log s (trapezoid rule, exact to rounding) of a Poisson binomial distribution, in O(G count^2) time.
+    Enumerating all possible sets needs 2517 terms for 5 of 16 frames and is infeasible for 10 of 32. No gradient
+    passes.
 
-    Source: spec uni_adafocus 2.9; the race is the exponential representation of the Plackett-Luce model.
+    Args:
+        weights: (B, G) weights w of the frames.
+        count: number of sampled frames.
+
+    Source: the race is the exponential representation of the Plackett-Luce model. `MCSampleFeature` in
+    models/uni_adafocus.py of LeapLabTHU/Uni-AdaFocus estimates the same mean with 128 Monte Carlo samples;
+    `drawn_factors` does that here.
     """
     with torch.no_grad():
         rate = weights.double().clamp(min=_SMALLEST)
         rate = rate / rate.sum(1, keepdim=True)
         node = torch.arange(-37.0, _LAST, _STEP, dtype=torch.float64, device=rate.device)
-        stay = torch.exp(-rate[..., None] * node.exp())  # (B, G, nodes): has not arrived by then
+        stay = torch.exp(-rate[..., None] * node.exp())  # (B, G, nodes): probability of not having arrived yet
         before, after = [_none_yet(stay, count)], [_none_yet(stay, count)]
         for frame in range(rate.shape[1] - 1):
             before.append(_with(before[-1], stay[:, frame]))
             after.append(_with(after[-1], stay[:, -1 - frame]))
-        fewer = torch.stack(after[::-1]).cumsum(-1).flip(-1)  # at most count - 1 - a of the later ones
+        # If a of the frames before t have arrived, at most count - 1 - a of those after t may have.
+        fewer = torch.stack(after[::-1]).cumsum(-1).flip(-1)
         others = (torch.stack(before) * fewer).sum(-1).transpose(0, 1)  # (B, G, nodes)
         integral = (stay * others * node.exp()).sum(-1) * _STEP
         return (integral / count).to(weights.dtype)
 
 
 def _none_yet(stay: Tensor, count: int) -> Tensor:
-    """(B, nodes, count): the distribution of how many of no frames have arrived."""
+    """Distribution (B, nodes, count) of the number of arrivals among zero frames: 0 with probability 1."""
     none = stay.new_zeros(len(stay), stay.shape[-1], count)
     none[..., 0] = 1.0
     return none
 
 
 def _with(arrived: Tensor, stay: Tensor) -> Tensor:
-    """The distribution (B, nodes, count) with one more frame; what reaches `count` is dropped."""
+    """Distribution (B, nodes, count) of the number of arrivals with one more frame; `count` and above are dropped."""
     more = arrived * stay[..., None]
     more[..., 1:] += arrived[..., :-1] * (1 - stay)[..., None]
     return more
 
 
 def drawn_factors(weights: Tensor, count: int, draws: Tensor) -> Tensor:
-    """`inclusion_factors` estimated as in the released code: the mean over S draws of what remains after 0..count-1 frames.
+    """Monte Carlo estimate of `inclusion_factors` from S samples, as `MCSampleFeature` of the repository computes it.
 
     Args:
-        weights: (B, G).
-        draws: (B, S, G) uniform numbers in [0, 1): each row is one race.
+        weights: (B, G) weights of the frames.
+        count: number of sampled frames.
+        draws: (B, S, G) uniform random numbers in [0, 1); S is the number of samples.
     """
     with torch.no_grad():
         weights = widen(weights)[:, None].clamp(min=_SMALLEST)
@@ -151,5 +166,5 @@ def drawn_factors(weights: Tensor, count: int, draws: Tensor) -> Tensor:
 
 
 def frames_drawn(segments: int) -> int:
-    """How many frames the temporal logits are the mean of: G // 3, as in the released code, and at least one."""
+    """Number of frames that the temporal logits average: G // 3 as in the repository, and at least 1."""
     return max(1, segments // 3)

@@ -1,4 +1,4 @@
-"""The policy of Uni-AdaFocus that says where: one rectangle of free size and aspect a frame, or one a video."""
+"""The spatial policy of Uni-AdaFocus: a rectangle of variable size and aspect ratio, one per frame or one per video."""
 
 from __future__ import annotations
 
@@ -7,24 +7,26 @@ from torch.nn import functional
 
 from adafocus.layers.precision import full_precision, widen
 
-#: The released program runs the policy twice on every training batch, so its running statistics move twice with 0.1; once
-#: with this is the same: 1 - (1 - 0.1)^2.
+#: BatchNorm momentum of layers that `AdaFocus.forward` in models/uni_adafocus.py of the repository runs twice per
+#: training
+#: batch. One update with 1 - (1 - 0.1)^2 = 0.19 equals its two updates of the running statistics with 0.1.
 TWICE = 0.19
 
 
 class ScaledPolicy(nn.Module):
-    """The glance maps of a clip to rectangles (y, x, height, width), each in (0, 1).
+    """The spatial policy: rectangles (y, x, height, width), each number in (0, 1), from the glance maps of a clip.
 
-    1x1x1 convolution, two 3x3x3 convolutions over time and place, each with BatchNorm and ReLU, a last convolution over the
-    whole map, and a sigmoid; no biases. It runs in float32 under autocast.
+    A 1x1x1 convolution and two 3x3x3 convolutions over time, height and width, each with BatchNorm and ReLU; a
+    convolution over the whole map; a sigmoid. No biases. It runs in float32 under autocast.
 
     Args:
-        channels: D of the glance map.
-        map_size: (h, w) of the glance map.
-        segments: G, glance frames. None: one rectangle a frame, for any number of frames; else one for all of them.
-        hidden: channels inside (128 in all published models).
+        channels: number of channels D of the glance map.
+        map_size: height and width (h, w) of the glance map.
+        segments: None: one rectangle per frame, for any number of frames; else the number of glance frames G, for which
+            there is a single rectangle.
+        hidden: number of channels between the convolutions (128 in all published models).
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); the released `spatial_policy`, spec uni_adafocus 2.4 and uni_adafocus_tsm 2.5.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `SpatialPolicy` in models/uni_adafocus.py.
     """
 
     def __init__(
@@ -39,16 +41,16 @@ class ScaledPolicy(nn.Module):
         self.encoder = nn.Sequential(*layers, last, nn.Sigmoid())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, G, D, h, w) maps in temporal order to (B, G, 4), or (B, 1, 4) where one rectangle is for all frames."""
+        """Maps (B, G, D, h, w) in temporal order to rectangles (B, G, 4), or (B, 1, 4) if one applies to all frames."""
         with full_precision(maps):
             where = self.encoder(widen(maps).transpose(1, 2))[..., 0, 0].transpose(1, 2)
             return where.clone()  # torch.compile cannot return this view together with its detached copy
 
 
 def over_time(where: Tensor, frames: int) -> Tensor:
-    """Rectangles of G glance frames, (B, G, 4), to those of all N candidates, (B, N, 4), linearly in time.
+    """Interpolates the rectangles of G glance frames, (B, G, 4), linearly over time to all N candidates, (B, N, 4).
 
-    A glance frame is taken to be in the center of its segment, where training may have drawn it anywhere in it, as in the
-    released code.
+    Every glance frame counts as the center of its segment, although training takes a random frame of the segment; this
+    is as in `AdaFocus.forward` of the repository.
     """
     return functional.interpolate(where.transpose(1, 2), frames, mode="linear").transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The policy of AdaFocus V2 on TSM: one place a video."""
+"""The policy of AdaFocus V2 on TSM backbones: one patch location per video."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from adafocus.layers.precision import full_precision, widen
 
 
 class StackedPolicy(nn.Module):
-    """The glance maps of all frames, stacked on channels, to the corner of one patch for the whole video.
+    """Chooses one patch location for a whole video from the glance maps of all frames, stacked on the channels.
 
     1x1 convolution to 64 channels, BatchNorm, tanh; two linear layers with BatchNorm and tanh; linear and sigmoid. It runs in
     float32 under autocast.
 
     Args:
-        channels: D of the glance map.
-        segments: T, glance frames.
-        map_size: (h, w) of the glance map.
-        hidden: width of the first linear layer (1024 as released); the second has half of it.
-        squeeze: channels after the convolution.
+        channels: number of channels D of the glance map.
+        segments: number of glance frames G.
+        map_size: height and width (h, w) of the glance map.
+        hidden: width of the first linear layer (1024 in the repository); the second has half of it.
+        squeeze: number of channels after the convolution.
 
-    Source: the released `policy_stn` of AdaFocus V2 on TSM; spec adafocus_v2 section 2.4.
+    Source: LeapLabTHU/AdaFocusV2, `AdaFocus.policy_stn` in main.py of the experiments on Something-Something and
+    Jester.
     """
 
     def __init__(
@@ -40,6 +41,6 @@ class StackedPolicy(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, 2), nn.Sigmoid())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(B, T, D, h, w) to where (B, 2) in (0, 1), as (y, x)."""
+        """Maps (B, G, D, h, w) to patch locations (B, 2) in (0, 1), as (y, x)."""
         with full_precision(maps):
             return self.layers(widen(maps).flatten(1, 2))

@@ -100,7 +100,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None where it is absent, damaged or no table."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
         return None
     return values if isinstance(values, dict) else None
 

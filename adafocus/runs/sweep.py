@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from uuid import uuid4
 
 from hydra.core.hydra_config import HydraConfig
@@ -27,10 +27,20 @@ INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 
 
 class KeepConfig(Callback):
-    """Keeps the configuration of a sweep where the process that starts it finds it at the end (see conf/config.yaml)."""
+    """What must be kept before Hydra begins (see conf/config.yaml).
+
+    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders Hydra
+    will make for it, so that a refused command leaves none of them.
+    """
+
+    made: ClassVar[list[Path]] = []  # from the innermost outwards
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         HydraConfig.instance().set_config(config)
+
+    def on_run_start(self, config: Any, **_: Any) -> None:
+        folder = Path(config.hydra.run.dir).absolute()
+        KeepConfig.made = [path for path in (folder, *folder.parents) if not path.exists()]
 
 
 class Jobs:
@@ -77,7 +87,11 @@ class Jobs:
             return self.start(node, folder, overrides, choices, self.typed)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
-            if HydraConfig.get().mode == RunMode.MULTIRUN and not (folder / "config.json").exists():
+            if HydraConfig.get().mode != RunMode.MULTIRUN:
+                with suppress(OSError):  # one of them holds something
+                    for made in KeepConfig.made:
+                        made.rmdir()
+            elif not (folder / "config.json").exists():
                 write_status(folder, "failed", error=str(error))  # a folder that holds another run is not touched
             return 2
 
@@ -161,13 +175,12 @@ def _absolute(path: object) -> str:
     return os.path.abspath(os.path.expanduser(str(path)))
 
 
-def of_a_plugin(error: Exception) -> bool:
-    """Whether an error was raised by a launcher or sweeper: a job of it was killed, or too many failed."""
+def raised_in(error: Exception) -> str:
+    """The package whose code raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    raised_in = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
-    return raised_in.partition(".")[0] in ("hydra_plugins", "submitit", "joblib", "optuna")
+    return trace.tb_frame.f_globals.get("__name__", "").partition(".")[0] if trace is not None else ""
 
 
 def let_jobs_import_us() -> None:

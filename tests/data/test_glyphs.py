@@ -83,7 +83,7 @@ def test_one_frame_of_a_motion_does_not_tell_the_class(frame: int) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"task": "who"}, "dataset.task"),
+        ({"task": "who"}, "task="),
         ({"glyph_size": 15}, "must be 8 or 16"),
         ({"glyph_size": 32}, "must be 8 or 16"),  # blocks of 8 pixels: the reduced view would show the cells
         ({"classes": 1}, "at least 2"),

@@ -110,7 +110,7 @@ def test_the_places_of_an_evaluation_are_those_of_the_learned_patch() -> None:
 )
 def test_a_strangers_constant_place_is_checked(state: object) -> None:
     _, stage = made("v2")
-    with pytest.raises(ValueError, match="constant place"):
+    with pytest.raises(ValueError, match="constant_place"):
         stage.load_state_dict(state)
     assert stage.constant_place is None
 

@@ -186,7 +186,7 @@ def test_block_placement_shifts_the_identity_too() -> None:
     ],
 )
 def test_what_has_no_place_is_refused(name: str, temporal: Temporal) -> None:
-    with torch.device("meta"), pytest.raises(ValueError, match="backbone|ResNet|non-local|tiny"):
+    with torch.device("meta"), pytest.raises(ValueError, match="backbone|ResNet|non-local|tiny|unknown"):
         insert(BACKBONES[name](), 4, temporal)
 
 

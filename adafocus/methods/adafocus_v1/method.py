@@ -1,4 +1,4 @@
-"""AdaFocus V1 (arXiv 2105.03245): a policy learned by reinforcement, in stages; on plain backbones and on TSM."""
+"""AdaFocus V1 (arXiv 2105.03245): a patch policy trained by reinforcement learning, in stages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class AdaFocusV1Method(Method):
-    """One patch a frame on plain backbones, one a video on TSM."""
+    """AdaFocus V1: one patch per frame on plain backbones, one patch location per video on TSM."""
 
     name = "adafocus_v1"
     stages = V1_STAGES
@@ -48,7 +48,7 @@ class AdaFocusV1Method(Method):
         self.check_same_frames()
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM each has its own, by default 3/2 as many for the focus network."""
+        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 
@@ -89,12 +89,12 @@ class AdaFocusV1Method(Method):
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`. The evaluation of a run of all stages is that of the last."""
+        """See `Method.stage`. With stage=all, the network is evaluated as in the last stage."""
         from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 
         config, policy = self.config, self.config.policy
         name = self.stages[-1] if config.stage.name == "all" else config.stage.name
-        # Dropout differs between stages, the network is one.
+        # The dropout probabilities differ between stages, which train the same network.
         network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
         shared = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
         if name != "2":

@@ -1,4 +1,8 @@
-"""AdaFocus V1 on plain backbones: glance at every frame, focus on one patch of each at a place that a policy draws."""
+"""AdaFocus V1 on plain backbones: glance at every frame, focus on one patch per frame that a policy chooses.
+
+Source: arXiv 2105.03245 section 3; blackfeather-wang/AdaFocus, models/gfv_net.py and models/ppo.py of the experiments
+on ActivityNet, FCVID and Mini-Kinetics.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +30,18 @@ class StepClassifier(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, S, D) to logits (B, S, K) and states (B, S, hidden) after each step."""
+        """Features (B, S, D) of S steps to logits (B, S, K) and GRU states (B, S, hidden) after each step."""
         with full_precision(features):
             states, _ = self.gru(widen(features))
             return self.head(self.dropout(states)), states
 
     def counterfactual(self, features: Tensor, states: Tensor) -> Tensor:
-        """Logits (B, S, K) if step t had seen `features[:, t]`, after the states that the real steps before it left."""
+        """Logits (B, S, K) of every step t if only that step had the input `features[:, t]`.
+
+        Args:
+            features: (B, S, D) the other inputs.
+            states: (B, S, hidden) from `forward` on the real inputs; step t starts from the state after step t - 1.
+        """
         with full_precision(features):
             before = functional.pad(states[:, :-1], (0, 0, 1, 0)).flatten(0, 1)[None]
             after, _ = self.gru(widen(features).flatten(0, 1)[:, None], before.contiguous())
@@ -40,11 +49,12 @@ class StepClassifier(nn.Module):
 
 
 class ReinforcedNetwork(AdaptiveNetwork):
-    """What both forms of AdaFocus V1 share: a policy that draws places, and the calls that its training stages need.
+    """Base of both AdaFocus V1 networks: a stochastic policy, and the calls that its training stages need.
 
     Attributes:
-        single_networks: for stages that train one network alone, the submodules that learn: its backbone and head.
-        learning_modules: for the other stages, the submodules of each part that learns.
+        single_networks: by stage name ("glance", "focus"), the submodules that are trained when that network is trained
+            alone: its backbone and head.
+        learning_modules: by part name, the submodules that the other stages train.
     """
 
     policy: GridPolicy | GaussianPolicy
@@ -56,7 +66,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
     }
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """The policy's best places."""
+        """The most probable patch locations of the policy, or those in `overrides`."""
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         return Plan(self.policy.where(self.policy.best(self.policy(glance.maps))))
@@ -71,12 +81,15 @@ class ReinforcedNetwork(AdaptiveNetwork):
         alone: str | None = None,
         maps: Tensor | None = None,
     ) -> Output | Decision:
-        """See `AdaptiveNetwork.forward`. Two more calls exist so that processes share the gradients of single parts:
+        """See `AdaptiveNetwork.forward`.
+
+        `alone` and `maps` run a single part. They go through `forward` because DistributedDataParallel averages the
+        gradients of a forward call only.
 
         Args:
             frames: a clip; None with `maps`.
-            alone: "glance" or "focus": the output of that network on whole frames.
-            maps: `GlanceOutput.maps`: the policy's decision about them.
+            alone: "glance" or "focus" returns the output of that network on whole frames.
+            maps: `GlanceOutput.maps`; returns the policy's `Decision` for them.
         """
         if maps is not None:
             return self.policy(maps)
@@ -88,35 +101,36 @@ class ReinforcedNetwork(AdaptiveNetwork):
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
     ) -> tuple[Output, Tensor]:
-        """The output with the chosen patches, and step logits (B, T, K) with another patch in single steps.
+        """The output with the chosen patches, and the step logits (B, T, K) if one step at a time had another patch.
 
         Args:
-            frames: (B, F, 3, S, S) of the focus network.
-            where, other: (B, num_places, 2) chosen and other places; `other` None: a patch of zeros.
+            frames: (B, F, 3, S, S) frames of the focus network.
+            glance: output of the glance network.
+            where, other: (B, num_places, 2) locations of the chosen and of the other patches; `other` None takes a
+                patch of zeros.
         """
 
     @abstractmethod
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """The glance or the focus network alone, with its own head, on its whole frames of a clip."""
+        """Prediction of the glance or the focus network alone, with its own head, on whole frames."""
 
     @abstractmethod
     def set_dropout(self, classifier: float, head: float) -> None:
-        """Sets the dropout of the classifier and of the glance network's own head, which differ between stages."""
+        """Sets the dropout probabilities of the classifier and of the glance network's head for a stage."""
 
 
 class AdaFocusV1(ReinforcedNetwork):
-    """The form for untrimmed videos: one patch a frame, a grid of places, a GRU classifier.
+    """AdaFocus V1 for untrimmed videos: one patch per frame at a cell of a grid, and a GRU classifier.
 
     Args:
         glance, focus: backbones.
-        num_classes, segments: K, T; both networks see all frames of a clip.
-        patch_size, frame_size: in pixels.
-        glance_size: side of the frames that the glance sees (nearest neighbors); None: frame_size.
-        grid, policy_hidden, policy_convolution: of the policy; the grid has grid x grid places.
-        classifier_hidden, dropout: of the classifier.
-        head_dropout: of the glance network's own head, which only its first training uses.
-
-    Source: AdaFocus V1 (arXiv 2105.03245) section 3; the released ActivityNet program.
+        num_classes, segments: number of classes K and of frames T; both networks see all frames of a clip.
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        glance_size: side of the frames that the glance network sees, resized by nearest neighbor; None: frame_size.
+        grid: the policy chooses among grid x grid patch locations.
+        policy_hidden, policy_convolution: see `GridPolicy`.
+        classifier_hidden, dropout: GRU width and dropout probability of the classifier.
+        head_dropout: dropout probability of the glance network's head, which only stage "glance" trains.
     """
 
     shares_frames = True
@@ -130,7 +144,7 @@ class AdaFocusV1(ReinforcedNetwork):
         "auxiliary glance": ("glance_head",),
         "auxiliary focus": ("focus_head",),
     }
-    crop_values = 0  # patches are cut at whole pixels: nothing is blended
+    crop_values = 0  # patches are cut at integer pixels, without interpolation
 
     def __init__(
         self,
@@ -165,11 +179,11 @@ class AdaFocusV1(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """One set of frames, which both networks see."""
+        """Number of frames in the one set that both networks see."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, T, 3, S, S) through the glance network."""
+        """Glance network on frames (B, T, 3, S, S)."""
         flat = frames.flatten(0, 1)
         if self.glance_size != flat.shape[-1]:
             flat = functional.interpolate(flat, (self.glance_size, self.glance_size))
@@ -177,7 +191,7 @@ class AdaFocusV1(ReinforcedNetwork):
         return GlanceOutput(maps, maps.mean((-2, -1)))
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """(B, T, 3, S, S) frames at one corner each; a prediction after every step."""
+        """Focus network on one patch of each frame (B, T, 3, S, S); predicts after every frame."""
         features = self._focused(frames, plan.where)
         steps, _ = self.classifier(torch.cat((glance.features, features), -1))
         return Output(steps[:, -1], steps, plan.where)
@@ -190,14 +204,14 @@ class AdaFocusV1(ReinforcedNetwork):
             chosen = self._focused(frames, where)
             empty = frames.new_zeros(1, frames.shape[2], self.patch_size, self.patch_size)
             instead = self.focus_net(empty).mean((-2, -1)).expand(*chosen.shape[:2], -1)
-        else:  # both in one batch through the focus network
+        else:  # the focus network processes both sets of patches in one batch
             chosen, instead = self._focused(frames, where, other).chunk(2)
         steps, states = self.classifier(torch.cat((glance.features, chosen), -1))
         baseline = self.classifier.counterfactual(torch.cat((glance.features, instead), -1), states)
         return Output(steps[:, -1], steps, where), baseline
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """The glance or the focus network alone, with its own head, on whole frames."""
+        """See `ReinforcedNetwork.whole_frames`: the mean of per-frame logits."""
         if network == "glance":
             features, head = self.glance(frames).features, self.glance_head
         else:
@@ -212,7 +226,7 @@ class AdaFocusV1(ReinforcedNetwork):
         self.classifier.dropout.p, self.glance_head[0].p = classifier, head
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """Focus features (n B, T, D) of the same frames at n sets of places, in one batch."""
+        """Focus features (n B, T, D) of the same frames at n sets of patch locations, computed in one batch."""
         flat = frames.flatten(0, 1)
         patches = torch.cat([cut(flat, places.flatten(0, 1), self.patch_size) for places in where])
         return self.focus_net(patches).mean((-2, -1)).unflatten(0, (-1, frames.shape[1]))

@@ -1,4 +1,8 @@
-"""AdaFocus V1 on networks that join frames (TSM): one place a video."""
+"""AdaFocus V1 on TSM backbones: one patch location per video.
+
+Source: arXiv 2105.03245 section 4.3; blackfeather-wang/AdaFocus, models/gfv_net.py and models/ppo_continuous.py of the
+experiments on Something-Something.
+"""
 
 from __future__ import annotations
 
@@ -13,16 +17,14 @@ from adafocus.policies.actor_critic import GaussianPolicy
 
 
 class AdaFocusV1TSM(ReinforcedNetwork):
-    """The form for short videos on TSM: one place a video, the sum of both networks' logits.
+    """AdaFocus V1 for short videos: one patch location per video; the prediction is the sum of both networks' logits.
 
     A clip holds the glance frames in temporal order, then the focus frames.
 
     Args:
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
-        deviation, policy_hidden, policy_norm: of the policy.
-        dropout: before the focus network's head.
-
-    Source: AdaFocus V1 (arXiv 2105.03245) section 4.3; the released Something-Something program.
+        deviation, policy_hidden, policy_norm: see `GaussianPolicy`.
+        dropout: dropout probability before the focus network's head.
     """
 
     num_places = 1
@@ -37,7 +39,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         "head": ("classifier",),
         "auxiliary critic": ("policy.critic",),
     }
-    crop_values = 0  # patches are cut at whole pixels: nothing is blended
+    crop_values = 0  # patches are cut at integer pixels, without interpolation
 
     def __init__(
         self,
@@ -69,19 +71,19 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Each network has frames of its own."""
+        """Number of frames in the sets of the two networks, which see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The first frames of a clip."""
+        """The first `glance_segments` frames of a clip."""
         return frames[:, : self.glance_segments]
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames after those."""
+        """The frames of a clip after the glance frames."""
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, G, 3, S, S) to maps stacked on channels, (B, 1, G * D, h, w), features (B, G, D) and logits (B, K)."""
+        """Glance network on frames (B, G, 3, S, S): stacked maps (B, 1, G * D, h, w), features and logits (B, K)."""
         maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         with full_precision(maps):
@@ -89,7 +91,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return GlanceOutput(maps.flatten(1, 2)[:, None], features, logits)
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """(B, F, 3, S, S) focus frames at one corner a video; one step."""
+        """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
         logits = glance.logits + self._focused(frames, plan.where)
         return Output(logits, logits[:, None], plan.where)
 
@@ -99,13 +101,13 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         """See `ReinforcedNetwork.compare`."""
         if other is None:
             chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
-        else:  # both in one batch through the focus network
+        else:  # the focus network processes both sets of patches in one batch
             chosen, instead = self._focused(frames, where, other).chunk(2)
         logits = glance.logits + chosen
         return Output(logits, logits[:, None], where), (glance.logits + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """The glance or the focus network alone on its own frames, whole."""
+        """See `ReinforcedNetwork.whole_frames`; each network gets its own frames of the clip."""
         if network == "glance":
             return Output(self.glance(self.glance_frames(frames, Overrides())).logits)
         shown = self.focus_frames(frames)
@@ -115,11 +117,11 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return Output(logits.mean(1), per_frame=logits)
 
     def set_dropout(self, classifier: float, head: float) -> None:
-        """See `ReinforcedNetwork.set_dropout`; the glance network's head has none here."""
+        """See `ReinforcedNetwork.set_dropout`; this glance head has no dropout, so `head` is not used."""
         self.dropout.p = classifier
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """The focus network's logits (n B, K) of the same focus frames at n places a video, in one batch."""
+        """The focus network's logits (n B, K) of the same frames at n patch locations per video, in one batch."""
         flat, corners = frames.flatten(0, 1), [place.expand(-1, frames.shape[1], -1).flatten(0, 1) for place in where]
         features = self.focus_net(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
         with full_precision(features):

@@ -1,6 +1,7 @@
-"""Proximal policy optimization as AdaFocus V1 uses it: returns, and the loss of one update.
+"""Proximal policy optimization (PPO) as AdaFocus V1 uses it: rewards, returns, and the loss of one update.
 
-Source: arXiv 1707.06347; AdaFocus V1 (arXiv 2105.03245) section 3.3; spec adafocus_v1 section 6.2.
+Source: arXiv 1707.06347; AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, class `PPO` in
+models/ppo.py and models/ppo_continuous.py.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
     """(B, S) rewards from the probability of the true class after each step.
 
     Args:
-        kind: "random" or "padding": how much better than with a random (or an empty) patch in that step; "prev": how much
-            better than after the step before; "conf": the probability itself.
-        chosen, baseline: (B, S) probabilities with the chosen patches, and with the other one in that step only.
+        kind: "random" or "padding": probability with the chosen patch minus that with a random (or an all-zero) patch
+            in this step; "prev": probability minus that after the previous step; "conf": the probability itself.
+        chosen: (B, S) probabilities with the chosen patches.
+        baseline: (B, S) probabilities with the random or all-zero patch in that step only; needed by "random" and
+            "padding".
     """
     if kind in ("random", "padding") and baseline is not None:
         return chosen - baseline
@@ -31,7 +34,7 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
 
 
 def returns(reward: Tensor, gamma: float) -> Tensor:
-    """(B, S) discounted rewards of the steps from each on, normalized over the whole batch."""
+    """Discounted returns (B, S): the sum of rewards from each step on, normalized over the whole batch."""
     total = torch.empty_like(reward)
     later = torch.zeros_like(reward[:, 0])
     for step in reversed(range(reward.shape[1])):
@@ -42,7 +45,7 @@ def returns(reward: Tensor, gamma: float) -> Tensor:
 
 @dataclass
 class PPOLoss:
-    """`elements` (B, S), whose mean is minimized, and figures worth logging."""
+    """Result of `ppo_loss`: `elements` (B, S), whose mean is minimized; `advantage` and `clipped` are for logging."""
 
     elements: Tensor
     advantage: Tensor
@@ -60,14 +63,17 @@ def ppo_loss(
     value_weight: float = 0.5,
     entropy_weight: float = 0.01,
 ) -> PPOLoss:
-    """The clipped surrogate, the critic's squared error and the entropy bonus.
+    """PPO loss: the clipped surrogate objective, the critic's squared error and the entropy bonus.
 
     Args:
-        log_probability, old: (B, S) of the actions taken, now and when they were drawn.
-        values, entropy: (B, S) of the policy now.
+        log_probability, old: (B, S) log-probability of the actions taken, by the present policy and when they were
+            sampled.
+        values: (B, S) the critic's value estimates.
         gain: (B, S) normalized returns.
-        clip: how far the ratio of probabilities may go from 1.
-        value_weight, entropy_weight: of the other two terms. The critic's term is a mean, added to every element, as released.
+        entropy: (B, S) entropy of the present policy.
+        clip: the ratio of probabilities is clipped to [1 - clip, 1 + clip].
+        value_weight, entropy_weight: weights of the critic's error and of the entropy bonus. The critic's error is a
+            mean over the batch that is added to every element, as in the repository.
     """
     advantage = gain - values.detach()
     ratio = (log_probability - old).exp()

@@ -1,7 +1,10 @@
-"""AdaFocus V1: training in stages, the policy by reinforcement.
+"""The training stages of AdaFocus V1.
 
-glance, focus: each network alone on whole frames. 1: the focus network and the classifier on random patches. 2: the policy.
-3: the classifier on the policy's patches. Source: spec adafocus_v1 sections 4 to 6.
+Stages "glance" and "focus" train each network alone on whole frames; stage 1 trains the focus network and the
+classifier on random patches; stage 2 trains the policy by PPO; stage 3 trains the classifier on the policy's patches.
+
+Source: AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, main_dist.py (ActivityNet) and
+stage1.py, stage2.py and stage3.py (Something-Something).
 """
 
 from __future__ import annotations
@@ -23,20 +26,20 @@ from adafocus.methods.adafocus_v1.ppo import ppo_loss, returns, rewards
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.policies.actor_critic import Decision
 
-#: What learns in the stages that train parts of the whole network.
+#: Parts that stages 1, 2 and 3 train.
 _LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
 
 class ReinforcedStage(AdaptiveStage):
-    """One stage. Everything that does not learn is in evaluation mode and stays the same to the bit.
+    """Base of the stages. Parts that a stage does not train stay in evaluation mode and are not changed at all.
 
     Args:
-        model: the network of either form.
+        model: the network, on plain or TSM backbones.
         normalize: see `Stage`.
-        name: glance, focus, 1, 2 or 3.
-        seed: of the run; every random patch and every draw of the policy is a function of (seed, epoch, index).
-        rates: multiples of the rate for glance, focus, classifier, policy.
-        controls: whether evaluation also answers for random and centered patches.
+        name: "glance", "focus", "1", "2" or "3".
+        seed: seed of the run; random patches and sampled actions are functions of (seed, epoch, index).
+        rates: learning-rate multipliers for glance, focus, classifier and policy.
+        controls: whether to evaluate constant, random and centered patches as well.
     """
 
     random_draw = "random patch"
@@ -53,7 +56,7 @@ class ReinforcedStage(AdaptiveStage):
     ) -> None:
         super().__init__(model, normalize)
         self.name, self.seed, self.rates = name, seed, rates or {}
-        #: What learns: part of the recipe's multiples -> submodules.
+        #: The trained submodules, by the key of their learning-rate multiplier.
         self.learns = {part: model.learning_modules[part] for part in _LEARNS.get(name, ())}
         if name in ("glance", "focus"):
             self.learns = {name: model.single_networks[name]}
@@ -93,7 +96,7 @@ class ReinforcedStage(AdaptiveStage):
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         if self.name == "glance":
             return {self.variants[0]: parts["glance"] + parts.get("auxiliary glance", 0)}
-        if self.name == "focus":  # counted on patches; a network's cost goes with the area where its maps are whole
+        if self.name == "focus":  # MACs were counted on patches; for a convolutional network they grow with the area
             area = (self.model.frame_size / self.model.patch_size) ** 2
             return {self.variants[0]: round(parts["focus"] * area)}
         looking = parts["glance"] + parts["focus"] + parts["head"]
@@ -101,7 +104,7 @@ class ReinforcedStage(AdaptiveStage):
 
 
 class SupervisedStage(ReinforcedStage):
-    """Stages glance, focus, 1 and 3: cross entropy, of every step where there are steps."""
+    """Stages "glance", "focus", 1 and 3: cross entropy, averaged over all steps of the prediction."""
 
     def step(self, batch: Batch) -> StepResult:
         frames, label = self.normalize(batch.frames), batch.labels[:, 0]
@@ -119,7 +122,15 @@ class SupervisedStage(ReinforcedStage):
 
 @dataclass
 class _Episode:
-    """What one walk through a batch of videos left behind."""
+    """The actions sampled for a batch of videos, with what the PPO updates need.
+
+    Attributes:
+        glance: output of the glance network.
+        actions: (B, S) cells or (B, 1, 2) locations; see the policy.
+        old: (B, S) log-probability of the actions when they were sampled.
+        gain: (B, S) normalized returns.
+        metrics: scalars to log.
+    """
 
     glance: GlanceOutput
     actions: Tensor
@@ -129,17 +140,20 @@ class _Episode:
 
 
 class PolicyStage(ReinforcedStage):
-    """Stage 2: PPO. One walk a batch, then `epochs` times `minibatches` updates on it.
+    """Stage 2: trains the policy by PPO. Actions are sampled once per batch, followed by `epochs` * `minibatches`
+    updates.
 
-    The policy needs the glance only, so the sixteen steps of a walk are one call of its GRU; chosen and other patches go
-    through the focus network as one batch; and the probabilities "had the patch of this step been another" are one batched
-    step of the classifier from the states that the chosen ones left. With one update a batch the walk's own pass through
-    the policy is the one that learns. (The released program keeps a second policy for the walk; its weights are always
-    those of the first at that moment.)
+    The policy reads glance features only, so all steps of a video are one call of its GRU. The focus network processes
+    the chosen patches and those of the baseline as one batch, and the baseline's probabilities are one batched step of
+    the classifier (`StepClassifier.counterfactual`). With one update per batch, the forward pass that samples the
+    actions is also the one that is differentiated. The released program (models/ppo.py, `policy_old`) keeps a second
+    policy for sampling, whose weights always equal those of the first at that moment.
 
     Args:
         reward, gamma, clip, value_weight, entropy_weight: see `ppo`.
-        epochs, minibatches: updates on one batch of videos.
+        epochs, minibatches: number of passes over a batch of videos and of parts that each pass splits it into; every
+            part gives one update.
+        Others: see `ReinforcedStage`.
     """
 
     def __init__(
@@ -167,7 +181,7 @@ class PolicyStage(ReinforcedStage):
         self._episode: _Episode | None = None
 
     def step(self, batch: Batch) -> StepResult:
-        """One update; the first of a batch walks through it."""
+        """One PPO update; the first one of a batch also samples its actions."""
         policy, decision = self.model.policy, None
         if self._round == 0:
             frames = self.normalize(batch.frames)
@@ -204,7 +218,7 @@ class PolicyStage(ReinforcedStage):
 
     @torch.no_grad()
     def _walk(self, frames: Tensor, batch: Batch, glance: GlanceOutput, decision: Decision) -> _Episode:
-        """Draws the actions of a batch and rewards them."""
+        """Samples the actions of a batch and computes their returns."""
         policy, label = self.model.policy, batch.labels[:, 0]
         frames = self.model.focus_frames(frames)
         actions = policy.sample(decision, self.draws("policy", batch, (self.model.num_places, 2)))

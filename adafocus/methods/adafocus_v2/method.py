@@ -1,4 +1,4 @@
-"""AdaFocus V2 (arXiv 2112.14238): a differentiable patch choice, one stage; on plain backbones with early exit, and on TSM."""
+"""AdaFocus V2 (arXiv 2112.14238): differentiable patch selection, trained end to end in one stage."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class AdaFocusV2Method(Method):
-    """One patch a frame on plain backbones, one a video on TSM."""
+    """AdaFocus V2: one patch per frame and early exit on plain backbones, one patch location per video on TSM."""
 
     name = "adafocus_v2"
 
     @property
     def exits_early(self) -> bool:
-        """On plain backbones it answers after every frame."""
+        """True on plain backbones, where the network predicts after every frame."""
         return not self.on_tsm
 
     @property
@@ -54,7 +54,7 @@ class AdaFocusV2Method(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM each has its own, by default 3/2 as many for the focus network."""
+        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)

@@ -1,4 +1,8 @@
-"""AdaFocus V2 on plain backbones: glance at every frame, focus on one patch of each, predict after every step."""
+"""AdaFocus V2 on plain backbones: glance at every frame, focus on one patch per frame, predict after every frame.
+
+Source: arXiv 2112.14238 section 3; LeapLabTHU/AdaFocusV2, class `AdaFocus` in models/adafocus_v2.py of the experiments
+on ActivityNet, FCVID and Mini-Kinetics.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +23,23 @@ from adafocus.policies.affine import AffinePolicy
 
 
 class AdaFocusV2(EarlyExitNetwork):
-    """The untrimmed-video network of AdaFocus V2.
+    """AdaFocus V2 for untrimmed videos.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
-        num_classes: K.
-        segments: T, frames of a clip; both networks see all of them.
-        patch_size: P, in pixels.
-        frame_size: side of the square frames.
-        glance_size: side of the frames that the glance sees; None: frame_size.
-        glance_resize: "aligned": bilinear with aligned corners, no antialiasing (the released code); "area": the mean
-            over what a pixel covers.
-        policy_hidden, classifier_width, dropout, head_dropout: of policy, classifier and auxiliary heads.
-        order: "coarse_to_fine" or "temporal". The verbs take and return frames and steps in this order; `forward` takes
-            frames in temporal order.
+        num_classes: number of classes K.
+        segments: number of frames T of a clip; both networks see all of them.
+        patch_size: side P of the patches in pixels.
+        frame_size: side of the square frames in pixels.
+        glance_size: side of the frames that the glance network sees; None: frame_size.
+        glance_resize: "aligned": bilinear with aligned corners, no antialiasing (as in the repository); "area": each
+            pixel is the mean of the area that it covers.
+        policy_hidden: hidden width of the policy's GRU.
+        classifier_width, dropout: hidden width and dropout probability of the classifier.
+        head_dropout: dropout probability of the auxiliary heads.
+        order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
+            take and return frames and steps in this order; `forward` takes frames in temporal order.
         policy: makes the policy; see `adafocus.policies`.
-
-    Source: AdaFocus V2 (arXiv 2112.14238) section 3; class `AdaFocus` of the released ActivityNet program.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
@@ -86,18 +90,24 @@ class AdaFocusV2(EarlyExitNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """One set of frames, which both networks see."""
+        """Number of frames in the one set that both networks see."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, T, 3, S, S) frames in processing order, all of them or some."""
+        """Glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
         flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         maps = self.glance_net(flat).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """One corner a frame; `state` is that of the plan of earlier frames, of which the frames are then some only."""
+        """One patch location per frame.
+
+        Args:
+            glance: output for some or all frames of a clip, in processing order.
+            overrides: locations that replace the policy's.
+            state: `Plan.state` after the frames before these; None for the first frames.
+        """
         whole = glance.maps.shape[1] == self.segments
         frames = self.order.expand(len(glance.maps), -1) if whole else None
         if overrides is not None and overrides.where is not None:
@@ -116,11 +126,15 @@ class AdaFocusV2(EarlyExitNetwork):
         running_max: Tensor | None = None,
         answers: int | None = None,
     ) -> Output:
-        """(B, S, 3, S, S) frames of steps first..first+S-1, in processing order.
+        """Focus network and classifier on frames (B, T', 3, S, S) of steps first..first+T'-1, in processing order.
 
         Args:
-            first, running_max: number of earlier steps, and `Output.running_max` after them.
-            answers: how many of the last steps are asked for; None: all.
+            frames: the frames of these steps.
+            plan, glance: decisions and glance output for the same frames.
+            auxiliary: whether to compute the auxiliary logits.
+            first: number of earlier steps.
+            running_max: `Output.running_max` after the earlier steps.
+            answers: number of steps, counted from the last, to compute predictions for; None: all.
         """
         patches = crop(frames.flatten(0, 1), plan.where.flatten(0, 1), self.patch_size)
         features = self.focus_net(patches).mean((-2, -1)).unflatten(0, plan.where.shape[:2])
@@ -144,13 +158,13 @@ class AdaFocusV2(EarlyExitNetwork):
         auxiliary: bool = True,
         prepare: Prepare = as_they_are,
     ) -> Output:
-        """See `AdaptiveNetwork.forward`. The second pass follows the first, as in the released code."""
+        """See `AdaptiveNetwork.forward`. The pass at `overrides.diversity` comes second, as in the repository."""
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
         return super().forward(frames, overrides, auxiliary, prepare)
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """All frames, in processing order."""
+        """All frames of a clip, from temporal to processing order."""
         return frames[:, self.order]
 
     def first_frames(self, frames: Tensor) -> Tensor:
@@ -158,12 +172,12 @@ class AdaFocusV2(EarlyExitNetwork):
         return frames[:, self.order[:1]]
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
-        """Multiply-adds of a video that leaves at each exit: every frame costs the same."""
+        """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
         whole = sum(parts[name] for name in ("glance", "policy", "focus", "head", "crop"))
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` (B, 1, 3, S, S) are those that are looked at first."""
+        """See `EarlyExitNetwork.walk`. `frames` (B, 1, 3, S, S) is the first frame in processing order."""
         rows = torch.arange(len(frames), device=frames.device)
         state = running_max = None
         for first in range(0, self.segments, chunk):
@@ -185,6 +199,6 @@ class AdaFocusV2(EarlyExitNetwork):
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:
-    """Auxiliary logits in float32, also under autocast."""
+    """Applies an auxiliary head in float32, even under autocast."""
     with full_precision(features):
         return head(widen(features))

@@ -1,4 +1,8 @@
-"""AdaFocus V2 on networks that join frames (TSM): glance at some frames, focus on one patch of others."""
+"""AdaFocus V2 on TSM backbones: glance at some frames, focus on one patch location in others.
+
+Source: AdaFocus V2 (arXiv 2112.14238); LeapLabTHU/AdaFocusV2, experiments on Something-Something and Jester, class
+`AdaFocus` in main.py and class `TSN` in ops/models.py.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +19,18 @@ from adafocus.policies.stacked import StackedPolicy
 
 
 class AdaFocusV2TSM(AdaptiveNetwork):
-    """The short-video network of AdaFocus V2: the sum of what two TSM networks say, one of them of patches.
+    """AdaFocus V2 for short videos: the sum of the logits of two TSM networks, one on whole frames and one on patches.
 
     A clip holds the glance frames in temporal order, then the focus frames.
 
     Args:
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
-        num_classes: K.
-        glance_segments, focus_segments: G, F, frames that each of them sees.
-        patch_size, frame_size: in pixels.
-        policy_hidden: of the policy.
-        dropout: before the heads.
+        num_classes: number of classes K.
+        glance_segments, focus_segments: numbers of frames G and F that the two networks see.
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        policy_hidden: hidden width of the policy.
+        dropout: dropout probability before the heads.
         policy: makes the policy; see `adafocus.policies`.
-
-    Source: AdaFocus V2 (arXiv 2112.14238); class `AdaFocus` of the released Something-Something program.
     """
 
     num_places = 1
@@ -67,11 +69,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Each network has frames of its own."""
+        """Number of frames in the sets of the two networks, which see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The first frames of a clip."""
+        """The first `glance_segments` frames of a clip."""
         if frames.shape[1] != self.glance_segments + self.focus_segments:
             raise ValueError(
                 f"this network takes {self.glance_segments} glance and {self.focus_segments} focus frames, not "
@@ -80,24 +82,27 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return frames[:, : self.glance_segments]
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames after those."""
+        """The frames of a clip after the glance frames."""
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, G, 3, S, S) through the glance network and its heads; `aux_logits` are (B, 1, K)."""
+        """Glance network and its heads on frames (B, G, 3, S, S); `aux_logits` are (B, 1, K)."""
         maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         logits, learned = self.glance_head(features, auxiliary)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None])
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """One corner a video."""
+        """One patch location (B, 1, 2) per video."""
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         return Plan(self.policy(glance.maps.detach())[:, None])
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """(B, F, 3, S, S) focus frames at one corner; one step: `steps`, `aux_glance` and `aux_focus` are (B, 1, K)."""
+        """Focus network on the same patch location of all focus frames (B, F, 3, S, S).
+
+        There is one prediction per video: `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
+        """
         corners = plan.where.expand(-1, frames.shape[1], -1).flatten(0, 1)
         features = self.focus_net(crop(frames.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
         predicted, learned = self.focus_head(features.unflatten(0, frames.shape[:2]), auxiliary)
@@ -113,7 +118,9 @@ class AdaFocusV2TSM(AdaptiveNetwork):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """The second pass comes before the planned one: the released code's order, which decides what BatchNorm's running
-        statistics see last."""
+        """See `AdaptiveNetwork.focus_twice`; the pass at `diversity` comes first, as in the repository.
+
+        The order matters for the running statistics of BatchNorm, which weight the last pass most.
+        """
         other = self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
         return self.focus(frames, plan, glance, auxiliary), other

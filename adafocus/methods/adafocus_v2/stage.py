@@ -1,4 +1,4 @@
-"""AdaFocus V2: everything learns together, end to end."""
+"""The training stage of AdaFocus V2: all parts are trained together, end to end."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ from adafocus.methods.stage import AdaptiveStage
 
 
 class JointStage(AdaptiveStage):
-    """One stage for glance, policy, focus and classifier.
+    """Trains glance network, policy, focus network and classifier jointly.
 
-    Loss: for the pass at the policy's patches and the pass at random ones each CE(steps) + CE(glance) + CE(focus), all
-    over B*T rows (on TSM B rows); the mean of the two. The label is the first of each clip.
+    There are two passes, one at the policy's patches and one at random patches. The loss of a pass is CE(steps) +
+    CE(glance) + CE(focus), each averaged over all B * T predictions (B on TSM); the total is the mean of the two
+    passes. The target is the first label of each clip.
 
-    Source: AdaFocus V2 (arXiv 2112.14238) section 3; spec adafocus_v2 section 4.
+    Source: AdaFocus V2 (arXiv 2112.14238) section 3; LeapLabTHU/AdaFocusV2, `train` in main_v2.py (ActivityNet) and
+    main.py (Something-Something).
 
     Args:
         model: the network.
         normalize: see `Stage`.
-        seed: of the run; the random patches are a function of (seed, epoch, index).
-        rates: multiples of the rate for policy, glance (with its head), focus (with its head) and classifier.
-        where: "learned", or a control that trains with "random" or "center" patches in the policy's place.
-        controls: whether evaluation can also answer for random and centered patches and for the glance alone.
+        seed: seed of the run; the random patches are a function of (seed, epoch, index).
+        rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
+        where: "learned", or "random" or "center" to train a control without the policy.
+        controls: whether to evaluate the control patches and the glance network alone as well.
         frozen_norm: see `Stage`.
     """
 
@@ -77,7 +79,7 @@ class JointStage(AdaptiveStage):
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
-            # How far the policy moves between clips: 0 is a policy that always looks at the same place.
+            # For the log: how much patch locations vary between clips; 0 if the policy always chooses the same one.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         return StepResult(sum(losses.values()) / 2, metrics)
 

@@ -1,4 +1,4 @@
-"""Whole-frame recognition: TSN, TSM, NL-TSM, online TSM and TAM, by the temporal modules of the backbone."""
+"""Recognition on whole frames: TSN, TSM, NL-TSM, online TSM and TAM, depending on the backbone's temporal modules."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class RecognizerMethod(Method):
-    """A backbone on whole frames and the mean of their logits."""
+    """A backbone on whole frames; the prediction is the mean of the frames' logits."""
 
     name = "recognizer"
     has_glance = False
@@ -33,7 +33,7 @@ class RecognizerMethod(Method):
         return super().reads | {"method.remove_background", *(f"schedule.{name}" for name in own)}
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """One set of frames."""
+        """The only network sees all frames of a clip."""
         return FramePlan(self.config.segments.glance)
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:

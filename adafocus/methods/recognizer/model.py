@@ -10,17 +10,19 @@ from adafocus.layers.precision import full_precision, widen
 
 
 class Recognizer(nn.Module):
-    """Temporal segment network with average consensus: TSN (arXiv 1608.00859), and with temporal modules in the backbone
-    (`backbones.temporal`) TSM, NL-TSM and TANet.
+    """Temporal segment network with average consensus.
+
+    It is TSN (arXiv 1608.00859); with temporal modules in the backbone (`backbones.temporal`) it is TSM, NL-TSM or
+    TANet. The corresponding class is `TSN` in ops/models.py of mit-han-lab/temporal-shift-module.
 
     Args:
         backbone: see `adafocus.backbones`.
-        num_classes, segments: K, T.
-        dropout: before the only head, drawn for each frame.
-        remove_background: the network sees how each pixel differs from its mean over the clip. With a camera that stands
-            still, scenes that were never seen look like those that were.
-        causal: the mean is that of the frames so far, this one among them. A stream can compute it frame by frame
-            (`OnlineRecognizer`); the mean over the clip needs frames that have not come yet.
+        num_classes, segments: number of classes K and of frames T.
+        dropout: dropout probability before the head, independent for each frame.
+        remove_background: subtract from every pixel its mean over the clip. With a static camera this removes the
+            scene, which helps in scenes that the training set does not show.
+        causal: with `remove_background`, subtract the mean of the frames up to the present one, which
+            `OnlineRecognizer` can compute in a stream.
     """
 
     def __init__(
@@ -44,23 +46,23 @@ class Recognizer(nn.Module):
     parts = {"focus": ("backbone",), "head": ("head",)}
 
     def forward(self, frames: Tensor) -> Output:
-        """(B, T, C, S, S), normalized, in temporal order; C = 3, or 10 for optical flow."""
+        """Prediction for normalized frames (B, T, C, S, S) in temporal order; C is 3, or 10 for optical flow."""
         if self.remove_background:
             frames = frames - (running_mean(frames) if self.causal else frames.mean(1, keepdim=True))
         logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (frames.shape[0], -1))
         return Output(logits.mean(1), per_frame=logits)
 
     def frame_logits(self, images: Tensor) -> Tensor:
-        """(B * T, C, S, S) to (B * T', K); T' < T where the backbone pools over time."""
+        """Logits (B * T', K) of frames (B * T, C, S, S); T' < T if the backbone pools over time."""
         features = self.backbone(images).mean((-2, -1))
         with full_precision(features):
             return self.head(self.dropout(widen(features)))
 
 
 def running_mean(frames: Tensor) -> Tensor:
-    """(B, T, C, H, W): at each frame the mean of the frames from the first of the clip up to this one.
+    """At each frame, the mean of the clip's frames up to and including it; (B, T, C, H, W) in and out.
 
-    One frame after the other, with the arithmetic of a stream, so that both give the same bits.
+    The mean is updated frame by frame exactly as `OnlineRecognizer` does, so that both give the same bits.
     """
     mean = torch.zeros_like(frames[:, 0])
     means = []

@@ -1,6 +1,7 @@
-"""Recognition of streams: one frame in, scores out, with what the frame before left behind as explicit state.
+"""Recognition of video streams, frame by frame: the features cached from the previous frame are passed in and returned.
 
-Source: the online demo of TSM (arXiv 1811.08383), released file online_demo/main.py.
+Source: the online demo of TSM (arXiv 1811.08383); mit-han-lab/temporal-shift-module, online_demo/main.py and
+online_demo/mobilenet_v2_tsm.py.
 """
 
 from __future__ import annotations
@@ -22,24 +23,26 @@ Caches = tuple[Tensor, ...]
 
 @dataclass
 class StreamOutput:
-    """Scores (B, K) of one frame of each stream, and the caches for the next frame."""
+    """Logits (B, K) for one frame of each of B streams, and the caches to pass with their next frame."""
 
     logits: Tensor
     caches: Caches
 
 
 class OnlineRecognizer(nn.Module):
-    """A recognizer with `shift=online`, frame by frame. It keeps no state: caches come in and go out.
+    """Runs a `Recognizer` with the online shift frame by frame. It has no state: caches are passed in and returned.
 
-    Each shifted layer has one cache: the first channels of its input at the frame before, (B, C // div, h, w). A network
-    that removes the background has two more: the mean of the frames so far (B, 3, S, S), and their number (B, 1, 1, 1).
-    A stream starts from zeros. Scores of a frame equal those that the clip form gives that frame.
+    Each shifted layer has one cache, the first C // div channels of its input at the previous frame, (B, C // div, h,
+    w).
+    A network that removes the background has two more: the mean of the frames so far (B, 3, S, S), and their number
+    (B, 1, 1, 1). All caches start as zeros. The logits equal the per-frame logits of the `Recognizer` on the whole
+    clip.
 
     Args:
         model: trained on clips; its modules are used, not copied.
 
     Raises:
-        ValueError: it looks into the future; the line says what of it does, and what to train instead.
+        ValueError: the model needs future frames; the message names the module and what to train instead.
     """
 
     def __init__(self, model: Recognizer) -> None:
@@ -51,7 +54,7 @@ class OnlineRecognizer(nn.Module):
 
     @torch.no_grad()
     def start(self, streams: int, size: int) -> Caches:
-        """Zero caches for so many streams of square frames of `size` pixels."""
+        """Zero caches for `streams` streams of square frames of `size` pixels."""
         first = next(self.model.parameters())
         frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
         caches = (frames.new_empty(0),) * len(self.shifts)
@@ -60,10 +63,10 @@ class OnlineRecognizer(nn.Module):
         return tuple(torch.zeros_like(cache) for cache in self(frames, caches).caches)
 
     def forward(self, frames: Tensor, caches: Caches) -> StreamOutput:
-        """(B, 3, S, S), normalized, one frame of each stream."""
+        """Processes one normalized frame of each stream, (B, 3, S, S)."""
         wanted = len(self.shifts) + 2 * self.model.remove_background
         if len(caches) != wanted:
-            raise ValueError(f"{len(caches)} caches instead of {wanted}; begin with start()")
+            raise ValueError(f"got {len(caches)} caches instead of {wanted}; take the first ones from start()")
         background: Caches = ()
         if self.model.remove_background:
             mean, count = caches[-2:]
@@ -81,7 +84,7 @@ class OnlineRecognizer(nn.Module):
 
 
 def why_no_stream(model: nn.Module) -> str | None:
-    """Why a network cannot run frame by frame, and what to train instead, in one line; None if it can."""
+    """The reason why a network cannot run frame by frame, with what to train instead; None if it can."""
     if not isinstance(model, Recognizer):
         return (
             f"a {type(model).__name__} chooses from whole clips and cannot run frame by frame; "
@@ -107,24 +110,24 @@ def why_no_stream(model: nn.Module) -> str | None:
 
 
 def restart(caches: Caches, streams: Sequence[int]) -> Caches:
-    """Caches in which these streams begin anew (a new video, a cut), and the others go on."""
+    """Caches in which the given streams restart from zeros (for a new video); the other streams continue."""
     kept = torch.ones(len(caches[0]), dtype=torch.bool, device=caches[0].device)
     kept[list(streams)] = False
     return tuple(cache * kept[:, None, None, None].to(cache.dtype) for cache in caches)
 
 
 class Smoothing:
-    """The demo's way from scores to a label that does not flicker.
+    """Smooths per-frame predictions of a stream to a displayed label that does not flicker, as the TSM demo does.
 
-    Per frame: the best class of the summed scores of the last frames; an ignored class gives way to the label shown last,
-    a replaced one to its replacement; and a new label is taken only if the last two shown were the same.
+    For each frame it takes the class with the highest logits summed over the last `window` frames. An ignored class is
+    replaced by the label displayed last. A new label is displayed only if the last two displayed labels were equal.
 
     Args:
-        window: frames whose raw scores are summed.
-        ignored: classes that are never shown.
-        replaced: classes that are shown as another.
-        rest: label that counts as shown before the first frame; None: the first one found. (The released demo starts with
-            one such label and reads two, which fails; its FPGA port starts with two.)
+        window: number of frames whose logits are summed.
+        ignored: classes that are never displayed.
+        replaced: class -> class that is displayed in its place.
+        rest: label that counts as displayed before the first frame; None: the first prediction. (`process_output` in
+            online_demo/main.py starts with one label but reads two, which fails; the FPGA port starts with two.)
     """
 
     def __init__(
@@ -140,16 +143,16 @@ class Smoothing:
         self.shown: deque[int] = deque([] if rest is None else [rest, rest], maxlen=2)
 
     def __call__(self, logits: Tensor) -> int:
-        """The label to show after a frame with these scores (K,)."""
+        """The label to display after a frame with these logits (K,)."""
         self.scores.append(logits.detach().float().cpu())
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
     def mean(self) -> Tensor:
-        """(K,) mean of the scores in the window, of which `__call__` takes the best."""
+        """Mean logits (K,) of the frames in the window; `__call__` takes their highest class."""
         return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:
-        """The label to show when the summed scores say `label`."""
+        """The label to display if `label` has the highest summed logits."""
         if not self.shown:
             self.shown.extend([self.replaced.get(label, label)] * 2)
         if label in self.ignored:

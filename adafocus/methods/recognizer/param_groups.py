@@ -1,6 +1,7 @@
-"""Parameter groups of the whole-frame recipes: which layers learn at which multiple of the rate and of weight decay.
+"""Parameter groups of the recognizer recipes: multipliers of the learning rate and of the weight decay by layer type.
 
-Source: spec tsm section 5.1, spec tam sections 5 and 12.3.
+Source: `TSN.get_optim_policies` in ops/models.py of mit-han-lab/temporal-shift-module and of
+liu-zhy/temporal-adaptive-module; `TSMOptimWrapperConstructor` in open-mmlab/mmaction2.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def partial_norms(model: nn.Module) -> list[nn.Module]:
-    """The layers that partial BN freezes, statistics and scales: every BatchNorm2d but the first.
+    """The layers whose statistics and scales partial BN freezes: every BatchNorm2d but the first.
 
-    The released code leaves the other BatchNorms (of non-local blocks and of TAM) in training mode and out of the optimizer:
-    a non-local block, whose scale starts at 0, then never learns. Here they learn.
+    TSM's code leaves BatchNorm1d and BatchNorm3d (in TAM and non-local blocks) in training mode but out of the
+    optimizer, so a non-local block, whose scale starts at 0, never has an effect. Here these layers are trained.
     """
     return [layer for layer in batch_norms(model) if isinstance(layer, nn.BatchNorm2d)][1:]
 
@@ -32,19 +33,22 @@ def recognizer_groups(
     flow: bool = False,
     frozen: Iterable[nn.Module] = (),
 ) -> list[ParamGroup]:
-    """Groups of every parameter that learns.
+    """Parameter groups of all trained parameters of a recognizer.
 
     Args:
-        model: a recognizer.
-        rule: "single": one group. "tsm": biases twice the rate and without decay, norms without decay, the weights of all
-            linear layers (the classifier, and the matrices of TAM's branch G, as in the released code) at `head_rate` and
-            the classifier's bias at twice that. "mmaction2": the same, with the classifier only at `head_rate`.
-        head_rate: 5, or 1 when fine-tuning on the same classes.
-        flow: the first convolution reads optical flow and learns five times as fast.
-        frozen: norms that do not learn.
+        model: the recognizer.
+        rule: "single": one group. "tsm": biases have twice the learning rate and no weight decay, normalization layers
+            no
+            weight decay; the weights of all linear layers (the classifier and the matrices of TAM's branch G) have the
+            multiplier `head_rate`, and the classifier's bias twice that. "mmaction2": as "tsm", but only the classifier
+            has
+            the multiplier `head_rate`.
+        head_rate: learning-rate multiplier of the classifier: 5, or 1 when fine-tuning on the same classes.
+        flow: whether the first convolution reads optical flow; its learning rate is then multiplied by 5.
+        frozen: normalization layers that are not trained.
 
     Raises:
-        ValueError: unknown rule, or a layer that the rule does not know.
+        ValueError: the rule is unknown, or does not cover a layer of the model.
     """
     still = {id(p) for layer in frozen for p in layer.parameters()}
     if rule == "single":

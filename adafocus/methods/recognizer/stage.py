@@ -1,4 +1,4 @@
-"""A recognizer on whole frames: cross entropy on the clip's logits."""
+"""The training stage of a recognizer: cross entropy of the clip's logits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,16 @@ NORMS = ("all", "partial", "frozen")
 
 
 class WholeFrames(Stage):
-    """TSN and its descendants. Source: arXiv 1608.00859; spec tsm sections 4 and 5.
+    """Trains TSN, TSM, NL-TSM or TAM.
+
+    Source: TSN (arXiv 1608.00859); mit-han-lab/temporal-shift-module, `train` in main.py.
 
     Args:
-        model: a recognizer.
+        model: the recognizer.
         normalize: see `Stage`.
-        groups, head_rate, flow: see `groups.recognizer_groups`.
-        norms: which BatchNorm layers learn: "all", "partial" (`groups.partial_norms`), or "frozen": none, in statistics.
+        groups, head_rate, flow: `rule`, `head_rate` and `flow` of `param_groups.recognizer_groups`.
+        norms: "all" trains all BatchNorm layers; "partial" freezes those of `param_groups.partial_norms`; "frozen"
+            keeps the running statistics of all of them fixed.
     """
 
     name = "joint"

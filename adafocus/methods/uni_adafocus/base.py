@@ -1,7 +1,11 @@
-"""What both forms of Uni-AdaFocus share: glance at some frames, choose others and a rectangle of free size in each.
+"""Base of both Uni-AdaFocus networks: glance at some frames, choose other frames, and a rectangle of variable size in
+them.
 
-`UniAdaFocus` is on plain backbones (long videos; one rectangle a frame, an answer after each step), `UniAdaFocusTSM` on networks
-that join frames (short videos; one rectangle a video, two heads a network).
+`UniAdaFocus` has plain backbones (long videos; one rectangle per frame, a prediction after each step). `UniAdaFocusTSM`
+has TSM backbones (short videos; one rectangle per video, two heads for each network).
+
+Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, models/uni_adafocus.py of the experiments on
+ActivityNet, FCVID and Mini-Kinetics, and the program for Something-Something and Jester.
 """
 
 from __future__ import annotations
@@ -21,21 +25,24 @@ from adafocus.policies.scaled import ScaledPolicy, over_time
 
 
 class UniAdaFocusBase(EarlyExitNetwork):
-    """Two networks, two policies, and an auxiliary head that the spatial policy learns by.
+    """Glance and focus network, spatial and temporal policy, and an auxiliary head whose loss trains the spatial
+    policy.
 
     Args:
-        glance, focus: backbones (see `adafocus.backbones`), with temporal modules in the TSM form.
-        num_classes: K.
-        glance_segments, focus_segments, candidates: G, F, N. F of N candidate frames are chosen.
-        patch_size: side of what the focus network sees, in pixels.
-        smallest: smallest side of a rectangle, in pixels of the frame (96 at 224 in all published models); None: 3/7 of the
-            frame.
-        frame_size: side of the square frames; also the largest side of a rectangle.
+        glance, focus: backbones (see `adafocus.backbones`); with temporal modules in `UniAdaFocusTSM`.
+        num_classes: number of classes K.
+        glance_segments: number of glance frames G.
+        focus_segments, candidates: F focus frames are chosen from N candidate frames.
+        patch_size: side in pixels of the square patches that rectangles are resized to, the focus network's input.
+        smallest: smallest side of a rectangle in pixels of the frame (96 of 224 in all published models); None: 3/7 of
+            the frame.
+        frame_size: side of the square frames in pixels; also the largest side of a rectangle.
         glance_size, glance_resize: see `AdaFocusV2`.
-        spatial_hidden, temporal_hidden, temperature: of the policies.
+        spatial_hidden: hidden width of the spatial policy (`ScaledPolicy`).
+        temporal_hidden, temperature: hidden width and softmax temperature of the temporal policy (`FramePolicy`).
 
     Attributes:
-        single_place: whether one rectangle serves all frames of a video.
+        single_place: whether one rectangle applies to all frames of a video.
     """
 
     single_place = False
@@ -78,40 +85,45 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """The glance frames, and the candidates that were chosen."""
+        """Number of glance frames and of chosen frames, which are separate sets."""
         return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """(B, N, 2) corners to rectangles (B, N, 4) with the patch's own side, which are not resampled."""
+        """Rectangles (B, N, 4) at locations (B, N, 2) with sides of `patch_size` pixels, which need no resizing."""
         size = (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
         return torch.cat([corners, torch.full_like(corners, size)], -1)
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The glance frames."""
+        """See `EarlyExitNetwork.first_frames`; these are the glance frames."""
         return self.glance_frames(frames, Overrides())
 
     def boxes(self, where: Tensor) -> Tensor:
-        """(..., 4) rectangles to top, left, height and width in pixels of the frame."""
+        """Converts rectangles (..., 4) to top, left, height and width in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.smallest)
 
     def glance_answer(self, output: Output) -> Tensor:
-        """(B, K): the answer of the exit after the glance."""
+        """The prediction (B, K) of the exit after the glance."""
         return output.exit_logits[:, 0]
 
     @abstractmethod
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """(1 or B, G): which frames of a training clip the glance network sees."""
+        """Indices (1 or B, G) of the glance frames in a training clip.
+
+        Args:
+            offsets: (B, G) int64 random position of each glance frame within its segment; None: the fixed positions of
+                evaluation.
+        """
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """See `AdaptiveNetwork.glance_frames`."""
         return _take(frames, self.glance_positions(overrides.offsets))
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The chosen candidates."""
+        """The chosen candidates (B, F, ...) of a training clip (B, T, ...)."""
         return _take(frames, plan.frames + self.first_candidate)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """Frames and rectangles."""
+        """Chooses frames and rectangles; see `AdaptiveNetwork.decide`."""
         overrides = overrides or Overrides()
         rectangles = self.spatial_policy(glance.maps.detach())
         weights, choosing = self.frame_policy(glance.features.detach() if self.single_place else glance.features)
@@ -122,12 +134,18 @@ class UniAdaFocusBase(EarlyExitNetwork):
         return Plan(self.of_frames(where, frames), frames, weights, rectangles)
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """(B, F) the frames that are chosen when all glance frames of (B, ...) clips weigh the same."""
+        """Evenly spaced frames (B, F): those chosen when all glance frames have the same weight. `like` gives B."""
         even = torch.full((len(like), self.glance_segments), 1.0, device=like.device)
         return choose_frames(even / even.shape[1], self.candidates, self.focus_segments)
 
     def of_frames(self, where: Tensor, frames: Tensor) -> Tensor:
-        """The rectangles of chosen frames (B, F): from those of all candidates or glance frames, or the only one."""
+        """The rectangles (B, F, 4) of the chosen frames (B, F).
+
+        Args:
+            where: rectangles of all candidates (B, N, 4), or of the glance frames (B, G, 4), which are interpolated
+                over time; with `single_place` (B, 1, 4), which is returned unchanged.
+            frames: indices among the candidates.
+        """
         if self.single_place:
             return where
         if where.shape[1] != self.candidates:
@@ -135,43 +153,46 @@ class UniAdaFocusBase(EarlyExitNetwork):
         return where.gather(1, frames[..., None].expand(-1, -1, 4))
 
     def patches(self, frames: Tensor, where: Tensor) -> Tensor:
-        """(B, F, 3, S, S) frames at (B, F or 1, 4) rectangles to patches (B, F, 3, P, P)."""
+        """Cuts rectangles (B, F or 1, 4) out of frames (B, F, 3, S, S) and resizes them to patches (B, F, 3, P, P)."""
         where = where.expand(-1, frames.shape[1], -1).flatten(0, 1)
         return crop_rectangles(frames.flatten(0, 1), where, self.patch_size, smallest=self.smallest).unflatten(
             0, frames.shape[:2]
         )
 
     def focus_features(self, patches: Tensor) -> Tensor:
-        """(B, F, 3, P, P) to features (B, F, D)."""
+        """Focus network on patches (B, F, 3, P, P), averaged over space to features (B, F, D)."""
         return self.focus_net(patches.flatten(0, 1)).mean((-2, -1)).unflatten(0, patches.shape[:2])
 
     @abstractmethod
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """What both networks saw to an output; features (B, F, D) of the patches."""
+        """Combines the glance output and the focus features (B, F, D) into the prediction."""
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """(B, F, 3, S, S) chosen frames at their rectangles."""
+        """Focus network on the planned rectangles of the chosen frames (B, F, 3, S, S)."""
         return self.answer(glance, self.focus_features(self.patches(frames, plan.where)), plan, auxiliary)
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Both branches in one pass, with one set of batch statistics, as in the released code."""
+        """See `AdaptiveNetwork.focus_twice`; both passes are one batch, so they share BatchNorm statistics.
+
+        This is as in `AdaFocus.forward` of the repository.
+        """
         other = replace(plan, where=self.of_frames(diversity, plan.frames))
         patches = torch.cat([self.patches(frames, plan.where), self.patches(frames, other.where)])
         first, second = self.focus_features(patches).chunk(2)
         return self.answer(glance, first, plan, auxiliary), self.answer(glance, second, other, auxiliary)
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds the logits that the spatial policy learns by."""
+        """Adds the auxiliary logits whose loss trains the spatial policy."""
         output.aux_spatial = self.spatial_logits(glance.maps, plan.rectangles)
 
     def spatial_logits(self, maps: Tensor, rectangles: Tensor) -> Tensor:
-        """(B, K): the class by what the rectangles cut out of the glance maps. The spatial policy learns by them alone."""
+        """Logits (B, K) from the glance maps inside the rectangles; only their loss trains the spatial policy."""
         side = maps.shape[-1]
         scale = side / self.frame_size
         cells = max(1, self.patch_size * side // self.frame_size)
-        # The released code resamples P // 32 cells, and its rectangle shrinks with what the division drops.
+        # The repository resizes to P // 32 cells (`get_patch_grid_scalexy`); the rounding also shrinks its rectangle.
         shrunk = scale if cells == self.patch_size * scale else cells / self.patch_size
         where = rectangles.expand(-1, maps.shape[1], -1).flatten(0, 1)
         cut = crop_rectangles(
@@ -186,5 +207,5 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
 
 def _take(frames: Tensor, index: Tensor) -> Tensor:
-    """(B, T, ...) at (1 or B, n) to (B, n, ...)."""
+    """Selects frames (B, n, ...) from (B, T, ...) by indices (1 or B, n)."""
     return frames[torch.arange(len(frames), device=frames.device)[:, None], index]

@@ -1,4 +1,4 @@
-"""Uni-AdaFocus (arXiv 2412.11228): frames and rectangles of free size are chosen; on plain backbones and on TSM; early exit."""
+"""Uni-AdaFocus (arXiv 2412.11228): chooses frames and rectangles of variable size; with early exit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class UniAdaFocusMethod(Method):
-    """One rectangle a frame on plain backbones, one a video on TSM."""
+    """Uni-AdaFocus: one rectangle per frame on plain backbones, one per video on TSM."""
 
     name = "uni_adafocus"
     train_frames = test_frames = "fractional"
@@ -23,7 +23,7 @@ class UniAdaFocusMethod(Method):
 
     @property
     def exits_early(self) -> bool:
-        """After the glance and, on plain backbones, after every focus frame."""
+        """True: there is an exit after the glance and, on plain backbones, after every focus frame."""
         return True
 
     @property
@@ -72,7 +72,7 @@ class UniAdaFocusMethod(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Focus frames are chosen from candidates, which on plain backbones hold the glance frames."""
+        """Focus frames are chosen from candidates; on plain backbones the glance frames are among the candidates."""
         segments = self.config.segments
         focus, candidates = segments.chosen(not self.on_tsm)
         first = () if self.on_tsm else tuple(segment_centers(candidates, segments.glance))

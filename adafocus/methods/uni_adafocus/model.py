@@ -1,4 +1,4 @@
-"""Uni-AdaFocus for long videos: frames and a rectangle in each are chosen, and it answers after every step."""
+"""Uni-AdaFocus for long videos, on plain backbones: chooses frames and rectangles, and predicts after every step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from adafocus.policies.scaled import TWICE
 
 
 class UniAdaFocus(UniAdaFocusBase):
-    """The long-video form: glance frames are among the candidates, and the classifier answers after each step.
+    """Uni-AdaFocus for long videos: glance frames are among the candidates, and there is a prediction after each step.
 
     Args:
-        classifier_width, dropout: of the step classifiers.
-        head_dropout: before the auxiliary heads of both networks.
-        Others: see `UniAdaFocusBase`. N must be a multiple of G.
+        classifier_width, dropout: hidden width and dropout probability of the step classifiers.
+        head_dropout: dropout probability of the auxiliary heads of both networks.
+        Others: see `UniAdaFocusBase`. `candidates` must be a multiple of `glance_segments`.
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); the released ActivityNet program.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, class `AdaFocus` in models/uni_adafocus.py.
     """
 
     budgets = tuple(number / 20 for number in range(1, 20))
@@ -40,7 +40,7 @@ class UniAdaFocus(UniAdaFocusBase):
         "auxiliary focus": ("focus_head",),
         "auxiliary spatial": ("spatial_head",),
     }
-    #: Parts that the seed's table of costs leaves out.
+    #: Parts that the repository's table of costs does not count.
     left_out = ("auxiliary glance", "auxiliary focus", "auxiliary spatial")
 
     def __init__(
@@ -60,23 +60,24 @@ class UniAdaFocus(UniAdaFocusBase):
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
         steps = (num_classes, self.glance_segments, classifier_width, dropout)
-        # The released code runs the glance part twice on every training batch, where only dropout differs.
+        # The repository runs the glance classifier twice per training batch; only dropout differs between the two
+        # calls.
         self.glance_steps = PooledStepClassifier(glance.width, *steps, momentum=TWICE)
         steps = (num_classes, self.focus_segments, classifier_width, dropout)
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
     @property
     def num_places(self) -> int:
-        """Rectangles of a clip: one for each candidate."""
+        """Number of rectangles that `Overrides.where` must give: one for each candidate."""
         return self.candidates
 
     @property
     def num_exits(self) -> int:
-        """After the glance, and after each patch."""
+        """Number of exits: one after the glance and one after each patch."""
         return 1 + self.focus_segments
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """(1 or B, G) indices among the candidates: one of each segment, in evaluation its center."""
+        """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
         device = self.spatial_head.weight.device
         if offsets is None:
             return torch.tensor([segment_centers(self.candidates, self.glance_segments)], device=device)
@@ -84,7 +85,7 @@ class UniAdaFocus(UniAdaFocusBase):
         return torch.arange(self.glance_segments, device=device) * length + offsets
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, G, 3, S, S) through the glance network; `steps` are the last answer, or all with `auxiliary`."""
+        """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
         maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
         maps = maps.unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
@@ -92,8 +93,11 @@ class UniAdaFocus(UniAdaFocusBase):
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """`steps` are those of the glance frames and then those of the patches; without `auxiliary` the last of the former
-        and all of the latter, which are the exits. An exported program has no `glance.steps`: then those of the patches."""
+        """See `UniAdaFocusBase.answer`.
+
+        `steps` holds the predictions after the glance frames (the last only, unless `auxiliary`), then those after each
+        patch. An exported program has no `glance.steps`; then `steps` holds only the latter.
+        """
         focused, _ = self.focus_steps(features, beside=glance.running_max)
         steps = focused if glance.steps is None else torch.cat([glance.steps, focused], 1)
         output = Output(
@@ -112,14 +116,14 @@ class UniAdaFocus(UniAdaFocusBase):
         return output
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
-        """Multiply-adds of a video that leaves at each exit."""
+        """See `EarlyExitNetwork.exit_costs`."""
         first = parts["glance"] + self.glance_steps.cost(self.glance_segments, 1)
         step = (parts["focus"] + parts["crop"]) / self.focus_segments + self.focus_steps.cost(1, 1)
         planned = first + parts["frame policy"] + parts["spatial policy"]
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` gives candidates."""
+        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates."""
         glance = self.glance(frames)
         rows = torch.arange(len(frames), device=frames.device)
         stay = yield glance.steps[:, -1]

@@ -1,4 +1,4 @@
-"""Uni-AdaFocus for short videos, on networks that join frames (TSM): frames and one rectangle for all of them are chosen."""
+"""Uni-AdaFocus for short videos, on TSM backbones: chooses frames, and one rectangle for all of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 
 
 class UniAdaFocusTSM(UniAdaFocusBase):
-    """The short-video form: glance frames are a set of their own, one rectangle serves all chosen frames, and the answer is
-    the sum of what both networks say.
+    """Uni-AdaFocus for short videos: one rectangle for all chosen frames; the prediction is the sum of two networks'
+    logits.
+
+    The glance frames are a set of their own; in a training clip the candidates follow them.
 
     Args:
-        dropout: before the heads.
-        remove_background: both networks see how each pixel differs from its mean over the frames that they see.
+        dropout: dropout probability before the heads.
+        remove_background: subtract from every pixel its mean over the frames that the network sees, in both networks.
         Others: see `UniAdaFocusBase`.
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); the released Something-Something program.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, "Uni-AdaFocus-TSM" (Something-Something and
+    Jester).
     """
 
     single_place = True
@@ -60,26 +63,28 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """(1, G): the first frames of the clip."""
+        """See `UniAdaFocusBase.glance_positions`; always the first G frames of the clip, (1, G)."""
         return torch.arange(self.glance_segments, device=self.spatial_head.weight.device)[None]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """(B, G, 3, S, S) through the glance network and its heads."""
+        """Glance network and its heads on frames (B, G, 3, S, S)."""
         frames = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
         maps = self.glance_net(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
     def focus_features(self, patches: Tensor) -> Tensor:
-        """(B, F, 3, P, P) to features (B, F, D)."""
+        """See `UniAdaFocusBase.focus_features`; the background is removed from the patches if configured."""
         return super().focus_features(self._foreground(patches))
 
     def _foreground(self, frames: Tensor) -> Tensor:
         return frames - frames.mean(1, keepdim=True) if self.remove_background else frames
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """One step: `steps`, `aux_glance` and `aux_focus` are (B, 1, K). Exits: what the glance network learns by, and the
-        answer."""
+        """See `UniAdaFocusBase.answer`. `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
+
+        There are two exits: the glance network's auxiliary logits, and the final prediction.
+        """
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = glance.logits + predicted.mean(1)
         output = Output(logits, logits[:, None], plan.where, plan.frames, plan.weights, plan.rectangles)
@@ -92,14 +97,14 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         return output
 
     def exit_costs(self, parts: dict[str, int]) -> list[int]:
-        """Multiply-adds of a video that leaves at each exit; all run both heads of the glance network."""
+        """See `EarlyExitNetwork.exit_costs`; both heads of the glance network run at either exit."""
         first = parts["glance"] + 2 * parts["auxiliary glance"]
         head = parts["head"] - parts["auxiliary glance"]
         rest = sum(parts[name] for name in ("frame policy", "spatial policy", "focus", "crop"))
         return [first, first + rest + head]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. All chosen frames are one step."""
+        """See `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
         glance = self.glance(frames, auxiliary=True)
         stay = yield glance.aux_logits.mean(1)
         if not stay.any():

@@ -1,4 +1,4 @@
-"""Uni-AdaFocus: networks, both policies and classifiers learn together, end to end."""
+"""The training stage of Uni-AdaFocus: networks, both policies and classifiers are trained together, end to end."""
 
 from __future__ import annotations
 
@@ -19,30 +19,34 @@ from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_fact
 
 
 class UniAdaFocusStage(AdaptiveStage):
-    """One stage for glance, both policies, focus and heads of Uni-AdaFocus.
+    """Trains the glance network, both policies, the focus network and the heads of Uni-AdaFocus jointly.
 
-    Loss, with two branches (the policy's rectangles and random ones of the patch's own size, in the same frames):
+    The focus network has two branches, on the policy's rectangles and on random ones of `patch_size`, in the same
+    frames:
 
         mean over branches of [CE(steps) + CE(focus)] + CE(glance) + CE(temporal) + CE(spatial)
         + size_weight mean((height - 1)^2, (width - 1)^2) + kl_weight KL(weights || 1 / G),
 
-    each over all its rows. Temporal logits are those of a mean of G // 3 glance frames drawn by the frame policy, in closed
-    form; the frame policy learns by them alone, the spatial policy by the spatial logits and the size loss, and nothing flows
-    from the focus network into a policy. The label is the first of each clip.
+    each term averaged over all its predictions. The temporal logits are the expected mean of the logits of G // 3
+    glance frames that are sampled by the temporal policy's weights. Their loss alone trains the temporal policy; the
+    spatial loss and the size term train the spatial policy; no gradient flows from the focus network into a policy. The
+    target is the first label of each clip.
 
-    Source: Uni-AdaFocus (arXiv 2412.11228); spec uni_adafocus section 4, uni_adafocus_tsm section 4. The released KL has
-    1 / F in place of 1 / G, which is the same in its recipes, where its weight is 0 besides.
+    Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `train` in main.py. Its KL term has 1 / F in place
+    of 1 / G; in its recipes F equals G and the weight of the term is 0.
 
     Args:
         model: the network.
         normalize: see `Stage`.
-        seed: of the run; every draw is a function of (seed, epoch, index).
-        rates: multiples of the rate for temporal (the frame policy), spatial, glance (with its heads), focus (with its head)
-            and, in the long-video form, classifier.
-        where, when: "learned", or a control: "random" or "center" patches, "spread" frames, in the policy's place.
-        size_weight, kl_weight: see above.
-        draws: 0 for the closed form, else how many draws estimate the temporal logits (128 in the released code).
-        controls: whether evaluation can also answer for the controls and for the glance alone.
+        seed: seed of the run; all random numbers are functions of (seed, epoch, index).
+        rates: learning-rate multipliers for temporal and spatial (the policies), glance (with its heads), focus (with
+            its head) and, on plain backbones, classifier.
+        where: "learned", or "random" or "center" to train a control without the spatial policy.
+        when: "learned", or "spread" to train a control on evenly spaced frames.
+        size_weight, kl_weight: weights in the loss above.
+        draws: 0 computes the expected temporal logits in closed form; else the number of Monte Carlo samples that
+            estimate them (128 in `MCSampleFeature` of the repository).
+        controls: whether to evaluate the controls and the glance network alone as well.
         frozen_norm: see `Stage`.
     """
 
@@ -103,7 +107,7 @@ class UniAdaFocusStage(AdaptiveStage):
         losses = self.losses(output, label, batch)
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
         metrics |= {f"loss_{name}": loss.detach() for name, loss in losses.items()}
-        # How far the policies move between clips, and how large the rectangles are.
+        # For the log: how much the policies' decisions vary between clips, and the mean size of the rectangles.
         rectangles = output.rectangles.detach()
         metrics["where_spread"] = rectangles[..., :2].flatten(0, 1).std(0).mean()
         metrics["size"] = rectangles[..., 2:].mean()
@@ -111,7 +115,7 @@ class UniAdaFocusStage(AdaptiveStage):
         return StepResult(sum(losses.values()), metrics)
 
     def losses(self, output: Output, label: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss with their weights; see the class."""
+        """The terms of the loss by name, already multiplied by their weights; the class docstring defines them."""
         weights = output.weights
         count = frames_drawn(weights.shape[1])
         if self.num_draws:
@@ -148,5 +152,5 @@ class UniAdaFocusStage(AdaptiveStage):
 
 
 def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """(B, T, K) logits: the mean over all rows."""
+    """Cross entropy of logits (B, T, K) and labels (B,), averaged over all B * T predictions."""
     return functional.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(logits.shape[1]))
