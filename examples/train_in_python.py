@@ -1,4 +1,4 @@
-"""Your network and data with our trainer, without configuration: `train_in_python.py FOLDER`; the same again continues."""
+"""Your network and data with our trainer, without configuration: `train_in_python.py FOLDER`; again, it continues."""
 
 import sys
 from pathlib import Path
