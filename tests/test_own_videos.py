@@ -25,7 +25,7 @@ SMALL = [
     "loader.workers=0",
     "device=cpu",
     "inline=true",
-    "output.tensorboard=false",
+    "output.loggers=[]",
     "evaluate.examples=0",
 ]
 

@@ -123,7 +123,7 @@ def test_what_is_typed_wins_and_what_was_about_that_run_alone_stays_there() -> N
         "init.from=/x",
         "init.glance=/y",
     ]
-    own += ["early_exit.baseline=/x", "backbone.weights=/x.pth", "output.tensorboard=false"]
+    own += ["early_exit.baseline=/x", "backbone.weights=/x.pth", "output.loggers=[]"]
     assert stored.overrides(["seed=1", "dataset.root=/x", *own], ["dataset.root"], "FILE") == ["seed=1"]
 
 

@@ -20,6 +20,7 @@ from adafocus import config
 from adafocus.config import naming, renamed
 from adafocus.config.compose import conf_folder
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 #: Keys that are not taken over from a stored run: those of the run itself, and of weights and other runs that it used.
@@ -61,6 +62,8 @@ def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
     typed, found = set(typed), []
     for text in said:
         key, value, argument = _read(text, where)
+        if key == "plugins":
+            plugins.require(value if isinstance(value, list) else [], where)
         if key not in typed and not any(key == own or key.startswith(f"{own}.") for own in _ITS_OWN):
             config.plain({key: value}, where)
             found.append(argument)
