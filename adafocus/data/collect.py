@@ -52,6 +52,7 @@ class Demands:
         bad_list: paths that are known as broken.
         max_bad_fraction: of the training videos that may be broken, beside those of `bad_list`.
         inspect: whether the packets of all video files are looked at, with `timeout` seconds for each.
+        keep_beside: whether the finding may be kept in the folder of the videos, see `broken_files`.
     """
 
     expected_train: int | None = None
@@ -62,6 +63,7 @@ class Demands:
     max_bad_fraction: float = 0.05
     inspect: bool = True
     timeout: float = 60.0
+    keep_beside: bool = True
 
 
 @dataclass
@@ -221,7 +223,14 @@ def _inspect(splits: dict[str, Split], videos: Path, demands: Demands, progress:
     """Fills `bad` of the splits; broken training videos no longer take part, others count as wrong."""
     skipped = {path for split in splits.values() for path in (*split.missing, *split.bad)}
     paths = [record.path for split in splits.values() for record in split.records if record.path not in skipped]
-    broken = broken_files(paths, videos, workers=_cores(), timeout=demands.timeout, progress=progress)
+    broken = broken_files(
+        paths,
+        videos,
+        workers=_cores(),
+        timeout=demands.timeout,
+        beside=demands.keep_beside,
+        progress=progress,
+    )
     for name, split in splits.items():
         found = {record.path: broken[record.path] for record in split.records if record.path in broken}
         split.bad |= found

@@ -32,6 +32,7 @@ def broken_files(
     *,
     workers: int = 1,
     timeout: float = 60.0,
+    beside: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
     """The files among `paths` that no reader can use, and why: packets are looked at and one frame is decoded.
@@ -44,13 +45,15 @@ def broken_files(
         workers: processes.
         timeout: seconds for one file. What takes longer counts as whole here, because a finding must not depend on how busy
             the machine is; reading has a limit of its own.
+        beside: whether findings may be kept in `root`; else they are kept in the user's cache folder. For an evaluation, whose
+            root may be a path that somebody else's run folder names.
         progress: called with (done, all) of the files that had to be looked at.
     """
     stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}
     broken = {path: "no regular file of this name can be read" for path in paths if path not in stamps}
-    place = _place(root)
+    place = _place(root, beside)
     with _locked(place):
-        known = _load(place)
+        known = {**_load(root / KEPT), **_load(place)}
         current = {path: known[path] for path, stamp in stamps.items() if known.get(path, ())[:2] == stamp}
         waiting = [path for path in stamps if path not in current]
         try:
@@ -79,9 +82,9 @@ def _short(reason: str, path: Path) -> str:
     return printable(reason.removeprefix(f"{path}: ").replace(f": '{path}'", ""))[:_REASON]
 
 
-def _place(root: Path) -> Path | None:
+def _place(root: Path, beside: bool) -> Path | None:
     """The file that findings about `root` are kept in; None if there is no place for it."""
-    if os.access(root, os.W_OK):
+    if beside and os.access(root, os.W_OK):
         return root / KEPT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
     with suppress(OSError):
