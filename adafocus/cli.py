@@ -15,6 +15,7 @@ from adafocus.config.compose import (
     conf_folder,
     explain,
     first_unparsable,
+    load_plugins,
     quote_paths,
     refuse_empty,
     register,
@@ -81,12 +82,14 @@ def run(argv: list[str]) -> int:
 
     # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments, sweep = argv, False
     try:
         refuse_empty(argv)
         typed = quote_paths(argv)
+        load_plugins(typed)
         sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
         count = check_typed(typed, sweep=sweep)
-        stored = _stored(typed)
+        stored = stored_overrides(typed)
         arguments = naming.quote_numbers([*stored, *typed])
         register(arguments, stored=stored)
         sys.argv = ["adafocus run", *arguments]
@@ -115,7 +118,7 @@ def run(argv: list[str]) -> int:
     return jobs.finish()
 
 
-def _stored(arguments: list[str]) -> list[str]:
+def stored_overrides(arguments: list[str]) -> list[str]:
     """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, to stand before what was typed, which wins."""
     mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
     if mode not in ("evaluate", "early_exit") or checkpoint is None:
@@ -130,9 +133,9 @@ def _stored(arguments: list[str]) -> list[str]:
 
         words = from_folder(path, [naming.key_of(argument) for argument in arguments])
     elif path.is_file():
-        from adafocus.predict import stored_overrides
+        from adafocus.predict import stored_overrides as of_file
 
-        words = stored_overrides(path, arguments)
+        words = of_file(path, arguments)
     else:
         raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
     if words:
@@ -197,7 +200,7 @@ def _work(settings: Config, folder: Path, started: bool) -> int:
         from adafocus.runs.job import run as work
 
         return work(folder, settings)
-    return launch(folder, settings.devices)
+    return launch(folder, settings.devices, settings.plugins)
 
 
 def main_and_exit() -> None:

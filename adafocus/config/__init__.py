@@ -1,7 +1,7 @@
-"""The configuration: its types (schema, domains), what is typed (compose, naming, renamed), stored runs (stored) and checks.
+"""The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects).
 
-The functions of `load` and `same_run` are names of this package too. They are looked up when they are used, so that commands which need
-only a part of it, such as `adafocus zoo`, start without OmegaConf.
+The functions of `load` and `same_run` can be imported from this package. They are imported when first used, so that commands which
+need only other modules, such as `adafocus zoo`, start without OmegaConf.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
         for_stage,
         from_dict,
         from_node,
-        own_widths,
         plain,
         read,
         stages,
@@ -31,7 +30,6 @@ __all__ = [
     "from_dict",
     "from_node",
     "identity",
-    "own_widths",
     "plain",
     "read",
     "stages",

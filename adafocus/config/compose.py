@@ -1,25 +1,27 @@
-"""From what is typed to a typed configuration: the way through Hydra, and its errors in one line."""
+"""Composes a configuration from overrides with Hydra, and turns Hydra's errors into one-line messages."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adafocus.config import domains, naming, renamed
 from adafocus.config.schema import GROUPS, Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
-#: Where a choice without a file belongs: a number can be set directly.
+#: Groups whose options are numbers, with the key that sets a number for which there is no file.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
-_FILES = ("debug", "experiment")  # groups beside those of a run
-_NO_RECIPE = "this method has no recipe for this data set; choose another schedule or method"
+_FILES = ("debug", "experiment")  # groups that are not sections of the configuration
+_NO_RECIPE = "this method has no schedule for this data set; choose another schedule or method"
 
 
 def conf_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it in a wheel."""
+    """The folder `conf/`: next to the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -27,32 +29,92 @@ def conf_folder() -> Path:
     raise UserError(f"no conf/ folder in {package} or beside it; the installation is incomplete")
 
 
+class Composed(NamedTuple):
+    """What Hydra makes of overrides.
+
+    Attributes:
+        node: the configuration, not yet typed.
+        folder: of the run that the overrides describe.
+        overrides: all of them, without those about Hydra itself.
+        choices: the option of every group.
+    """
+
+    node: Any
+    folder: Path
+    overrides: list[str]
+    choices: dict[str, str]
+
+
 def compose(typed: list[str]) -> Config:
-    """The typed configuration of these overrides, without a run."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
+    """Composes and checks the configuration for these overrides, without starting a run."""
     from omegaconf.errors import OmegaConfBaseException
 
     from adafocus import config
 
+    try:
+        with composed(typed) as job:
+            return config.from_node(job.node, said(job.overrides))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+
+
+@contextmanager
+def composed(typed: list[str], stored: Sequence[str] = ()) -> Iterator[Composed]:
+    """These overrides through Hydra; inside the context `said` can be asked.
+
+    Args:
+        stored: overrides that an older run says, before the typed ones, which win.
+
+    Raises:
+        UserError: one line about the override that is wrong.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     refuse_empty(typed)
     typed = quote_paths(typed)
+    load_plugins(typed)
     check_typed(typed, sweep=False)
-    arguments = naming.quote_numbers(typed)
-    try:
-        register(arguments)
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            return config.from_node(hydra_compose("config", arguments), said(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, first_unparsable(arguments))) from error
+    arguments = naming.quote_numbers([*stored, *typed])
+    register(arguments, stored=stored)
+    with ExitStack() as hydra:
+        try:
+            hydra.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())))
+            node = hydra_compose("config", arguments, return_hydra_config=True)
+            about = node.hydra
+            found = (
+                Path(about.run.dir),
+                list(about.overrides.task),
+                {name: str(about.runtime.choices[name]) for name in GROUPS},
+            )
+            OmegaConf.set_readonly(node, False)
+            with open_dict(node):
+                del node["hydra"]
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, first_unparsable(arguments))) from error
+        yield Composed(node, *found)
+
+
+def load_plugins(typed: Iterable[str]) -> None:
+    """Imports the plug-ins that overrides name, so that what they register can be chosen.
+
+    Raises:
+        UserError: they are no list, or one of them cannot be imported.
+    """
+    named = typed_value(typed, "plugins")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"plugins={named} must be a list of modules or .py files, as in plugins=[my_package]")
+    plugins.load(named or ())
 
 
 def said(overrides: Sequence[str]) -> set[str]:
-    """Keys that overrides set, by themselves or through the debug and experiment files that they choose.
+    """Keys that are set by overrides, or by the debug and experiment files that the overrides choose.
 
-    Called while Hydra is initialized, whose search path tells where those files are.
+    It must be called while Hydra is initialized, because the files are found on Hydra's search path.
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -76,10 +138,10 @@ def _leaves(key: str, value: Any) -> set[str]:
 
 
 def refuse_empty(overrides: Sequence[str]) -> None:
-    """Refuses overrides that Hydra takes, or fails on, without saying so: no key, no value, an empty table.
+    """Refuses overrides without a key, without an option, or with an empty table, which Hydra ignores or misreports.
 
     Raises:
-        UserError: which one, and what to type instead.
+        UserError: there is such an override; the message says what to write instead.
     """
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -99,7 +161,7 @@ def refuse_empty(overrides: Sequence[str]) -> None:
 
 
 def explain(error: Exception, unparsable: str | None = None) -> str:
-    """Hydra's and OmegaConf's errors as one line: what is wrong, and what to type instead."""
+    """A one-line message for an error of Hydra or OmegaConf: what is wrong, and what to write instead."""
     if unparsable is not None:
         return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
     causes = [error]
@@ -107,7 +169,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
         causes.append(causes[-1].__cause__)
     text = " ".join(" ".join(str(cause).split()) for cause in causes[:2])
     ours = re.search(r"UserError raised while resolving interpolation: (.*?)(?: full_key: .*)?$", text)
-    if ours:  # one of our resolvers refused a value
+    if ours:  # a resolver that `register` defines refused a value
         return ours.group(1)
     missing = re.search(r"(?:Could not find|In '[^']*': Could not (?:find|load)) '(\w+)/([^']+)'", text)
     if missing:
@@ -131,7 +193,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
 
 
 def _no_option(group: str, option: str, text: str) -> str:
-    """The line for an option without a file; Hydra's text lists those that there are, also of plug-ins."""
+    """The message for an option that has no file; Hydra's text lists the options, including those of plug-ins."""
     listed = re.search(rf"Available options in '{group}': (.*?) Config search path", text)
     options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
     if group == "schedule" and "_" in option:
@@ -148,7 +210,7 @@ def _no_option(group: str, option: str, text: str) -> str:
 
 
 def first_unparsable(arguments: list[str]) -> str | None:
-    """The first override that Hydra's grammar refuses."""
+    """The first override that Hydra's parser refuses; None if it accepts all."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -163,9 +225,8 @@ def first_unparsable(arguments: list[str]) -> str | None:
 
 
 def quote_paths(arguments: Iterable[str]) -> list[str]:
-    """Quotes values that Hydra's grammar would refuse or read as several, where they are the name of a file or folder."""
+    """Quotes the names of existing files and folders that Hydra's parser would refuse or split at commas."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
 
     parser, found = OverridesParser.create(), []
@@ -177,20 +238,27 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
         except HydraException:
             plain = False
         if not plain and _exists(value):
-            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+            argument = f"{key}={quoted(value)}"
         found.append(argument)
     return found
+
+
+def quoted(value: str) -> str:
+    """A text in Hydra's grammar, whatever characters it holds."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def _exists(value: str) -> bool:
     try:
         return Path(value).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no name that a file could have
+    except (OSError, ValueError, RuntimeError):  # not a possible file name
         return False
 
 
 def typed_value(arguments: Iterable[str], key: str) -> object:
-    """The last value typed for a key, without its quotes; None where there is none. Of a sweep it is the sweep."""
+    """The value of the last override of a key, unquoted; Hydra's sweep object for several values; None if not set."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -205,13 +273,17 @@ def typed_value(arguments: Iterable[str], key: str) -> object:
 
 
 def check_typed(arguments: list[str], *, sweep: bool) -> int:
-    """What Hydra would say in many lines, or not at all: several values without -m, sweeps of no job.
+    """Counts the jobs that the overrides describe.
+
+    Args:
+        arguments: the overrides.
+        sweep: whether -m (a sweep) was given.
 
     Returns:
-        how many jobs these overrides are.
+        the number of jobs.
 
     Raises:
-        UserError: one line.
+        UserError: there are several values without -m, no value at all, or several values of a key that all jobs share.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -224,7 +296,7 @@ def check_typed(arguments: list[str], *, sweep: bool) -> int:
                 continue
             values = sum(1 for _ in read.sweep_iterator()) if read.is_discrete_sweep() else 1
         except (HydraException, ValueError):
-            continue  # Hydra's own message is about this
+            continue  # Hydra reports this one itself
         if not sweep:
             raise UserError(f"{argument} holds several values: add -m to run them all, or quote it as one value")
         if not values:
@@ -237,21 +309,24 @@ def check_typed(arguments: list[str], *, sweep: bool) -> int:
 
 
 def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
-    """The schema, and the resolvers that name folders after what was typed.
+    """Registers the schema with Hydra, and the resolvers that make folder names from the overrides.
 
     Args:
         arguments: all overrides.
-        stored: those of them that an older run says, which its own name stands for.
+        stored: those of them that were read from an older run or a checkpoint; they are left out of the names.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    from adafocus.config.searchpath import add_folders
+
     ConfigStore.instance().store(name="schema", node=Config)
+    add_folders(conf_folder())
     stored = set(stored)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     overrides = [argument for argument in overrides if argument not in stored]
     shared, texts = naming.shared_keys(overrides), naming.distinct(overrides)
-    # All jobs of a sweep are in one folder, which is named after the whole command and not after one job.
+    # The folder of a sweep is named after all its overrides, not after those of one job.
     whole = naming.folder_name(overrides)
 
     def name_run(name: str | None, typed: list[str]) -> str:

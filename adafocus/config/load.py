@@ -1,7 +1,7 @@
-"""The configuration: its cross-checks, and its way into and out of a run folder.
+"""Conversion of configurations (Hydra node, stored JSON, dataclass), and the checks that involve several keys.
 
-Everything that can be wrong is found here, before torch is imported and before a device is touched. Options are words
-or numbers in `conf/`; schema.py gives them types and domains, which domains.py checks.
+Errors are found here before torch is imported and before a device is used. `schema.py` defines types and domains of
+single keys, which `domains.py` checks.
 """
 
 from __future__ import annotations
@@ -17,27 +17,20 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from adafocus.config import domains, renamed
 from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
-from adafocus.core.choices import V1_STAGES
+from adafocus.core import choices, plugins
 from adafocus.core.errors import UserError, printable
+from adafocus.methods import method_of
 
-#: Widths of the policy and of the classifier where none is set, by method and whether the backbones are plain (else on TSM);
-#: None where the form has no such part. The sizes of the released networks.
-_WIDTHS = {
-    ("adafocus_v1", True): (1024, 1024),
-    ("adafocus_v1", False): (1024, None),
-    ("adafocus_v2", True): (2048, 4096),
-    ("adafocus_v2", False): (1024, None),
-    ("uni_adafocus", True): (None, 4096),
-}
-
-_MOST_VALUES = 10_000  # of a stored configuration; ours have some 200
+_MOST_VALUES = 10_000  # limit for a stored configuration; a real one has about 200 values
 
 
 def from_node(node: Any, said: Collection[str] = ()) -> Config:
-    """A composed Hydra node as a checked, typed configuration.
+    """Converts a composed Hydra node to a typed configuration and checks it.
 
     Args:
-        said: keys that were typed, or that a debug or experiment file sets. They win over the recipes of single stages.
+        node: the composed node.
+        said: keys that are set on the command line or by a debug or experiment file; they take precedence over the
+            values in `schedule.stages`.
     """
     config = _typed(OmegaConf.to_container(node, resolve=True))
     for name, table in config.schedule.stages.items():
@@ -49,7 +42,7 @@ def from_node(node: Any, said: Collection[str] = ()) -> Config:
 
 
 def _write(schedule: dict[str, Any], table: dict[str, Any], path: list[str], said: Collection[str], stage: str) -> None:
-    """Writes a key of all stages into the recipe of one, unless something else was said about that stage itself."""
+    """Writes a key that is set for all stages into the table of one stage, unless it is set for that stage itself."""
     if path[0] != "schedule" or len(path) < 2 or path[1] not in table:
         return
     if any(key.startswith(f"schedule.stages.{stage}.{path[1]}") for key in said):
@@ -62,16 +55,17 @@ def _write(schedule: dict[str, Any], table: dict[str, Any], path: list[str], sai
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """A stored configuration, checked like a typed one. One of the version before this is translated.
+    """The typed, checked configuration from stored plain data; one stored by version 0.1 is converted.
 
     Raises:
-        UserError: something else than a configuration, an unknown key, or a value that is not allowed.
+        UserError: the data are not a configuration, or have an unknown key or a value that is not allowed.
     """
     if not isinstance(values, dict):
         raise UserError("configuration: a stored configuration must be a table of sections")
     plain(values, "a stored configuration")
-    # Runs of version 0.1 carry what a paper prints; it says nothing of the run.
+    # Version 0.1 stored the published results of an experiment with the run; they do not belong to its configuration.
     values = {key: value for key, value in values.items() if key != "published"}
+    values = renamed.with_loggers(values)
     older = renamed.is_older(values)
     config = _typed(renamed.translated(values) if older else values)
     if older:
@@ -81,11 +75,13 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def plain(values: Any, where: str) -> Any:
-    """Stored values, which must be plain: no interpolations, which would read the environment or call resolvers.
+    """Returns stored values unchanged after checking that they are plain data.
+
+    Interpolations (`${...}`) are refused because they would read environment variables or call resolvers.
 
     Raises:
-        UserError: a text with `${` or control codes, something other than numbers, texts, lists and dictionaries, or more
-            of them than any configuration has (a file can hold lists that contain themselves).
+        UserError: there is a text with `${` or control codes, a value that is neither number, text, list nor
+            dictionary, or more than 10,000 values (a file can hold lists that contain themselves).
     """
     todo, seen = [("", values)], 0
     while todo:
@@ -97,26 +93,27 @@ def plain(values: Any, where: str) -> Any:
             todo += [(key, inner) for inner in value]
         elif isinstance(value, str):
             if "${" in value or value == "???" or printable(value) != value:
-                raise UserError(f"{where}: {key}={value[:80]!r} is no plain value; it is not read")
+                raise UserError(f"{where}: {key}={value[:80]!r} is not a plain value (no '${{', no control codes)")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is no plain value; it is not read")
+            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is not a plain value")
         if seen + len(todo) > _MOST_VALUES:
-            raise UserError(f"{where} holds more than {_MOST_VALUES} values; it is not read")
+            raise UserError(f"{where} holds more than {_MOST_VALUES} values, so it is not a configuration of adafocus")
     return values
 
 
 def _typed(values: Any) -> Config:
     for key, value in _texts(values):
         if "${" in value:
-            raise UserError(f"{key}={value!r} holds '${{', which stored and typed values may not")
+            raise UserError(f"{key}={value!r}: interpolation with '${{' is not allowed here; give the value itself")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values)))
     except ConfigKeyError as error:
         raise UserError(renamed.unknown_key(str(error.full_key or error.key), domains.leaves(Config))) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error)) from error
+    plugins.require(config.plugins, "this configuration")
     domains.check(config)
-    backbone, (policy, classifier) = config.backbone, own_widths(config)
+    backbone, (policy, classifier) = config.backbone, method_of(config).widths
     backbone.policy_hidden, backbone.classifier_width = (
         own if value is None else value
         for value, own in ((backbone.policy_hidden, policy), (backbone.classifier_width, classifier))
@@ -124,23 +121,21 @@ def _typed(values: Any) -> Config:
     return config
 
 
-def own_widths(config: Config) -> tuple[int | None, int | None]:
-    """Widths of policy and classifier that the method has by itself; None for a part that it does not have."""
-    return _WIDTHS.get((config.method.name, config.backbone.shift == "none"), (None, None))
-
-
 def _read_as_before(config: Config) -> None:
-    """What the version before this one made of the same values: it is written out, so that it stays so.
+    """Converts a configuration of version 0.1 so that it has the effect that it had there.
 
-    A key of the schedule that differed from its default won over the recipes of the stages; policies on TSM and those of
-    AdaFocus V1 were never wider than 1024, whatever the key said; and parts that a method lacks had a width as well.
+    In version 0.1 a schedule key that differed from its default took precedence over `schedule.stages`; policies on TSM
+    and of AdaFocus V1 were at most 1024 wide, whatever the key said; parts that a network does not have had a width as
+    well.
     """
     defaults = asdict(ScheduleConfig())
     for table in config.schedule.stages.values():
         for key in table:
             if (value := getattr(config.schedule, key, None)) != defaults.get(key):
                 table[key] = {**table[key], **value} if isinstance(value, dict) else value
-    for key, own, default in zip(("policy_hidden", "classifier_width"), own_widths(config), (2048, 4096), strict=True):
+    for key, own, default in zip(
+        ("policy_hidden", "classifier_width"), method_of(config).widths, (2048, 4096), strict=True
+    ):
         value = getattr(config.backbone, key)
         if own is None:
             setattr(config.backbone, key, None if value == default else value)
@@ -149,7 +144,7 @@ def _read_as_before(config: Config) -> None:
 
 
 def _texts(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested plain data, names included, and where it stands."""
+    """All texts in nested plain data, dictionary keys included: (the full key where it is, the text)."""
     if isinstance(values, str):
         yield prefix, values
     elif isinstance(values, dict):
@@ -167,17 +162,17 @@ def _one_line(error: Exception) -> str:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested data, as it goes into config.json and checkpoints."""
+    """The configuration as nested plain data, which config.json and checkpoints hold."""
     return asdict(config)
 
 
 def stages(config: Config) -> tuple[str, ...]:
-    """The stages that a run goes through."""
-    return V1_STAGES if config.stage.name == "all" else (config.stage.name,)
+    """Names of the stages that a run trains, in order."""
+    return method_of(config).stages if config.stage.name == "all" else (config.stage.name,)
 
 
 def for_stage(config: Config, name: str) -> Config:
-    """The configuration of one stage: the schedule with that stage's part of the recipe over it, and its name."""
+    """The configuration of one stage: its values in `schedule.stages` replace those of the schedule."""
     table = config.schedule.stages.get(name, {})
     try:
         node = OmegaConf.merge(OmegaConf.structured(ScheduleConfig), asdict(config.schedule), table)
@@ -204,10 +199,10 @@ def read(folder: Path) -> Config:
 
 
 def check(config: Config) -> None:
-    """All that can be said about a configuration without data, weights or devices, beside the domains of its types.
+    """Checks that involve several keys and need no data, weights or devices.
 
     Raises:
-        UserError: one line with the key and what to do.
+        UserError: keys contradict each other; the message names them and what to do.
     """
     _check_mode(config)
     _check_clips(config)
@@ -216,7 +211,7 @@ def check(config: Config) -> None:
 
 
 def check_start(config: Config) -> None:
-    """Weights that training must start from.
+    """Checks that the weights are named which training must start from.
 
     Raises:
         UserError: they are not named.
@@ -225,7 +220,7 @@ def check_start(config: Config) -> None:
         return
     if config.schedule.starts_from:
         raise UserError(
-            f"this recipe starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another schedule"
+            f"this schedule starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another one"
         )
     stage, parts = config.stage.name, [part for part in ("glance", "focus") if not config.init.get(part)]
     if stage == "1" and parts:
@@ -241,10 +236,11 @@ def check_start(config: Config) -> None:
 
 
 def _check_mode(config: Config) -> None:
-    allowed = (*V1_STAGES, "all") if config.method.name == "adafocus_v1" else ("joint",)
+    method = method_of(config)
+    allowed = (*method.stages, "all") if len(method.stages) > 1 else method.stages
     if config.stage.name not in allowed:
         raise UserError(
-            f"stage={config.stage.name} does not exist for method={config.method.name}; choose one of {', '.join(allowed)}"
+            f"stage={config.stage.name} does not exist for method={method.name}; choose one of {', '.join(allowed)}"
         )
     if config.dataset.source == "files" and not config.dataset.root and config.mode != "cost":
         raise UserError(f"dataset={config.dataset.name} needs its files: set dataset.root=FOLDER")
@@ -252,29 +248,24 @@ def _check_mode(config: Config) -> None:
         raise UserError(f"mode={config.mode} needs checkpoint=RUN_FOLDER or checkpoint=FILE")
     if config.sync_batchnorm and (config.devices == 1 or config.device == "cpu"):
         raise UserError(
-            f"sync_batchnorm=true needs several CUDA devices, but devices={config.devices} and device={config.device}; leave it "
-            f"out, or set devices=N"
+            f"sync_batchnorm=true needs several CUDA devices, but devices={config.devices} and device={config.device}; "
+            f"leave it out, or set devices=N"
         )
     if config.sync_batchnorm and config.schedule.partial_norm:
         raise UserError(
-            "sync_batchnorm=true has no use with schedule.partial_norm, which freezes BatchNorm; leave one out"
+            "sync_batchnorm=true has no effect with schedule.partial_norm=true, which freezes BatchNorm; leave one out"
         )
     if config.mode == "train" and config.checkpoint:
         raise UserError(
-            "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "
-            "run or file with init.from="
+            "checkpoint=... is for mode=evaluate and mode=early_exit. Training resumes in its run folder when the same "
+            "command is repeated; to start from another run or file set init.from=..."
         )
     if config.schedule.partial_norm and config.schedule.freeze_norm:
         raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
 
 
 def _check_clips(config: Config) -> None:
-    dataset, segments = config.dataset, config.segments
-    if config.patch.size > dataset.frame_size and config.method.name != "recognizer":
-        raise UserError(
-            f"patch.size={config.patch.size} is larger than the frame of {dataset.frame_size} pixels; "
-            f"choose a smaller patch or raise dataset.frame_size"
-        )
+    dataset, segments, method = config.dataset, config.segments, method_of(config)
     if dataset.short_side is not None and dataset.short_side < dataset.frame_size:
         raise UserError(f"dataset.short_side={dataset.short_side} is below dataset.frame_size={dataset.frame_size}")
     if segments.pool is not None and segments.pool < max(segments.focus or 0, segments.glance):
@@ -282,43 +273,31 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    plain, ours = config.backbone.shift == "none", config.method.name != "recognizer"
-    if ours and config.method.name != "uni_adafocus" and plain and segments.focus not in (None, segments.glance):
-        raise UserError(
-            f"method={config.method.name} on plain backbones focuses on the frames it glances at: segments.focus={segments.focus} "
-            f"must be {segments.glance} (or segments={segments.glance})"
-        )
-    if config.method.name == "uni_adafocus":
-        _check_choices(config)
-    if config.mode == "early_exit" and not (
-        config.method.name == "uni_adafocus" or (plain and config.method.name == "adafocus_v2")
-    ):
+    method.check()
+    if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
             f"mode=early_exit needs a network that answers step by step: method=uni_adafocus, or method=adafocus_v2 on plain "
-            f"backbones, not method={config.method.name} here"
-        )
-    backbone = config.backbone
-    if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
-        raise UserError(
-            f"method={config.method.name} knows the temporal shift only: choose another backbone, or method=recognizer for this one"
+            f"backbones, not method={method.name} here"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
-    if dataset.modality == "flow" and (dataset.frame_template is None or config.method.name != "recognizer"):
+    if dataset.modality == "flow" and (dataset.frame_template is None or not method.reads_flow):
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
-    temporal = backbone.shift != "none" or backbone.adaptive or backbone.non_local or backbone.temporal_pool
-    if config.protocol.segments not in (None, segments.glance) and (temporal or config.method.name != "recognizer"):
+    if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:
         raise UserError(
-            f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN can: a network "
-            f"that joins frames works on the number it was built for (segments={segments.glance})"
+            f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN supports: a "
+            f"network with temporal modules works for the number of frames it is built for "
+            f"(segments={segments.glance}); choose another protocol"
         )
     _check_division(dataset)
+    if dataset.options and dataset.source in choices.SOURCES:
+        raise UserError(f"dataset.options are for a data set of a plug-in, not for dataset.source={dataset.source}")
     if dataset.source == "glyphs" and dataset.flip:
-        raise UserError("dataset=glyphs draws its own variety: dataset.flip must be 0")
+        raise UserError("dataset=glyphs must not be flipped, since a flip could change the class: set dataset.flip=0")
 
 
 def _check_division(dataset: DatasetConfig) -> None:
-    """Hold-outs of own videos."""
+    """Checks the keys of hold-out and cross-validation."""
     if dataset.folds is None and dataset.fold is not None:
         raise UserError(f"dataset.fold={dataset.fold} needs the number of folds: set dataset.folds=5, for example")
     if dataset.folds is None:
@@ -326,35 +305,11 @@ def _check_division(dataset: DatasetConfig) -> None:
     every = ",".join(map(str, range(dataset.folds)))
     if dataset.fold is None:
         raise UserError(
-            f"dataset.folds={dataset.folds}: say which one is for validation, or all: -m dataset.fold={every}"
+            f"dataset.folds={dataset.folds} needs the fold for validation: set dataset.fold=0, or run all folds with "
+            f"-m dataset.fold={every}"
         )
     if dataset.fold >= dataset.folds:
         raise UserError(f"dataset.fold={dataset.fold} does not exist; of dataset.folds={dataset.folds} choose {every}")
-
-
-def _check_choices(config: Config) -> None:
-    """What Uni-AdaFocus chooses from."""
-    segments, patch = config.segments, config.patch
-    plain = config.backbone.shift == "none"
-    focus, pool = segments.chosen(plain)
-    if pool < focus:
-        raise UserError(
-            f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"
-        )
-    if plain and pool % segments.glance:
-        raise UserError(
-            f"segments.pool={pool} candidates must be a multiple of segments.glance={segments.glance}, which are among them"
-        )
-    smallest = patch.smallest or 3 * config.dataset.frame_size / 7
-    if patch.size < smallest:
-        raise UserError(
-            f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger patch or a smaller "
-            f"patch.smallest"
-        )
-    if config.dataset.separate_crops and plain:
-        raise UserError(
-            "dataset.separate_crops is for networks on TSM: here the glance frames are among the candidates"
-        )
 
 
 def _check_schedule(config: Config) -> None:
@@ -364,7 +319,8 @@ def _check_schedule(config: Config) -> None:
             raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
     if schedule.accumulation_steps > 1 and config.policy.epochs * config.policy.minibatches > 1:
         raise UserError(
-            "policy.epochs and policy.minibatches take several steps a batch: schedule.accumulation_steps must be 1"
+            "policy.epochs and policy.minibatches make several optimizer steps per batch: "
+            "schedule.accumulation_steps must be 1"
         )
     share = config.devices * schedule.accumulation_steps
     if schedule.batch_size % share:
@@ -372,10 +328,8 @@ def _check_schedule(config: Config) -> None:
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
         )
-    uni = config.method.name == "uni_adafocus"
-    known = {"glance", "focus", "classifier", *(("temporal", "spatial") if uni else ("policy",))}
-    if unknown := sorted(set(schedule.lr_mults) - known):
-        raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(known)}")
-    needed = known if config.backbone.shift == "none" else known - {"classifier"}
-    if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.lr_mults))):
-        raise UserError(f"schedule.lr_mults: method={config.method.name} needs a multiple for each of {missing}")
+    method = method_of(config)
+    if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
+        raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
+    if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):
+        raise UserError(f"schedule.lr_mults: method={method.name} needs a multiple for each of {missing}")

@@ -1,6 +1,6 @@
 """One process of a job: reads the run folder, does what its configuration says, and says how it ended.
 
-`python -m adafocus.runs.job FOLDER`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
+`python -m adafocus.runs.job FOLDER [PLUGIN...]`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch import nn
 from adafocus import build, checkpoints
 from adafocus import config as configs
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.files import read_json, write_json
@@ -42,16 +43,23 @@ from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
+from adafocus.training.loggers import factories
 from adafocus.training.trainer import Progress, Trainer
 
 
-def run(folder: Path, config: Config | None = None) -> int:
-    """Does the job of a folder; returns the exit status. Every end is written to status.json."""
+def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -> int:
+    """Does the job of a folder; returns the exit status. Every end is written to status.json.
+
+    Args:
+        config: of the folder, if it is known already.
+        named: plug-ins that the command names which starts this.
+    """
     rank = int(os.environ.get("RANK", 0))
     with Signals() as signals:
         try:
             signals.accept()
             start_logging(folder, rank=rank)
+            plugins.load(named)
             config = config or configs.read(folder)
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
@@ -173,7 +181,7 @@ class Job:
             seed=config.seed,
         )
         loader = _loader(config, world, data.train, order)
-        journal = Journal(folder, active=world.first, tensorboard=config.output.tensorboard)
+        journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
         if world.first:
             write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
 
@@ -329,4 +337,4 @@ def report_cost(config: Config, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1])))
+    sys.exit(run(Path(sys.argv[1]), named=sys.argv[2:]))

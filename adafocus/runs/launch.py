@@ -1,4 +1,4 @@
-"""Starts the processes of a run: one a device, each given nothing but the run folder.
+"""Starts the processes of a run: one a device, each given nothing but the run folder and the plug-ins of the command.
 
 A job is a subprocess, so it leaves no memory behind, takes nothing along when it fails, and can be repeated from its
 folder alone.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,10 @@ def adopt_processes() -> bool:
     return False
 
 
-def launch(folder: Path, devices: int) -> int:
+def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
     """Runs the job of a folder in `devices` processes and waits for them; returns its exit status (0 is success).
+
+    Each of them imports `plugins`, which are those that this command names, whatever the folder says.
 
     SIGINT and SIGTERM are passed on; a second one kills the processes.
 
@@ -77,7 +80,7 @@ def launch(folder: Path, devices: int) -> int:
     # Processes inherit the blocked signals and take them when they are able to end properly.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT) if main else None
     try:
-        job.start(devices)
+        job.start(devices, plugins)
         before = {number: signal.signal(number, job.ask) for number in CAUGHT} if main else {}
     finally:
         if main:
@@ -100,7 +103,7 @@ class _Job:
         self.asked: list[int] = []
         self.passed_on = 0
 
-    def start(self, devices: int) -> None:
+    def start(self, devices: int, plugins: Sequence[str]) -> None:
         # Rank 0 goes on listening on our socket: no port can be taken by somebody else in between.
         listener = socket.create_server(("127.0.0.1", 0)) if devices > 1 else None
         for rank in range(devices):
@@ -112,7 +115,7 @@ class _Job:
                 if rank == 0:
                     environment[STORE] += f":{listener.fileno()}"
                     handles.append(listener.fileno())
-            command = [sys.executable, "-m", "adafocus.runs.job", str(self.folder)]
+            command = [sys.executable, "-m", "adafocus.runs.job", str(self.folder), *plugins]
             self.children.append(subprocess.Popen(command, env=environment, pass_fds=handles))
             self.pipes.append(write_end)
             os.close(read_end)

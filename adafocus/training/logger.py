@@ -1,4 +1,4 @@
-"""What a run tells: log, metrics.jsonl, TensorBoard, status.json and the progress line."""
+"""What a run tells: log, metrics.jsonl, loggers, status.json and the progress line."""
 
 from __future__ import annotations
 
@@ -7,33 +7,40 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adafocus.core.errors import printable
 from adafocus.core.files import unwritable
+from adafocus.core.registry import Logger
 from adafocus.core.status import write_status
+from adafocus.training.loggers import Loggers
 
 log = logging.getLogger("adafocus")
 
 
 class Journal:
-    """The diary of one run; on all ranks but the first every method does nothing.
+    """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
     `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to it:
     a resumed run then writes the same lines as an uninterrupted one.
+
+    Args:
+        folder: of the run.
+        loggers: who is told the same, by name; see `training.loggers.Loggers`.
     """
 
-    def __init__(self, folder: Path, *, active: bool = True, tensorboard: bool = True) -> None:
-        self.folder, self.active, self.tensorboard = folder, active, tensorboard
+    def __init__(
+        self, folder: Path, *, active: bool = True, loggers: Mapping[str, Callable[..., Logger]] | None = None
+    ) -> None:
+        self.folder, self.active = folder, active
+        self.loggers = Loggers(folder, loggers or {})
         self.path = folder / "metrics.jsonl"
-        self._writer: Any = None
         self._progress: Progress | None = None
         self._task: Any = None
         self._last_status = 0.0
@@ -44,7 +51,7 @@ class Journal:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def rewind(self, offset: int, step: int) -> None:
-        """Forgets what was written after a checkpoint, and says it where something is missing before that."""
+        """Removes the lines written after a checkpoint; logs a warning if earlier lines are missing."""
         if not self.active:
             return
         kept = _whole_lines(self.path, offset) if self.path.exists() else 0
@@ -59,18 +66,12 @@ class Journal:
         try:
             if self.path.exists():
                 os.truncate(self.path, kept)
-            self._open_writer(purge_step=step + 1)
         except OSError as error:
             raise unwritable(self.path, error) from error
-
-    def _open_writer(self, purge_step: int | None = None) -> None:
-        if self.tensorboard and self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        self.loggers.start(step)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl and its numbers in TensorBoard under `kind/name`."""
+        """One line of metrics.jsonl, and the same to the loggers."""
         if not self.active:
             return
         try:
@@ -78,19 +79,12 @@ class Journal:
                 file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         except OSError as error:
             raise unwritable(self.path, error) from error
-        self._open_writer()
-        if self._writer is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self.loggers.record(kind, step, values)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """A PIL picture in TensorBoard."""
-        if not self.active:
-            return
-        self._open_writer()
-        if self._writer is not None:
-            self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
+        """A PIL picture to the loggers."""
+        if self.active:
+            self.loggers.picture(name, step, image)
 
     def start(self, step: int, steps: int) -> None:
         if self.active and sys.stderr.isatty():
@@ -100,7 +94,7 @@ class Journal:
             self._task = self._progress.add_task("training", total=steps, completed=step)
 
     def tick(self, step: int, steps: int, text: str) -> None:
-        """Progress: a bar on a terminal, else a line every 20 seconds; status.json at most once in 2 seconds."""
+        """Updates the progress bar (without a terminal, logs a line every 20 s) and status.json (at most every 2 s)."""
         if not self.active:
             return
         now = time.monotonic()
@@ -123,14 +117,12 @@ class Journal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self.loggers.close()
 
 
 @contextmanager
 def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A function (done, all) that shows how far something is: a bar on a terminal, else a line every 20 seconds."""
+    """Yields a function (done, all) that displays progress: a bar on a terminal, else a log line every 20 seconds."""
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
@@ -151,14 +143,14 @@ def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int],
 
 
 class _Lines(logging.Formatter):
-    """Lines without control codes: they name files, classes and paths that others have written."""
+    """Escapes control codes in log lines, which may quote file names, classes and paths from data."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 def _whole_lines(path: Path, offset: int) -> int:
-    """The length of the whole JSON lines with which the first `offset` bytes of a file begin."""
+    """Length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
     kept = 0
     with open(path, "rb") as file:
         for line in file:
@@ -177,7 +169,7 @@ def _is_json(line: bytes) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """run.log. Where it cannot be written the terminal still has the line, and a file that matters ends the run."""
+    """Handler for run.log; if the file cannot be written, the line is still shown on the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
         pass
