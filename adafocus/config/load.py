@@ -86,7 +86,6 @@ def plain(values: Any, where: str) -> Any:
     """Returns stored values unchanged after checking that they are plain data.
 
     Interpolations (`${...}`) are refused because they would read environment variables or call resolvers.
-
     Raises:
         UserError: there is a text with `${` or control codes, a value that is neither number, text, list nor
             dictionary, or more than 10,000 values (a file can hold lists that contain themselves).
@@ -315,8 +314,8 @@ def _check_clips(config: Config) -> None:
         config.method.name == "uni_adafocus" or (plain and config.method.name == "adafocus_v2")
     ):
         raise UserError(
-            f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, or method=adafocus_v2 "
-            f"on plain backbones; this is method={config.method.name}"
+            f"mode=early_exit needs method=uni_adafocus, or method=adafocus_v2 on plain backbones, which predict step "
+            f"by step; this is method={config.method.name}"
         )
     backbone = config.backbone
     if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
@@ -332,8 +331,7 @@ def _check_clips(config: Config) -> None:
     if config.protocol.segments not in (None, segments.glance) and (temporal or config.method.name != "recognizer"):
         raise UserError(
             f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN supports: a "
-            f"network with temporal modules works for the number of frames it is built for "
-            f"(segments={segments.glance}); choose another protocol"
+            f"network with temporal modules needs segments={segments.glance}; choose another protocol"
         )
     _check_division(dataset)
     if dataset.source == "glyphs" and dataset.flip:
@@ -367,8 +365,7 @@ def _check_choices(config: Config) -> None:
         )
     if plain and pool % segments.glance:
         raise UserError(
-            f"segments.pool={pool} must be a multiple of segments.glance={segments.glance}: the glance frames are "
-            f"taken from the candidates at equal distances"
+            f"segments.pool={pool} must be a multiple of segments.glance={segments.glance} (one glance frame a segment)"
         )
     smallest = patch.smallest or 3 * config.dataset.frame_size / 7
     if patch.size < smallest:
@@ -378,8 +375,7 @@ def _check_choices(config: Config) -> None:
         )
     if config.dataset.separate_crops and plain:
         raise UserError(
-            "dataset.separate_crops=true needs a backbone with the temporal shift: on plain backbones the glance "
-            "frames are among the candidates; leave it out"
+            "dataset.separate_crops=true needs a backbone with the temporal shift; leave it out for plain backbones"
         )
 
 
@@ -406,6 +402,5 @@ def _check_schedule(config: Config) -> None:
     needed = known if config.backbone.shift == "none" else known - {"classifier"}
     if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.lr_mults))):
         raise UserError(
-            f"schedule.lr_mults: method={config.method.name} needs a learning-rate multiplier for each of {missing}, "
-            f"for example +schedule.lr_mults.{missing[0]}=1"
+            f"schedule.lr_mults needs a learning-rate multiplier for each of {missing}: +schedule.lr_mults.NAME=VALUE"
         )
