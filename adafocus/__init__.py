@@ -9,7 +9,7 @@ __all__ = ["load"]
 
 
 def load(path: Any, *recipe: str, classes: Any = None, device: str = "auto") -> Any:
-    """A predictor of a run folder, of a checkpoint of ours, or of a file of a seed project.
+    """Loads a predictor from a run folder, a checkpoint of this package, or one published by a paper's authors.
 
         predictor = adafocus.load("outputs/default")
         prediction = predictor("clip.mp4")
@@ -17,15 +17,15 @@ def load(path: Any, *recipe: str, classes: Any = None, device: str = "auto") -> 
 
     Args:
         path: run folder or file.
-        recipe: overrides that say what a seed project's file does not, as `experiment=tsm_sthv2_8f`.
-        classes: class names; None: those of the file, else numbers.
+        recipe: overrides for what a published checkpoint does not contain, such as `experiment=tsm_sthv2_8f`.
+        classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
 
     Returns:
         an `adafocus.predict.Predictor`.
 
     Raises:
-        adafocus.core.errors.UserError: the file is missing, damaged, or does not fit; one line.
+        adafocus.core.errors.UserError: the file is missing or damaged, or does not fit the network.
     """
     from adafocus.predict import load as load_predictor
 

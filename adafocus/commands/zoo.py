@@ -1,4 +1,4 @@
-"""`adafocus zoo`: every published model of the seed projects, what was printed of it, and what we count."""
+"""`adafocus zoo`: the models published by the papers' authors, with published scores and costs and the counted cost."""
 
 from __future__ import annotations
 
@@ -45,17 +45,20 @@ ROWS = Path(__file__).with_name("zoo.json")
 
 @dataclass
 class Row:
-    """One row of a README.
+    """A published model: one row of a table in a repository's README.
 
     Attributes:
-        experiment: its recipe in conf/experiment.
-        frames: glance + focus of candidates.
-        views: clips times crops that the score is made of.
-        published, counted, needed: multiply-adds of a clip in units of 1e9; `published` None where none is printed.
-        digits: whether `counted` must equal `published` to the printed digit; False of figures that are read off a plot, and of
-            early exit, whose cost is a budget.
-        parameters: of the network.
-        address: where the file, or its folder, lies; readme: who says so.
+        experiment: name of its configuration in conf/experiment.
+        frames: numbers of frames, as "glance+focus of candidates".
+        views: number of views (clips times crops) that the score averages.
+        published: published multiply-adds per clip in units of 1e9 (papers write GFLOPs); None if none are published.
+        counted, needed: multiply-adds per clip in units of 1e9, in the paper's convention and as needed for a
+            prediction here (`Cost.published` and `Cost.total`).
+        digits: whether `counted` must equal `published` to the printed digit; False for figures read off a plot, and
+            for early exit, whose cost is a budget.
+        parameters: number of parameters of the network.
+        address: URL of the checkpoint or its folder.
+        readme: the README that contains the URL.
     """
 
     experiment: str
@@ -80,15 +83,15 @@ class Row:
 
 
 def read() -> list[Row]:
-    """The rows as they were counted last; neither torch nor a configuration is read."""
+    """The rows from zoo.json, without importing torch or composing a configuration."""
     return [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
 
 
 def choose(found: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """Rows whose recipe or file has one of these names, or has it in its name.
+    """The rows whose experiment or file name equals or contains one of these names.
 
     Raises:
-        UserError: a name without a row.
+        UserError: a name matches no row.
     """
     chosen = []
     for name in names:
@@ -105,8 +108,8 @@ def _unknown(name: str, found: Sequence[Row]) -> str:
 
     if (conf_folder() / "experiment" / f"{name}.yaml").is_file():
         return (
-            f"{name} is a recipe of which no README prints a score; `python run.py experiment={name} mode=cost dataset.root=.` "
-            f"counts what it costs"
+            f"{name} is an experiment without a published score; `python run.py experiment={name} mode=cost "
+            f"dataset.root=.` prints its cost"
         )
     known = {row.experiment for row in found} | {row.file for row in found if row.file}
     close = get_close_matches(name, sorted(known), 3, 0.4)
@@ -114,7 +117,7 @@ def _unknown(name: str, found: Sequence[Row]) -> str:
 
 
 def markdown(found: Sequence[Row]) -> str:
-    """The whole page."""
+    """The page docs/zoo.md."""
     text = [HEAD]
     header = (
         "file",
@@ -143,7 +146,7 @@ def markdown(found: Sequence[Row]) -> str:
 
 
 def _addresses(own: Sequence[Row]) -> str:
-    """A line for each README that names files of a project."""
+    """A sentence that names the READMEs with the addresses of a project's files."""
     names = dict.fromkeys(row.readme for row in own if row.address)
     return f"Where the files are, by {'; '.join(names)}: follow their names in the table.\n"
 
@@ -174,7 +177,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="adafocus zoo", description="Every published model of the seed projects.")
+    parser = argparse.ArgumentParser(prog="adafocus zoo", description="The models published by the papers' authors.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names of experiments or files; none: all")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(
@@ -208,7 +211,7 @@ def _write() -> int:
 
     page = conf_folder().parent / "docs/zoo.md"
     if not page.parent.is_dir():
-        raise UserError("--write belongs into a checkout of the repository, where docs/ is")
+        raise UserError("--write needs a checkout of the repository, with its docs/ folder")
     found = list(rows())
     ROWS.write_text(json.dumps([asdict(row) for row in found], indent=0) + "\n", encoding="utf-8")
     page.write_text(markdown(found), encoding="utf-8")

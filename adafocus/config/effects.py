@@ -70,7 +70,8 @@ READERS = (
             "dataset",
             "root videos train_list val_list test_list group folds fold inspect class_file separator frame_template "
             "expected_train expected_val allow_partial min_frames hold_out bad_list reader decode_short_side "
-            "video_timeout cache_megabytes fit short_side short_videos crop_scales separate_crops flip_pairs modality snippet count_divisor",
+            "video_timeout cache_megabytes fit short_side short_videos crop_scales separate_crops "
+            "flip_pairs modality snippet count_divisor",
         ),
         "dataset=folder, or another data set of files",
         _files,

@@ -134,7 +134,8 @@ class EarlyExit:
         return rows
 
     def _affordable_chunk(self) -> int:
-        """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full time."""
+        """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
+        time."""
 
         def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
             work(batch)

@@ -74,7 +74,8 @@ def explain(error: BaseException) -> str | None:
     text = first_line(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return (
-            f"out of memory ({'. '.join(text.split('. ')[:2])}); raise schedule.accumulation_steps, use precision=bf16, "
+            f"out of memory ({'. '.join(text.split('. ')[:2])}); raise schedule.accumulation_steps, "
+            f"use precision=bf16, "
             f"or lower segments or patch; in an evaluation lower evaluate.batch_size"
         )
     if isinstance(error, OSError) and error.errno in DISK:

@@ -92,7 +92,8 @@ def claim(folder: Path, *, fresh: bool) -> Iterator[None]:
 
 
 def describe(folder: Path, config: dict[str, Any], *, overrides: list[str], choices: dict[str, str]) -> None:
-    """Writes config.json, overrides.json and choices.json: the configuration, the overrides and the option of each group."""
+    """Writes config.json, overrides.json and choices.json: the configuration, the overrides and the option of each
+    group."""
     write_json(folder / "overrides.json", overrides)
     write_json(folder / "choices.json", choices)
     write_json(folder / "config.json", config)

@@ -73,7 +73,8 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     """
     if config.devices != world.size:
         raise UserError(
-            f"devices={config.devices}, but {world.size} processes were started; set devices={world.size}, or start {config.devices}"
+            f"devices={config.devices}, but {world.size} processes were started; set "
+            f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
     if config.precision == "auto":

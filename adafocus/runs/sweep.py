@@ -29,8 +29,8 @@ INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 class KeepConfig(Callback):
     """What must be kept before Hydra begins (see conf/config.yaml).
 
-    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders Hydra
-    will make for it, so that a refused command leaves none of them.
+    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders
+    Hydra will make for it, so that a refused command leaves none of them.
     """
 
     made: ClassVar[list[Path]] = []  # from the innermost outwards
@@ -168,7 +168,8 @@ def _check_folder(folder: Path, node: Any) -> None:
         raise UserError(f"{folder} holds a job of mode={mode}; choose another name=NAME or delete that folder")
     if [_absolute(path) for path in said] != [_absolute(path) for path in now]:
         raise UserError(
-            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose another name=NAME or "
+            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose "
+            f"another name=NAME or "
             f"delete that folder"
         )
 

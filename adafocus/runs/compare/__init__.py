@@ -1,4 +1,5 @@
-"""`adafocus compare`: run folders as table, CSV, Markdown and plot of score against cost. Without torch; reads only JSON."""
+"""`adafocus compare`: run folders as table, CSV, Markdown and plot of score against cost. Without torch; reads only
+JSON."""
 
 from __future__ import annotations
 

@@ -143,7 +143,8 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The Pareto front of points (cost, score): no cheaper or equally cheap point has a higher score. Sorted by cost."""
+    """The Pareto front of points (cost, score): no cheaper or equally cheap point has a higher score. Sorted by
+    cost."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
