@@ -26,15 +26,15 @@ from adafocus.core.errors import UserError
 
 USAGE = """usage: adafocus COMMAND ...
 
-  run       train, evaluate or count: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
-  compare   table, CSV and plot of run folders: `adafocus compare outputs/*`
-  convert   a checkpoint, also of a seed project, under our names: `adafocus convert FILE OUT.safetensors`
-  export    networks as programs for use elsewhere: `adafocus export RUN [--onnx]`
-  predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
-  prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
-  zoo       every published model: score, cost, commands: `adafocus zoo [NAME]`
+  run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
+  compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
+  convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
+  export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
+  predict   predicts labels of videos or of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
+  prepare   writes lists and frames, or checks videos: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
+  zoo       lists published models with scores, costs and commands: `adafocus zoo [NAME]`
 
-`adafocus COMMAND --help` says more.
+`adafocus COMMAND --help` lists the options.
 """
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed

@@ -49,7 +49,7 @@ def from_tsm_online(state: State) -> State:
 
 
 def from_mmaction2(state: State) -> State:
-    """MMAction2's TSN, TSM, NL-TSM and TANet (ResNets). Source: spec tam section 12.1."""
+    """Renames the keys of TSN, TSM, NL-TSM and TANet with ResNets from open-mmlab/mmaction2."""
     adaptive = any(".tam." in key for key in state)
     ours: State = {}
     for key, value in state.items():

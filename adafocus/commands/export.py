@@ -160,7 +160,7 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
             "channels": "RGB" if dataset.modality == "rgb" else "x and y of consecutive flow fields",
             "mean": list(dataset.mean),
             "std": list(dataset.std),
-            "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, frames in temporal order",
+            "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, in temporal order",
         },
         "steps": [
             "decode, upright, RGB; where the shorter side is larger than decode_short_side it "
@@ -173,14 +173,13 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
             "(value / 255 - mean) / std",
         ],
         "rules": {
-            "middle": "frame floor(n / count / 2 + n / count * i) of n, where n > count or short is spread; else frame i and then the "
-            "last one again (repeat_last), or frame 0 (first_frame)",
+            "middle": "frame floor(n / count / 2 + n / count * i) of n, if n > count or short is spread; else frame i "
+            "and then the last one again (repeat_last), or frame 0 (first_frame)",
             "uniform-1": "frame floor(n / count / 2 + n / count * i) of n",
             "fractional": "frame floor((i + 0.5) / count * n) of n",
         },
         "frames": frames,
-        "join": "run the programs in their order; every input is the output of that name of an earlier program, or a set of "
-        "frames; a set that is `of` another holds its frames `at` these positions, or at the "
-        "positions that the output of "
-        "that name gives for each clip",
+        "join": "run the programs in their order; every input is the output of that name of an earlier program, or a "
+        "set of frames; a set that is `of` another holds its frames `at` these positions, or at the positions that the "
+        "output of that name gives for each clip",
     }

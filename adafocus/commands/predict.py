@@ -17,11 +17,11 @@ from adafocus.commands.loading import add_model_arguments, load_predictor, split
 from adafocus.commands.outputs import table, writable
 from adafocus.core.errors import UserError, printable
 
-EPILOG = """A folder is searched for videos, unless it holds numbered frames and so is one. A table has one row a video in the order
-of the paths; each row is written as soon as it is known (.parquet: all of them at the end). Boxes are in pixels of the stored video:
-x to the right and y downwards from the upper left corner, x1 <= x < x2, y1 <= y < y2; one for each number in `frames`. `exit` is
-empty: the whole network answers. In .csv, text that a spreadsheet program would take for a formula (it begins with = + - @)
-gets an apostrophe in front."""
+EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
+video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
+the stored video, with x to the right and y downwards from the upper left corner, x1 <= x < x2 and y1 <= y < y2, one
+for each index in `frames`. `exit` is empty, because predictions are made without early exit. In .csv, text that a
+spreadsheet program would read as a formula (it begins with = + - @) gets an apostrophe in front."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,9 +16,10 @@ from adafocus.data.official import FORMATS, Entry, Official
 from adafocus.data.paths import encode, printable
 from adafocus.training.logger import counting
 
-_NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders once and writes bad.txt and check.json.
-`adafocus prepare DATASET ROOT --annotations FOLDER` writes the lists that dataset=DATASET reads below ROOT, from the official
-annotation files; with --videos it first extracts frames (again the same command after an interruption goes on)."""
+_NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders and writes bad.txt and
+check.json. `adafocus prepare DATASET ROOT --annotations FOLDER` writes the lists for dataset=DATASET below ROOT
+from the official annotation files; with --videos it first extracts frames. The same command continues an
+interrupted extraction."""
 
 
 def main(argv: Sequence[str]) -> int:

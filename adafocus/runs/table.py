@@ -87,7 +87,7 @@ def show_cost(cost: dict[str, Any], segments: int, console: Console | None = Non
     table = Table(title="multiply-adds", title_justify="left")
     for title in ("part", "a video", "a frame"):
         table.add_column(title, justify="left" if title == "part" else "right")
-    rows = {**cost["parts"], "total (what our forward does)": cost["total"], "as the seeds count": cost["published"]}
+    rows = {**cost["parts"], "total": cost["total"], "total as the paper counts": cost["published"]}
     for name, count in rows.items():
         table.add_row(name, f"{count:,}", f"{count / segments:,.0f}")
     console = console or Console()
