@@ -52,7 +52,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
         imagenet_weights(focus, backbone.focus, backbone.weights)
     if config.dataset.modality == "flow":
         if backbone.coordinates:
-            raise UserError("backbone.coordinates goes with pictures, not with dataset.modality=flow")
+            raise UserError("backbone.coordinates=true needs RGB frames; leave it out, or set dataset.modality=rgb")
         with_flow_input(focus, channels(config))
     glance = None
     frames, temporal = method.frame_plan(), _temporal(backbone)
@@ -67,7 +67,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
 
 
 def channels(config: Config) -> int:
-    """Channels of a frame: R, G, B, or x and y of consecutive flow fields."""
+    """Number of channels of a frame: 3 for RGB, or x and y of dataset.snippet consecutive flow fields."""
     return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
 
 
@@ -83,7 +83,7 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
 
 
 def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
-    """A backbone by name; channels and the other options are the tiny nets'."""
+    """Builds a backbone by name; `channels` and the other options apply to tiny networks only."""
     if name in registry.BACKBONES:
         return check_backbone(name, registry.BACKBONES[name]())
     if name not in BACKBONES:
@@ -94,9 +94,9 @@ def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
 
 
 def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """`model` with initial weights that are a function of the seed; the caller's random state is left alone.
+    """`model` with initial weights that are a function of the seed; torch's global random state is not changed.
 
-    Weights that `init.from` replaces are not fetched.
+    ImageNet weights are not downloaded if `init.from` replaces them.
     """
     weights = weights and not config.start()
     with torch.random.fork_rng(), as_user_error():
@@ -105,13 +105,13 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
 
 
 def meta_model(config: Config, num_classes: int) -> nn.Module:
-    """The network without numbers, for what only its shapes tell."""
+    """The network on the meta device, without weights, for what depends on its shapes only."""
     with torch.device("meta"), as_user_error():
         return model(config, num_classes, weights=False)
 
 
 def cost(config: Config, num_classes: int) -> Cost:
-    """Multiply-adds of a clip of the protocol's test."""
+    """The cost in multiply-adds (MACs) of one test clip of the protocol."""
     return count(meta_model(config, num_classes), tested_plan(config).clip, config.dataset.frame_size, channels(config))
 
 
@@ -121,19 +121,19 @@ def stage(config: Config, network: nn.Module) -> Stage:
 
 
 def not_needed(config: Config) -> tuple[str, ...]:
-    """Parts of the network, as prefixes of keys, that evaluation of this stage does not use: a checkpoint may lack them."""
+    """Prefixes of state dict keys that evaluation of this stage does not need, so that a checkpoint may lack them."""
     return method_of(config).not_needed
 
 
 def stream_line(config: Config, network: nn.Module) -> str | None:
-    """Whether the network of a run with the online shift will run frame by frame; None where nobody asked for that."""
+    """A log line that says whether a network with the online shift can run frame by frame; None without that shift."""
     if config.backbone.shift != "online":
         return None
     return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
 def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings:
-    """The loop's numbers for a training set of `train_size` clips.
+    """The options of the training loop for a training set of `train_size` clips.
 
     Args:
         cuda: whether it runs on a GPU, where precision=auto is the recipe's. The configuration itself keeps "auto": it is
@@ -178,11 +178,13 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
 
 
 def rate_line(config: Config) -> str:
-    """What became of the recipe's rate, in one line for the log."""
+    """A log line with the batch size, and with the learning rate before and after scaling."""
     schedule = config.schedule
     rate = scaled_rate(schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.lr_scaling)
     share = schedule.batch_size // config.devices // schedule.accumulation_steps
     return (
-        f"batch {schedule.batch_size} = {config.devices} device(s) x {share} clips x {schedule.accumulation_steps} accumulation; "
-        f"rate {schedule.lr:g} at {schedule.base_batch_size} -> {rate:g} at {schedule.batch_size} ({schedule.lr_scaling})"
+        f"batch {schedule.batch_size} = {config.devices} device(s) x {share} clips x "
+        f"{schedule.accumulation_steps} accumulation; "
+        f"rate {schedule.lr:g} at {schedule.base_batch_size} -> {rate:g} at {schedule.batch_size} "
+        f"({schedule.lr_scaling})"
     )

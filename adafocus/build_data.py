@@ -1,4 +1,4 @@
-"""Configuration -> data sets and how they are looked at."""
+"""Builds the data sets of a run, and the descriptions of its protocol, from a configuration."""
 
 from __future__ import annotations
 
@@ -25,16 +25,18 @@ from adafocus.methods import method_of
 
 @dataclass
 class Data:
-    """The splits of a data set, its class names, what was found of it, and how a score on it is measured.
+    """The data sets of a run.
 
     Attributes:
-        train: None where only evaluation is wanted.
-        protocol, validation: how scores on `test` and on `validate` are measured, in one line each.
-        validate: what is evaluated in the course of training, which may be with fewer views than `test`, or other videos.
-        test: what the final scores are about; the same object as `validate` where there is no difference.
-        found: counts by split; `missing`: paths; `unreadable`: reasons by path.
-        views: clips times crops of a video in `test`.
-        collected: the videos of files; None for drawn ones.
+        train: training clips; None if the run only evaluates.
+        protocol, validation: descriptions, in one line each, of how scores on `test` and on `validate` are measured.
+        validate: clips for validation during training, which may have fewer views than `test`, or be other videos.
+        test: clips for the final scores; the same object as `validate` if there is no difference.
+        found: by split, counts of the videos that were found.
+        missing: by split, paths of missing videos.
+        unreadable: by split, path -> reason for unreadable videos.
+        views: number of views per video (clips times crops) in `test`.
+        collected: the videos of files; None for synthetic ones.
     """
 
     train: ClipSource | None
@@ -57,15 +59,16 @@ def data(
     collected: Collected | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Data:
-    """The data sets, checked against what is expected of them.
+    """Builds the data sets of a run and checks the numbers of videos and classes.
 
     Args:
-        trained: what the evaluated network was trained on; see `trained_on`.
-        collected: the videos, if they are known already.
+        config: the configuration.
+        trained: the data that the evaluated network was trained on; see `trained_on`.
+        collected: the videos, if they have been collected already.
         progress: called with (done, all) while files are inspected.
 
     Raises:
-        UserError: missing files, wrong labels, other counts than expected.
+        UserError: files are missing, labels are wrong, or the counts differ from the expected ones.
     """
     with as_user_error():
         if config.dataset.source == "glyphs":
@@ -76,7 +79,8 @@ def data(
 
 
 def trained_on(config: Config, content: dict[str, object], file: Path) -> Trained:
-    """What a checkpoint says about the data that its network has seen; its content is data of a stranger."""
+    """The data that a checkpoint's network was trained on, as far as the checkpoint says; its content is not
+    trusted."""
     classes, stored = content.get("classes"), content.get("config")
     dataset = stored.get("dataset") if isinstance(stored, dict) else None
     root = dataset.get("root") if isinstance(dataset, dict) else None
@@ -85,7 +89,7 @@ def trained_on(config: Config, content: dict[str, object], file: Path) -> Traine
     if not same and (file.parent / "split.csv").is_file():
         try:
             table = read_table(file.parent / "split.csv")
-        except UserError:  # it is not ours, or damaged; it only serves a warning
+        except UserError:  # not a checkpoint of this package, or damaged; only a warning depends on it
             table = None
         seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
     named = isinstance(classes, list) and all(isinstance(name, str) for name in classes) and classes
@@ -261,13 +265,13 @@ def _files(config: Config, collected: Collected) -> Data:
 
 
 def _cache_bytes(config: Config) -> int:
-    """The share of one reading process in `dataset.cache_megabytes` of its machine."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # of this run on this machine
+    """The bytes of `dataset.cache_megabytes` that each reading process on this machine may use."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # processes of this run on this machine
     return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:
-    """How the protocol looks at videos in its test, and how training looks at them and validates."""
+    """The views of the protocol's test, and of training and validation."""
     dataset, protocol = config.dataset, config.protocol
     method, plan = method_of(config), frame_plan(config)
     rule = protocol.test or method.test_frames
@@ -308,17 +312,17 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 
 
 def frame_plan(config: Config) -> FramePlan:
-    """Which frames of a clip the networks of a run see; with early exit frames are read when they are looked at."""
+    """The frame plan of a run's network; with mode=early_exit frames are decoded on demand."""
     return method_of(config).frame_plan(deferred=config.mode == "early_exit")
 
 
 def tested_plan(config: Config) -> FramePlan:
-    """The same for one clip of the protocol's test, which may have more frames than training (TSN)."""
+    """The frame plan of one test clip of the protocol, which may have more frames than in training (TSN)."""
     plan = frame_plan(config)
     return replace(plan, glance=config.protocol.segments or plan.glance)
 
 
 def protocol_line(config: Config, view: View) -> str:
-    """How a score is measured, in one line: the protocol's name and what it means here."""
+    """A one-line description of how a score is measured: the protocol's name, its frames, crops and averaging."""
     average = "" if view.views == 1 else f", mean of {config.protocol.average}"
     return f"{config.protocol.name}: {view.protocol()}{average}"

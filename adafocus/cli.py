@@ -1,4 +1,4 @@
-"""The console command and the way from a command line to a job."""
+"""The console command `adafocus`, and `adafocus run`, which starts jobs from Hydra overrides."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from adafocus.core.errors import UserError
 
 USAGE = """usage: adafocus COMMAND ...
 
-  run       train, evaluate or count: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
-  compare   table, CSV and plot of run folders: `adafocus compare outputs/*`
-  convert   a checkpoint, also of a seed project, under our names: `adafocus convert FILE OUT.safetensors`
-  export    networks as programs for use elsewhere: `adafocus export RUN [--onnx]`
-  predict   labels of videos, or the running label of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
-  prepare   lists and frames of a data set, check of every video: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
-  zoo       every published model: score, cost, commands: `adafocus zoo [NAME]`
+  run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
+  compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
+  convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
+  export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
+  predict   predicts labels of videos or of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
+  prepare   writes lists and frames, or checks videos: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
+  zoo       lists published models with scores, costs and commands: `adafocus zoo [NAME]`
 
-`adafocus COMMAND --help` says more.
+`adafocus COMMAND --help` lists the options.
 """
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
-#: Commands beside `run`; each has its own arguments and is imported only when it is used.
+#: Other commands than `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
     "compare": "adafocus.runs.compare",
     "convert": "adafocus.commands.convert",
@@ -80,7 +80,7 @@ def run(argv: list[str]) -> int:
 
     from adafocus.runs.sweep import Jobs, let_jobs_import_us, raised_in
 
-    # With this set Hydra raises instead of printing several lines and a hint, and we say it in one.
+    # With this variable Hydra raises exceptions instead of printing them; they are then reported in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     arguments, sweep = argv, False
     try:
@@ -101,7 +101,7 @@ def run(argv: list[str]) -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
-    except OSError as error:  # Hydra makes the folder of a run before it calls us
+    except OSError as error:  # Hydra creates the run folder before it calls the job
         if error.filename is None:
             raise
         return _say(UserError(f"{error.filename}: {error.strerror}; choose another folder for the run"))
@@ -119,13 +119,14 @@ def run(argv: list[str]) -> int:
 
 
 def stored_overrides(arguments: list[str]) -> list[str]:
-    """For `mode=evaluate checkpoint=RUN_OR_FILE`: what that says about its network, to stand before what was typed, which wins."""
+    """The overrides that a checkpoint of `mode=evaluate` stores; they precede those of the command line, which win."""
     mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
     if mode not in ("evaluate", "early_exit") or checkpoint is None:
         return []
     if not isinstance(checkpoint, str):
         raise UserError(
-            "checkpoint= is one run folder or file here: each says what its network is, so evaluate one at a time"
+            "checkpoint=... must be a single run folder or file, since each defines its own network; "
+            "evaluate one at a time"
         )
     path = Path(checkpoint).expanduser()
     if path.is_dir():
@@ -147,8 +148,11 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     """Checks a composed configuration, claims its folder and does the job; returns the exit status.
 
     Args:
-        overrides: all that the configuration was composed of.
-        typed: the keys among them that this command line itself holds.
+        node: the composed configuration.
+        folder: the run folder.
+        overrides: all overrides of the configuration.
+        choices: the option of each group.
+        typed: the keys that are set on the command line.
     """
     from adafocus import config
     from adafocus.config import effects, paths
@@ -174,10 +178,10 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     paths.check(settings, fresh=state == folders.NEW)
     if int(
         os.environ.get("RANK", 0)
-    ):  # of processes that somebody else started the first one claims and describes the folder
+    ):  # if another launcher started the processes, rank 0 locks and writes the folder later
         return _work(settings, folder, started)
     with folders.claim(folder, fresh=state == folders.NEW):
-        if inspect() == folders.FINISHED:  # by the process that held the folder just now
+        if inspect() == folders.FINISHED:  # another process finished the run while this one waited for the lock
             return _show(folder)
         folders.describe(folder, values, overrides=overrides, choices=choices)
         return _work(settings, folder, started)
@@ -204,7 +208,7 @@ def _work(settings: Config, folder: Path, started: bool) -> int:
 
 
 def main_and_exit() -> None:
-    """The console script."""
+    """Entry point of the console script: runs `main` and exits with its status."""
     sys.exit(main())
 
 

@@ -1,4 +1,5 @@
-"""A checkpoint as a predictor: of whole videos through the very path of evaluation, and of streams frame by frame."""
+"""`Predictor`: predictions of a checkpoint for whole videos, by the code of evaluation, and for streams, frame by
+frame."""
 
 from __future__ import annotations
 
@@ -36,7 +37,7 @@ from adafocus.evaluation.evaluate import answer, only
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
 from adafocus.processes.distributed import pick_device
 
-#: File names of frame folders, where the model was trained on video files.
+#: File names expected in frame folders if the model was trained on video files.
 FRAMES = "image_{:05d}.jpg"
 #: A file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
@@ -56,19 +57,19 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a video, and where it looked.
+    """The prediction for a video.
 
     Attributes:
-        video: what it was asked about.
-        labels: class names, best first.
+        video: the path, or the name of an array.
+        labels: class names, most probable first.
         scores: (K,) probabilities in the order of `labels`.
-        logits: (K,) in the order of the classes.
-        frames: numbers of the frames that the focus network saw, from 0 on; empty where several clips are averaged.
-        boxes: the patch in each of them; empty for whole frames.
-        cost: multiply-adds of the answer.
-        seconds: from the file to the answer, of a batch its share.
-        protocol: which frames and crops it is made of.
-        error: why it cannot be read; then there is nothing else.
+        logits: (K,) logits in the order of the class ids.
+        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged.
+        boxes: the patch in each of these frames; empty for whole frames.
+        cost: multiply-adds (MACs) of the prediction.
+        seconds: time for reading and prediction; in a batch, this video's share.
+        protocol: description of the frames and crops that were used.
+        error: the reason if the video cannot be read; then all other fields are empty.
     """
 
     video: str
@@ -85,13 +86,13 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Moment:
-    """What a stream says after a frame.
+    """The prediction after one frame of a stream.
 
     Attributes:
         seconds: time of the frame in the stream.
-        label: shown, after smoothing.
-        scores: (K,) probabilities in the order of the classes, of the mean of the last frames' logits.
-        latency: seconds from the frame to the label.
+        label: the class name to display, after smoothing.
+        scores: (K,) probabilities in the order of the class ids, from the mean logits of the last frames.
+        latency: seconds from the arrival of the frame to the label.
         frame: (H, W, 3) uint8.
     """
 
@@ -106,10 +107,10 @@ class Predictor:
     """A network with weights, class names and protocol.
 
     Args:
-        settings: of the network, as `adafocus.config` gives it.
-        path: weights of this network, ours or official.
-        content: of that file, if it is read already.
-        classes: their names; None: those in the file, else numbers.
+        settings: the configuration of the network.
+        path: checkpoint with its weights, of this package or of a paper's repository.
+        content: content of that file, if it has been read already.
+        classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
 
     Raises:
@@ -126,7 +127,7 @@ class Predictor:
         device: str = "auto",
     ) -> None:
         self.settings, self.device = deepcopy(settings), pick_device(device, 0, 1)
-        self.settings.dataset.flip = 0.0  # and so no class names are asked for, which the file may not have
+        self.settings.dataset.flip = 0.0  # flip pairs would need class names, which the file may not have
         content = load_file(path) if content is None else content
         names = classes or content.get("classes")
         size = len(names) if isinstance(names, (list, tuple)) else settings.dataset.classes
@@ -140,17 +141,18 @@ class Predictor:
         self.normalize = Normalize(settings.dataset.mean, settings.dataset.std)
 
     def view(self) -> View:
-        """How the protocol looks at a video."""
+        """The view of a video in the protocol's test."""
         return build.views(self.settings, self.classes)[0]
 
     def __call__(self, videos: Video | Sequence[Video]) -> Prediction | list[Prediction]:
-        """Labels of a video, or of several in batches, through the path of evaluation.
+        """Predicts one video, or several in batches, exactly as evaluation does.
 
         Args:
-            videos: a file or frame folder, or (T, H, W, 3) uint8 frames as array or tensor, in RGB; or a list of these.
+            videos: a video file, a frame folder, or RGB frames (T, H, W, 3) uint8 as array or tensor; or a list of
+                these.
 
         Raises:
-            UserError: a single video cannot be read. Of several, those have an `error`.
+            UserError: the only video cannot be read. In a list, the prediction of an unreadable video has an `error`.
         """
         if isinstance(videos, (str, Path, np.ndarray, torch.Tensor)):
             found = self([videos])[0]
@@ -162,10 +164,12 @@ class Predictor:
     predict = __call__
 
     def each(self, videos: Iterable[Video]) -> Iterator[Prediction]:
-        """The same one after the other, in the order of `videos`, as soon as its batch is done."""
+        """Yields the predictions in the order of `videos`, each as soon as its batch is done."""
         dataset = self.settings.dataset
         if dataset.modality != "rgb":
-            raise UserError("this model reads optical flow, which a video file does not hold")
+            raise UserError(
+                "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
+            )
         view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
         for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
             numbers, chosen = zip(*group, strict=True)
@@ -219,7 +223,7 @@ class Predictor:
         )
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
-        """Numbers of the frames that the focus network saw, and its boxes in them, in temporal order."""
+        """Indices of the frames that the focus network saw, and its patches in them, in temporal order."""
         view = clips.view
         if view.views != 1:
             return [], []
@@ -240,23 +244,24 @@ class Predictor:
 
     @property
     def protocol(self) -> str:
-        """Which frames and crops an answer is made of, in one line."""
+        """One-line description of the frames and crops of a prediction."""
         return build.protocol_line(self.settings, self.view())
 
     @cached_property
     def cost(self) -> int:
-        """Multiply-adds of one answer, all views of the protocol together."""
+        """Multiply-adds (MACs) of one prediction, over all views of the protocol."""
         cost = build.cost(self.settings, len(self.classes))
         return self.view().views * self.stage.costs(cost.parts)[self.stage.variants[0]]
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:
-        """The running label of a video file or camera, for models trained with `backbone.shift=online`.
+        """Predicts the frames of a video file or camera one by one, for models trained with `backbone.shift=online`.
 
         Args:
             source: a file, or the index of a camera.
-            every: process each n-th frame (the demo: 2).
-            bgr: feed blue, green, red, as the released demo does; whether its weights want that is not known.
+            every: n processes every n-th frame only (2 in TSM's online_demo/main.py).
+            bgr: whether to swap the channels to blue, green, red, as that demo does; it is not known whether the
+                published weights expect that.
         """
         with as_user_error():
             online = OnlineRecognizer(self.model).eval()
@@ -283,14 +288,19 @@ def _kind(video: Video) -> str:
 def recipe(
     path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: dict[str, object] | None = None
 ) -> list[str]:
-    """What must be composed, beside what was typed, to build the network of a file: nothing for ours, which says so itself.
+    """The overrides, besides the given ones, that build the network of a published checkpoint.
+
+    They are inferred from the keys and shapes of its tensors. For checkpoints of this package, which store their
+    configuration, the list is empty.
 
     Args:
-        dataset: whether the data set matters too, as in evaluation; a prediction needs only its number of classes.
-        content: of the file, if it is read already.
+        path: the checkpoint.
+        typed: the given overrides.
+        dataset: whether the data set must be known too, as in evaluation; prediction needs only the number of classes.
+        content: content of the file, if it has been read already.
 
     Raises:
-        UserError: an official file that leaves a choice open, which the line names.
+        UserError: the checkpoint does not determine everything; the message names the open choices.
     """
     path = Path(path).expanduser()
     if path.is_dir():
@@ -302,20 +312,21 @@ def recipe(
     source = detect(state)
     identity = None if source is None else identify(source, state)
     if identity is None and typed:
-        return []  # what is typed decides, and loading says what fits
+        return []  # the given overrides define the network; loading the weights checks whether they fit
     if identity is None:
-        raise UserError(f"{path} does not say which network it is of; name its recipe, as in experiment=tsm_sthv2_8f")
+        raise UserError(f"{path} does not determine its network; name its experiment, such as experiment=tsm_sthv2_8f")
     return identity.overrides((split_override(override)[0] for override in typed), dataset=dataset)
 
 
 def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
-    """What a file says about its network as overrides: for ours what was typed for its run, for others see `recipe`."""
+    """Overrides that rebuild a checkpoint's network: those of its run, or for published checkpoints those of
+    `recipe`."""
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
         known = detect(tensors(content)) not in (None, "adafocus")
         return (
             recipe(path, typed, dataset=True, content=content) if known else []
-        )  # else what is typed decides, and loading says what fits
+        )  # otherwise the given overrides define the network; loading checks whether the weights fit
     keys = [split_override(override)[0] for override in typed]
     return stored.overrides(content.get("overrides") or [], keys, str(path))
 
@@ -339,15 +350,15 @@ def load(
         select = config.read(file).schedule.select
         found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
         if not found:
-            raise UserError(f"{file} holds no checkpoint: nothing was trained there yet")
+            raise UserError(
+                f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder"
+            )
         file = found[0] if select == "best" else found[-1]
     content = load_file(file)
     said = content.get("config")
     if isinstance(said, dict):
         if typed:
-            raise UserError(
-                f"{path} says itself which network it is of, and how it looks at videos; take away {' '.join(typed)}"
-            )
+            raise UserError(f"{path} stores the configuration of its network; leave out {' '.join(typed)}")
         settings = config.from_dict(said)
     else:  # data and weights of the recipe are not needed
         fixed = ("mode=evaluate", "checkpoint=none", "dataset.root=.", "backbone.weights=none")

@@ -39,7 +39,7 @@ def test_every_option_composes(group: str) -> None:
     [("actnet", 0.002, 32, 200), ("fcvid", 0.002, 32, 239), ("minik", 0.003, 48, 200)],
 )
 def test_recipes_of_adafocus_v2(dataset: str, rate: float, batch: int, classes: int) -> None:
-    """Spec: the table of optimization of the untrimmed-video system."""
+    """The learning rates of AdaFocus V2 on ActivityNet, from the options in the README of LeapLabTHU/AdaFocusV2."""
     settings = composed(f"dataset={dataset}", "dataset.root=/data", "patch=96")
     schedule = settings.schedule
     assert (schedule.lr, schedule.batch_size, schedule.base_batch_size) == (rate, batch, batch)

@@ -141,7 +141,7 @@ def minik(root: Path) -> None:
         video(root / f"v/{name}.mp4")
 
 
-#: data set -> (imitation, training labels as the seeds number them, training videos that are missing)
+#: data set -> (imitation, training labels as the papers' repositories number them, training videos that are missing)
 LAYOUTS = {
     "kinetics400": (kinetics, [[399 - 1], [2]], 1),
     "ucf101": (ucf101, [[2], [0]], 0),

@@ -1,4 +1,4 @@
-"""Weights of others under our names: files read as data, and one pure function a source."""
+"""Loading of checkpoints from the papers' repositories: detects the layout of a file and renames its keys."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Source:
-    """A layout of checkpoints: how messages call it, how its keys become ours."""
+    """A layout of published checkpoints: its name in messages, and the function that renames its keys."""
 
     name: str
     convert: Callable[[State], State]
@@ -71,13 +71,13 @@ SOURCES = {
 
 @dataclass
 class LoadReport:
-    """What became of the entries of a checkpoint."""
+    """Result of loading a checkpoint: which of its entries were loaded."""
 
     source: str
     loaded: int
     dropped: list[str] = field(default_factory=list)
-    classes: list[str] | None = None  # class names by id, where the file holds them
-    left: list[str] = field(default_factory=list)  # keys that the file lacks and that its use does not need
+    classes: list[str] | None = None  # class names by id, if the file holds them
+    left: list[str] = field(default_factory=list)  # keys that the file lacks but that are not needed here
 
     def __str__(self) -> str:
         dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
@@ -86,7 +86,7 @@ class LoadReport:
 
 
 def detect(state: State) -> str | None:
-    """Which source a state comes from, by its keys alone: a name of SOURCES, or None."""
+    """The layout of a state dict, from its keys alone: a key of SOURCES, or None."""
     if any(key.startswith("glancer.net.") for key in state) and any(key.startswith("focuser.net.") for key in state):
         return "adafocus_v1"
     if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
@@ -108,7 +108,7 @@ def detect(state: State) -> str | None:
 
 
 def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
-    """(source, its own state, the state under our names) of a file's content."""
+    """Renames the tensors of a file: (layout, original state dict, state dict with this package's keys)."""
     state = tensors(content, f"checkpoint {path}")
     source = detect(state)
     if source is None:
@@ -116,29 +116,33 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     try:
         return source, state, SOURCES[source].convert(state)
     except (IndexError, KeyError, ValueError, RuntimeError) as error:
-        # What a converter meets in a tensor with other dimensions, or under a key that its layout does not have.
+        # Exceptions of a converter for tensors of unexpected shapes or unknown keys.
         raise UserError(
-            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another ({str(error).partition(chr(10))[0]})"
+            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another "
+            f"({str(error).partition(chr(10))[0]})"
         ) from error
 
 
 def load_checkpoint(
     path: Path, model: nn.Module, content: dict[str, object] | None = None, *, without: tuple[str, ...] = ()
 ) -> LoadReport:
-    """Loads a file of ours or an official one into `model`, completely or not at all.
+    """Loads a checkpoint of this package or of a paper's repository into `model`, completely or not at all.
 
     Args:
-        content: of the file, if it is read already.
-        without: parts of the network, as prefixes of keys, that this use of it does not need: a file may lack them.
+        path: the file.
+        model: the network.
+        content: content of the file, if it has been read already.
+        without: prefixes of keys that are not needed here, so that the file may lack them.
     """
     content = load_file(path) if content is None else content
     source, state, ours = convert(content, path)
     dropped = []
-    if source in ("adafocus_v2", "uni_adafocus"):  # the ImageNet heads that both of its backbones carry along
+    if source in ("adafocus_v2", "uni_adafocus"):  # both backbones contain unused ImageNet heads
         dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
     if source == "adafocus_v1" and not without and not any(key.startswith("policy.") for key in ours):
         raise UserError(
-            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with stage=1 (random patches), or "
+            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with "
+            f"stage=1 (random patches), or "
             f"train the policy with init.from={path} stage=2"
         )
     left = fit(model, ours, str(path), without)
@@ -148,10 +152,12 @@ def load_checkpoint(
 
 
 def load_start(path: Path, model: nn.Module, part: str | None = None) -> StartReport:
-    """Starts `model` from a file of ours or an official one: what fits is taken over.
+    """Initializes `model` from a checkpoint of this package or of a paper's repository, with the entries that fit.
 
     Args:
-        part: None for all of it (see `start_from`), or "glance" or "focus" for that network only (see `start_part`).
+        path: the file.
+        model: the network.
+        part: None: the whole network (see `start_from`); "glance" or "focus": that network only (see `start_part`).
     """
     _, _, ours = convert(load_file(path), path)
     return start_from(model, ours, str(path)) if part is None else start_part(model, part, ours, str(path))

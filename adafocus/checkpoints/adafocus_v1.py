@@ -1,4 +1,4 @@
-"""Official AdaFocus V1 files under our names: sections `glancer`, `focuser`, `fc` and `policy`, or their keys in one state."""
+"""Renames the keys of AdaFocus V1 checkpoints, which hold sections `glancer`, `focuser`, `fc` and `policy`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from adafocus.checkpoints.tsm import from_tsm
 
 
 def from_adafocus_v1(state: State) -> State:
-    """Both forms. Keys start with `glancer.`, `focuser.`, `classifier.` and `policy.`.
+    """Renames a state dict whose keys start with `glancer.`, `focuser.`, `classifier.` and `policy.`.
 
-    Source: spec adafocus_v1 section 8.
+    Both networks are covered, on plain backbones and on TSM. Source: blackfeather-wang/AdaFocus, main_dist.py
+    (ActivityNet) and stage1.py, stage2.py, stage3.py (Something-Something), which write these files.
     """
     ours: State = {}
     tsm = "classifier.weight" in state

@@ -1,4 +1,4 @@
-"""Official AdaFocus V2 files under our names."""
+"""Renames the keys of AdaFocus V2 checkpoints (LeapLabTHU/AdaFocusV2)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from adafocus.checkpoints.tsm import from_tsm
 
 
 def from_adafocus_v2(state: State) -> State:
-    """The official untrimmed-video layout of AdaFocus V2 (any frames, classes, patch; both glances) under our names.
+    """Renames the keys of the network in models/adafocus_v2.py, for any number of frames and classes and any patch
+    size.
 
-    The ImageNet heads that both backbones carry along unused are left out.
+    The unused ImageNet heads of both backbones are dropped.
     """
     prefixes = {
         "global_CNN_fc.": "glance_head.",
@@ -45,7 +46,7 @@ def from_adafocus_v2(state: State) -> State:
 
 
 def from_adafocus_v2_tsm(state: State) -> State:
-    """The official layout of AdaFocus V2 on TSM (any frames, classes, patch) under our names."""
+    """Renames the keys of the network in main.py for Something-Something and Jester (TSM), for any sizes."""
     ours: State = {}
     for part, name in (("global_CNN.", "glance"), ("local_CNN.", "focus")):
         own = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}

@@ -1,4 +1,4 @@
-"""Checkpoint files read as data. Nothing here ever executes code from a file."""
+"""Reads and writes checkpoint files; never executes code from a file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOTES = "adafocus"  # the entry of a .safetensors header that holds configuratio
 
 
 def save_safetensors(path: Path, state: State, notes: Mapping[str, object]) -> None:
-    """Tensors under our names, and plain data about them (configuration, class names), without any code."""
+    """Writes tensors, and plain data about them (configuration, class names), as a .safetensors file."""
     from safetensors.torch import save_file
 
     part = path.with_name(path.name + ".part")
@@ -35,12 +35,13 @@ def load_file(path: Path) -> dict[str, object]:
     """The content of a .safetensors, .pt, .pth or .pth.tar file.
 
     Raises:
-        UserError: missing, unreadable, damaged, or a pickle that holds more than tensors and plain data (which could run code).
+        UserError: the file is missing, unreadable or damaged, or a pickle with more than tensors and plain data, which
+            could run code.
     """
     if not path.exists():
         raise UserError(f"checkpoint {path} does not exist")
     if not path.is_file():
-        raise UserError(f"checkpoint {path} is a folder or a device, not a file")
+        raise UserError(f"checkpoint {path} is a folder or a device, not a file; name a checkpoint file")
     try:
         content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     except OSError as error:
@@ -60,19 +61,19 @@ def _read_safetensors(path: Path) -> dict[str, object]:
         state = dict(load_safetensors(path))
     except SafetensorError as error:
         raise UserError(f"checkpoint {path} is damaged ({error})") from error
-    try:  # what `save_safetensors` wrote beside the tensors
+    try:  # the plain data of `save_safetensors`
         return {"model": state, **json.loads(notes[NOTES])} if NOTES in notes else state
     except (ValueError, TypeError) as error:
         raise UserError(f"checkpoint {path} is damaged (its notes are no JSON object)") from error
 
 
 def _read_torch(path: Path) -> object:
-    """What torch.load makes of a file whose bytes look like one of torch.save's."""
+    """Reads a file with torch.load after checking that it looks like one written by torch.save."""
     if (reason := _no_torch_file(path)) is not None:
         raise UserError(f"checkpoint {path} {reason}")
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's advice to whoever wrote the file
+            warnings.simplefilter("ignore")  # torch warns about how the file was written
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -81,19 +82,22 @@ def _read_torch(path: Path) -> object:
         ) from error
     except OSError:
         raise
-    except Exception as error:  # a reader of somebody's damaged bytes ends in any exception there is
+    except Exception as error:  # damaged files lead to exceptions of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"checkpoint {path} is damaged ({reason[:200]})") from error
 
 
 def _no_torch_file(path: Path) -> str | None:
-    """Why torch's reader of untrusted files will not take a file, found before it is read; None if it may."""
+    """The reason why torch's safe loading would refuse a file, found without reading it; None if it would not."""
     with path.open("rb") as file:
         start = file.read(512)
         if not start:
             return "is empty"
         if start[257:262] == b"ustar":
-            return "is a tar archive; unpack it, or if it is torch's own format of 2017, save it again with a torch of today"
+            return (
+                "is a tar archive; unpack it, or if it is torch's own format of 2017, save it again with "
+                "a torch of today"
+            )
         if start.startswith(b"PK"):
             try:
                 with zipfile.ZipFile(file) as archive:
@@ -123,16 +127,17 @@ def _no_pickle(start: bytes) -> str | None:
         return "is no checkpoint: torch.save did not write it" + (" (it is text)" if start.isascii() else "")
     if start[1:2] != b"\x02":
         return (
-            f"is a pickle of protocol {start[1] if len(start) > 1 else '?'}; only protocol 2, which torch.save uses by itself, can be "
+            f"is a pickle of protocol {start[1] if len(start) > 1 else '?'}; only protocol 2, which "
+            f"torch.save uses by itself, can be "
             f"read without running code: ask for a file saved without pickle_protocol"
         )
     return None
 
 
 def _harmless() -> list[Any]:
-    """What old files hold beside tensors and plain data: NumPy numbers and arrays, and the options of their program.
+    """Further types that old checkpoints contain and that are safe to load: NumPy numbers and arrays, argparse options.
 
-    Making one of these runs no code of the file's choice; everything else is refused. NumPy 2 moved its names.
+    Creating them runs no code from the file; all other types are refused. NumPy 2 renamed the modules of its types.
     """
     core = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     known: list[Any] = [np.ndarray, np.dtype, Namespace]
@@ -143,8 +148,8 @@ def _harmless() -> list[Any]:
 
 
 def tensors(content: Mapping[str, object], source: str = "the checkpoint") -> State:
-    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without the prefixes of
-    wrappers (DataParallel's `module.`, torch.compile's `_orig_mod.`).
+    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without the
+    prefixes of wrappers (DataParallel's `module.`, torch.compile's `_orig_mod.`).
 
     Raises:
         UserError: tensors under numbers instead of names, or tensors that are no plain arrays.

@@ -1,4 +1,4 @@
-"""States into models: completely, or as a start with a report of what fits."""
+"""Loads state dicts into models: strictly, or partially with a report."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = 
                 f"{len(shapes)} of another shape (first: {key} {tuple(state[key].shape)}, here {tuple(own[key].shape)})"
             )
         raise UserError(
-            f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching backbone, patch, segments and dataset"
+            f"{source} is a checkpoint of another model: {'; '.join(parts)}; choose the matching "
+            f"backbone, patch, segments and dataset"
         )
     _check_values(own, state, source)
     model.load_state_dict(state, strict=False)
@@ -47,7 +48,7 @@ def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = 
 
 
 def _check_values(own: State, state: State, source: str) -> None:
-    """Refuses what would load without a word and answer nonsense; keys of `state` are keys of `own`."""
+    """Refuses integer, NaN and infinite weights, which would load without an error; `state` has the keys of `own`."""
     for key, value in state.items():
         if not own[key].is_floating_point():
             continue
@@ -62,12 +63,12 @@ def _check_values(own: State, state: State, source: str) -> None:
 
 @dataclass
 class StartReport:
-    """What a model took from a checkpoint of another data set or another temporal module.
+    """Result of partial loading.
 
     Attributes:
-        loaded: tensors taken over.
+        loaded: number of loaded tensors.
         missing: keys that the file lacks; they keep their initial values.
-        dropped: keys that this model has no place for, or has in another shape (a head of another class count).
+        dropped: keys that the model does not have, or has in another shape (a head for another number of classes).
     """
 
     loaded: int
@@ -85,10 +86,10 @@ class StartReport:
 
 
 def start_from(model: nn.Module, state: State, source: str) -> StartReport:
-    """Takes over what fits, for fine-tuning. A layer is found with and without a temporal module around it.
+    """Loads the entries that fit, for fine-tuning; layers are matched with and without a temporal module around them.
 
     Raises:
-        UserError: less than half of the model would come from the file, so it is a file of another network.
+        UserError: less than half of the model's tensors fit, so the file is of another network.
     """
     own = model.state_dict()
     plain = {_plain(key): key for key in own}
@@ -109,10 +110,13 @@ def start_from(model: nn.Module, state: State, source: str) -> StartReport:
 
 
 def start_part(model: nn.Module, part: str, state: State, source: str) -> StartReport:
-    """Takes one network of several from a file: of a recognizer (its backbone and head), or the part of the same name.
+    """Loads the glance or the focus network alone, with its head, from a recognizer's or a method's checkpoint.
 
     Args:
-        part: "glance" or "focus", with its head.
+        model: the network.
+        part: "glance" or "focus".
+        state: the state dict.
+        source: name of the file, for messages.
 
     Raises:
         UserError: the file lacks layers of that network.
@@ -143,5 +147,5 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
 
 
 def _plain(key: str) -> str:
-    """A key without the wrappers of temporal modules."""
+    """A key without the `net` of wrapping temporal modules."""
     return key.replace(".net.", ".").replace(".block.", ".")

@@ -1,4 +1,4 @@
-"""What a file of a seed project says about its network, from keys and shapes alone; and what it cannot say."""
+"""Infers the configuration of a published checkpoint from the keys and shapes of its tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from adafocus.checkpoints.files import State
 from adafocus.core.errors import UserError
 
-#: Data sets of the seeds by their number of classes.
+#: Number of classes -> data sets of the papers that have this number.
 DATASETS = {
     27: ("jester",),
     51: ("hmdb51",),
@@ -24,12 +24,12 @@ DATASETS = {
 
 @dataclass
 class Identity:
-    """A network as far as its file tells.
+    """The configuration of a checkpoint's network, as far as its tensors determine it.
 
     Attributes:
-        said: group or key -> option, as one types it.
-        open: group -> options that the file does not decide between.
-        classes: K.
+        said: group or key -> value, as in an override.
+        open: group -> options among which the tensors do not decide.
+        classes: number of classes K.
     """
 
     said: dict[str, str] = field(default_factory=dict)
@@ -37,14 +37,14 @@ class Identity:
     classes: int = 0
 
     def overrides(self, typed: Iterable[str], *, dataset: bool = True) -> list[str]:
-        """What must be composed beside what was typed.
+        """The overrides for the network, without those whose keys are given already.
 
         Args:
-            typed: keys that are chosen already; `experiment` chooses everything.
-            dataset: whether it matters which of several data sets with so many classes it is.
+            typed: the given keys; `experiment` determines everything.
+            dataset: whether the data set must be determined too, if several have this number of classes.
 
         Raises:
-            UserError: a choice is missing; the line names it and its options.
+            UserError: a choice is missing; the message names it and its options.
         """
         typed = set(typed)
         if "experiment" in typed:
@@ -65,14 +65,15 @@ class Identity:
                 others["segments"] = "segments.glance=N segments.focus=N"
             other = ", ".join(others[key] for key in missing if key in others)
             raise UserError(
-                f"the file is of {self.said.get('method', '?')} with {self.classes} classes, but does not say everything: add "
+                f"the file is of {self.said.get('method', '?')} with {self.classes} classes, but does "
+                f"not say everything: add "
                 f"{choices} ({f'other sizes: {other}; ' if other else ''}or experiment=NAME; `adafocus zoo` lists them)"
             )
         return [f"{key}={value}" for key, value in said.items() if key not in typed]
 
 
 def identify(source: str, state: State) -> Identity | None:
-    """What the state of a source (see `weights.SOURCES`) is; None for our own files, which carry their configuration."""
+    """Identifies a state dict of layout `source` (see `checkpoints.SOURCES`); None for this package's own layout."""
     reader = _READERS.get(source)
     if reader is None:
         return None
@@ -87,7 +88,7 @@ def identify(source: str, state: State) -> Identity | None:
         found.said["dataset"] = names[0]
     elif names:
         found.open = {"dataset": names, **found.open}
-    else:  # somebody's own classes, at the size of the released programs
+    else:  # another data set, with the frame size of the repositories
         found.said |= {"dataset": "folder", "dataset.classes": str(found.classes), "dataset.frame_size": "224"}
         found.said |= {"dataset.fit": "crop", "dataset.decode_short_side": "256"}
     return found
@@ -164,7 +165,7 @@ def _adafocus_v1(state: State) -> Identity:
         said["backbone.policy_hidden"] = str(state["policy.gru.weight_hh_l0"].shape[1])
         said["policy.convolution"] = str(state["policy.state_encoder.0.weight"].ndim == 4).lower()
     else:
-        said["stage"] = "1"  # the released program saves no policy before stage 2
+        said["stage"] = "1"  # the repository's program saves no policy before stage 2
     return Identity(said, {"patch": ("96", "128", "160", "192")}, _rows(state, "classifier.fc.weight"))
 
 
@@ -213,7 +214,7 @@ def _tsm(state: State) -> Identity:
 
 
 def _depth(state: State) -> str:
-    """Which ResNet, by the blocks of its stages and by what a block is made of."""
+    """The name of the ResNet, from the number and the type of its blocks."""
     blocks = tuple(
         len(_numbers(state, rf"(?:base_model|backbone)\.layer{stage}\.(?:net\.)?(\d+)\.")) for stage in (1, 2, 3, 4)
     )

@@ -12,7 +12,7 @@ from adafocus.checkpoints.files import State, load_file, tensors
 from adafocus.checkpoints.fit import fit
 from adafocus.core.errors import UserError
 
-#: torchvision's weights with which the seeds start their backbones.
+#: The torchvision weights that the papers' repositories start from.
 IMAGENET = {
     "resnet18": "ResNet18_Weights",
     "resnet34": "ResNet34_Weights",
@@ -36,7 +36,8 @@ def mobilenet_to_torchvision(key: str) -> str:
 
 
 def backbone_state(state: State) -> State:
-    """An ImageNet state (torchvision's or tonylins') under the keys of our backbones, without the head."""
+    """An ImageNet state dict (torchvision's or tonylins') with the keys of this package's backbones, without the
+    head."""
     flat = any(re.match(r"features\.2\.conv\.0\.weight", key) for key in state)
     renamed = {mobilenet_to_torchvision(key) if flat else key: value for key, value in state.items()}
     return {

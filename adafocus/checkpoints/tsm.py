@@ -1,4 +1,4 @@
-"""Official files of TSN, TSM, NL-TSM, online TSM and TAM under our names; and MMAction2's of the same networks."""
+"""Renames the keys of TSN, TSM, NL-TSM, online TSM and TAM checkpoints, from their repositories and from MMAction2."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from adafocus.checkpoints.files import State
 from adafocus.checkpoints.imagenet import mobilenet_to_torchvision
 
-#: Blocks of MobileNetV2 that have an identity and an expansion: where the shift is.
+#: Indices of the MobileNetV2 blocks with an identity path and an expansion layer, which have the shift.
 SHIFTED_BLOCKS = (3, 5, 6, 8, 9, 10, 12, 13, 15, 16)
 
 
 def from_tsm(state: State) -> State:
-    """`base_model.*` with the classifier under `new_fc`, `base_model.fc` or `base_model.classifier`.
+    """Renames `base_model.*`, with the classifier under `new_fc`, `base_model.fc` or `base_model.classifier`.
 
-    Source: spec tsm section 8, spec tam section 8 (with the older naming of TAM's branches).
+    Source: class `TSN` in ops/models.py of mit-han-lab/temporal-shift-module and liu-zhy/temporal-adaptive-module;
+    older names of TAM's branches as in tools/transfer_params.py of the latter.
     """
     adaptive = any(".tam." in key or ".self_conv." in key for key in state)
     ours: State = {}
@@ -34,7 +35,7 @@ def from_tsm(state: State) -> State:
 
 
 def from_tsm_online(state: State) -> State:
-    """The streaming MobileNetV2: a bare state without any prefix and without a trace of the shift."""
+    """Renames the keys of online_demo/mobilenet_v2_tsm.py, which have no prefix and no key of the shift."""
     ours: State = {}
     for key, value in state.items():
         if key.startswith("classifier."):
@@ -48,7 +49,7 @@ def from_tsm_online(state: State) -> State:
 
 
 def from_mmaction2(state: State) -> State:
-    """MMAction2's TSN, TSM, NL-TSM and TANet (ResNets). Source: spec tam section 12.1."""
+    """Renames the keys of TSN, TSM, NL-TSM and TANet with ResNets from open-mmlab/mmaction2."""
     adaptive = any(".tam." in key for key in state)
     ours: State = {}
     for key, value in state.items():
@@ -74,7 +75,7 @@ def from_mmaction2(state: State) -> State:
 
 
 def _adapted(name: str, wrapper: str) -> str:
-    """TAM is a wrapper of the block there, of the block's second convolution here."""
+    """Renames TAM's keys: in the repositories TAM wraps a block, here it wraps the block's second convolution."""
     name = re.sub(rf"^(layer\d\.\d+\.){wrapper}conv2\.", r"\1conv2.net.", name)
     name = re.sub(rf"^(layer\d\.\d+\.){wrapper}", r"\1", name)
     return re.sub(r"^(layer\d\.\d+\.)tam\.", r"\1conv2.tam.", name)

@@ -1,4 +1,4 @@
-"""Official Uni-AdaFocus files under our names."""
+"""Renames the keys of Uni-AdaFocus checkpoints (LeapLabTHU/Uni-AdaFocus)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STEPS = re.compile(r"classifier\.(global|local)_classifiers\.(\d+)\.1\.(weight|
 
 
 def from_uni_adafocus(state: State) -> State:
-    """The official long-video layout (any frames, classes, patch) under our names; ImageNet heads are left out."""
+    """Renames the keys of models/uni_adafocus.py (long videos), for any sizes; ImageNet heads are dropped."""
     prefixes = {
         **_POLICIES,
         "global_CNN_fc.": "glance_head.",
@@ -42,7 +42,7 @@ def from_uni_adafocus(state: State) -> State:
 
 
 def from_uni_adafocus_tsm(state: State) -> State:
-    """The official layout on TSM (any frames, classes, patch) under our names."""
+    """Renames the keys of Uni-AdaFocus-TSM (Something-Something and Jester), for any sizes."""
     ours = _policies(state)
     for part, name in (("global_CNN.", "glance"), ("local_CNN.", "focus")):
         own = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
@@ -57,7 +57,7 @@ def from_uni_adafocus_tsm(state: State) -> State:
 
 
 def _policies(state: State) -> State:
-    """The temporal policy; its convolutions over (time, 1) are convolutions over time here."""
+    """Renames the keys of both policies; 2-d convolutions with kernels (k, 1) become 1-d convolutions over time."""
     prefix = "temporal_policy.Tconv."
     return {
         f"frame_policy.encoder.{key.removeprefix(prefix)}": value[..., 0] if value.ndim == 4 else value

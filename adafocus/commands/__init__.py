@@ -1,1 +1,1 @@
-"""Commands of the console: arguments in, text out. What they do lives in other rooms."""
+"""The commands of the console script except `run`: they parse arguments, call other subpackages and print results."""

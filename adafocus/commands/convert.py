@@ -1,4 +1,4 @@
-"""`adafocus convert`: a checkpoint of a seed project, or of ours, as .safetensors under our names."""
+"""`adafocus convert`: converts a checkpoint of this package or of a paper's repository to .safetensors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="adafocus convert",
-        description="Writes the network with its configuration and class names; the file then needs no other word.",
+        description="Writes the network with its configuration and class names to one .safetensors file.",
     )
     add_model_arguments(parser, rest="OUT.safetensors")
     options = parser.parse_args(argv)
     options.device = "cpu"
     typed, others = split_typed(options.rest)
     if len(others) != 1 or Path(others[0]).suffix != ".safetensors":
-        raise UserError("name one file to write, which ends in .safetensors")
+        raise UserError("name one output file that ends in .safetensors")
     out = writable("OUT", Path(others[0]))
     predictor = load_predictor(options, videos=True)
 

@@ -1,4 +1,4 @@
-"""Pictures of a prediction: the frames that were looked at, with the patches in them."""
+"""Pictures of a prediction: the frames that the focus network saw, with the patches outlined."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from adafocus.data.video import open_video
 from adafocus.runs.plots import PATCH, contact_sheet
 
 SUFFIXES = (".png", ".jpg", ".gif", ".mp4")
-SHORT_SIDE = 256  # of drawn frames
-RATE = 4.0  # pictures a second, of GIF and MP4
+SHORT_SIDE = 256  # shorter side of the frames in the picture, in pixels
+RATE = 4.0  # frames per second of GIF and MP4
 
 
 def draw(prediction: Any, path: Path, *, template: str | None = None, reader: str = "auto") -> Path:
-    """Draws a `Prediction` of a file or frame folder: a strip (PNG, JPEG), or one picture after the other (GIF, MP4).
+    """Draws the `Prediction` of a file or frame folder: frames side by side (PNG, JPEG), or as animation (GIF, MP4).
 
     Raises:
-        UserError: another suffix, or an answer that is averaged over several clips.
+        UserError: the file has another suffix, or the prediction is averaged over several clips.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise UserError(f"--draw {path}: choose a name that ends in {', '.join(SUFFIXES)}")
     if not prediction.frames:
         raise UserError(
-            f"--draw: the answer to {prediction.video} is averaged over several clips; choose protocol=single"
+            f"--draw: the prediction for {prediction.video} is averaged over several clips; choose protocol=single"
         )
     source = Path(prediction.video)
     opened = FrameFolder(source, template or "image_{:05d}.jpg") if source.is_dir() else open_video(source, reader)

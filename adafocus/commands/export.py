@@ -1,4 +1,4 @@
-"""`adafocus export`: the networks of a run as programs that need nothing of this package."""
+"""`adafocus export`: exports the networks of a run by torch.export and ONNX, to be used without this package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ def main(argv: Sequence[str]) -> int:
         description="Glance, policy and focus networks by torch.export, and export.json: how to join them.",
     )
     add_model_arguments(parser)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="where to (default: CHECKPOINT's folder/export)")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="folder to write (default: export in CHECKPOINT's folder)"
+    )
     parser.add_argument(
         "--onnx", action="store_true", help="also ONNX, where its operators allow (needs adafocus[onnx])"
     )
@@ -34,22 +36,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _folder(folder: Path) -> Path:
-    """The folder to write into, made; UserError if that cannot be."""
+    """Creates the folder to write into; UserError if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder} cannot be made ({error.strerror or error})") from error
+        raise UserError(f"--out {folder} cannot be created ({error.strerror or error}); choose another") from error
     writable("--out", folder / "export.json")
     return folder
 
 
 def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any]:
-    """Writes the programs of a predictor's network, and what export.json says, which is returned.
+    """Exports the programs of a predictor's network (see `methods.programs`); writes and returns export.json.
 
     Args:
-        predictor: see `adafocus.predict.Predictor`; on the CPU.
-        folder: is made.
-        onnx: also as ONNX. A program whose operators ONNX does not have is named, with the reason, and left out.
+        predictor: an `adafocus.predict.Predictor` on the CPU.
+        folder: the folder to write; it is created.
+        onnx: whether to write ONNX too; a program with operators that ONNX lacks is reported and skipped.
     """
     import torch
 
@@ -61,7 +63,7 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
     size, known = predictor.view().size, {}
     entries = []
     for program in programs(model):
-        for name, count in program.frames.items():  # two clips: a batch of one would be taken for a constant
+        for name, count in program.frames.items():  # a batch of two, because torch.export treats size 1 as constant
             known.setdefault(name, torch.randn(2, count, _channels(predictor), size, size))
         inputs = tuple(known[name] for name in program.inputs)
         batch = torch.export.Dim("batch", min=1, max=4096)
@@ -91,7 +93,7 @@ def _onnx(program: Any, inputs: tuple[Any, ...], folder: Path) -> dict[str, str]
 
     path = folder / f"{program.name}.onnx"
     try:
-        import onnxscript  # noqa: F401 - what torch's exporter needs
+        import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
         raise UserError('--onnx needs more packages: pip install "adafocus[onnx]"') from error
     batch = torch.export.Dim("batch", min=1, max=4096)
@@ -122,7 +124,7 @@ def _channels(predictor: Any) -> int:
 
 
 def _description(predictor: Any, model: Any) -> dict[str, Any]:
-    """What a user of the programs must know: classes, pixels, frames."""
+    """The content of export.json: classes, normalization, frames and patches, which users of the programs need."""
     from adafocus import build
 
     settings = predictor.settings
@@ -158,23 +160,26 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
             "channels": "RGB" if dataset.modality == "rgb" else "x and y of consecutive flow fields",
             "mean": list(dataset.mean),
             "std": list(dataset.std),
-            "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, frames in temporal order",
+            "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, in temporal order",
         },
         "steps": [
-            "decode, upright, RGB; where the shorter side is larger than decode_short_side it becomes that while decoding, the longer "
+            "decode, upright, RGB; where the shorter side is larger than decode_short_side it "
+            "becomes that while decoding, the longer "
             "one in proportion, cut to whole pixels (FFmpeg's bicubic scaling)",
-            "stretch: resize to size x size. crop: resize the shorter side to short_side, the longer one in proportion, cut to "
-            "whole pixels; take size x size from its middle (halves rounded to even). Bilinear, antialiased, rounded to uint8",
+            "stretch: resize to size x size. crop: resize the shorter side to short_side, the longer "
+            "one in proportion, cut to "
+            "whole pixels; take size x size from its middle (halves rounded to even). Bilinear, "
+            "antialiased, rounded to uint8",
             "(value / 255 - mean) / std",
         ],
         "rules": {
-            "middle": "frame floor(n / count / 2 + n / count * i) of n, where n > count or short is spread; else frame i and then the "
-            "last one again (repeat_last), or frame 0 (first_frame)",
+            "middle": "frame floor(n / count / 2 + n / count * i) of n, if n > count or short is spread; else frame i "
+            "and then the last one again (repeat_last), or frame 0 (first_frame)",
             "uniform-1": "frame floor(n / count / 2 + n / count * i) of n",
             "fractional": "frame floor((i + 0.5) / count * n) of n",
         },
         "frames": frames,
-        "join": "run the programs in their order; every input is the output of that name of an earlier program, or a set of "
-        "frames; a set that is `of` another holds its frames `at` these positions, or at the positions that the output of "
-        "that name gives for each clip",
+        "join": "run the programs in their order; every input is the output of that name of an earlier program, or a "
+        "set of frames; a set that is `of` another holds its frames `at` these positions, or at the positions that the "
+        "output of that name gives for each clip",
     }

@@ -1,4 +1,4 @@
-"""What commands share that work on one model: how it is named, and how it is loaded."""
+"""Arguments and loading of the checkpoint, shared by the commands that work on one model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from adafocus.core.errors import UserError
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE") -> None:
-    """CHECKPOINT, the rest (overrides of an official file, and what the command works on), --classes and --device."""
-    parser.add_argument("checkpoint", type=Path, help="a run folder, or a checkpoint of ours or of a seed project")
+    """Adds the arguments CHECKPOINT, REST (overrides, and the command's inputs), --classes and --device."""
+    parser.add_argument(
+        "checkpoint", type=Path, help="a run folder, or a checkpoint of adafocus or of a paper's repository"
+    )
     parser.add_argument(
         "rest",
         nargs="*",
         metavar=rest,
-        help="KEY=VALUE: the configuration of an official file, as in experiment=tsm_sthv2_8f"
+        help="KEY=VALUE: the configuration of a published checkpoint, such as experiment=tsm_sthv2_8f"
         + ("" if rest == "KEY=VALUE" else "; else video files or frame folders, with --online also a camera index"),
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
@@ -28,7 +30,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE"
 
 
 def split_typed(values: list[str]) -> tuple[list[str], list[str]]:
-    """Overrides, and the rest: what has a `=` and is no file."""
+    """Splits arguments into overrides (those with `=` that are not existing files) and others."""
     typed = [value for value in values if "=" in value and not Path(value).exists()]
     return typed, [value for value in values if value not in typed]
 
@@ -41,6 +43,6 @@ def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
 
     typed, others = split_typed(options.rest)
     if others and not videos:
-        raise UserError(f"{others[0]!r} is no override; it is key=value")
+        raise UserError(f"{others[0]!r} is not an override; write key=value")
     classes = read_classes(options.classes) if options.classes else None
     return predict.load(options.checkpoint, typed, classes=classes, device=options.device)

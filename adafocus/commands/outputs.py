@@ -1,4 +1,4 @@
-"""Files that a command writes: checked before the work, and tables whose rows are there as soon as they are known."""
+"""Output files of commands: a check before the work starts, and tables that are written row by row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Any, Protocol
 from adafocus.core.errors import UserError
 
 TABLES = (".csv", ".jsonl", ".parquet")
-#: A cell that begins so is a formula for a spreadsheet program.
+#: Characters at the start of a cell that make spreadsheet programs read it as a formula.
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def writable(option: str, path: Path) -> Path:
-    """The path, if a file can be written there; nothing is left behind.
+    """Checks that a file can be written and returns its path; no file is left behind.
 
     Raises:
-        UserError: no such folder, no permission, no space for a name, or a folder of this name.
+        UserError: the folder does not exist, is not writable, or the path is a folder.
     """
     there = path.exists()
     try:
@@ -28,12 +28,12 @@ def writable(option: str, path: Path) -> Path:
         if not there:
             path.unlink()
     except OSError as error:
-        raise UserError(f"{option} {path} cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{option} {path} cannot be written ({error.strerror or error}); choose another") from error
     return path
 
 
 class Table(Protocol):
-    """Takes rows one by one; a row is a value for each column."""
+    """A table that is written row by row; a row maps each column to a value."""
 
     def write(self, row: Mapping[str, Any]) -> None: ...
 
@@ -41,14 +41,15 @@ class Table(Protocol):
 
 
 def table(option: str, path: Path, columns: Mapping[str, type]) -> Table:
-    """A table by the suffix of its file: .csv, .jsonl or .parquet.
+    """Opens a table whose format follows from the file's suffix: .csv, .jsonl or .parquet.
 
     Args:
-        option: what the user typed before the path, for messages.
-        columns: name to str, float, int or list (of numbers).
+        option: the command-line option, for messages.
+        path: the file.
+        columns: name of each column -> its type: str, float, int or list (of numbers).
 
     Raises:
-        UserError: another suffix, a file that cannot be written, or no pyarrow for .parquet.
+        UserError: the suffix is unknown, the file cannot be written, or pyarrow is missing for .parquet.
     """
     kinds = {".csv": CSVTable, ".jsonl": JSONLTable, ".parquet": ParquetTable}
     if path.suffix.lower() not in kinds:
@@ -100,12 +101,12 @@ class JSONLTable:
 
 
 class ParquetTable:
-    """Parquet is written whole, at the end: `close` writes the rows there are. Needs pyarrow."""
+    """A Parquet table; `close` writes all rows. Needs pyarrow."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         try:
             import pyarrow
-            import pyarrow.parquet  # noqa: F401 - so that it is missing before the work and not after it
+            import pyarrow.parquet  # noqa: F401 - so that a missing package is noticed before the work
         except ImportError as error:
             raise UserError('a .parquet table needs pyarrow: pip install "adafocus[parquet]"') from error
         kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}

@@ -1,4 +1,4 @@
-"""`adafocus predict`: labels of videos, or the running label of a stream."""
+"""`adafocus predict`: predicts labels of videos, or of a stream frame by frame."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from adafocus.commands.loading import add_model_arguments, load_predictor, split
 from adafocus.commands.outputs import table, writable
 from adafocus.core.errors import UserError, printable
 
-EPILOG = """A folder is searched for videos, unless it holds numbered frames and so is one. A table has one row a video in the order
-of the paths; each row is written as soon as it is known (.parquet: all of them at the end). Boxes are in pixels of the stored video:
-x to the right and y downwards from the upper left corner, x1 <= x < x2, y1 <= y < y2; one for each number in `frames`. `exit` is
-empty: the whole network answers. In .csv, text that a spreadsheet program would take for a formula (it begins with = + - @)
-gets an apostrophe in front."""
+EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
+video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
+the stored video, with x to the right and y downwards from the upper left corner, x1 <= x < x2 and y1 <= y < y2, one
+for each index in `frames`. `exit` is empty, because predictions are made without early exit. In .csv, text that a
+spreadsheet program would read as a formula (it begins with = + - @) gets an apostrophe in front."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     videos = split_typed(options.rest)[1]
     if not videos:
         raise UserError(
-            "no video to predict; name a file or a folder" + (" or a camera index" if options.online else "")
+            "no video was given; name a file or a folder" + (" or a camera index" if options.online else "")
         )
     _check(options)
     predictor = load_predictor(options, videos=True)
@@ -53,29 +53,31 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--online", action="store_true", help="frame by frame (models trained with backbone.shift=online)"
     )
     parser.add_argument("--every", type=int, default=2, metavar="N", help="online: process each n-th frame (default 2)")
-    parser.add_argument("--bgr", action="store_true", help="online: feed blue, green, red as the released demo does")
+    parser.add_argument(
+        "--bgr", action="store_true", help="online: swap channels to blue, green, red, as TSM's online demo does"
+    )
     parser.add_argument(
         "--draw",
         type=Path,
         metavar="FILE",
-        help="where it looked: a strip (.png, .jpg) or a clip (.gif, .mp4); of several videos FILE_PATH for each; "
-        "online: the stream with its running label (.mp4)",
+        help="draw the patches: frames side by side (.png, .jpg) or animated (.gif, .mp4); with several videos one "
+        "file each, FILE_VIDEO; online: the stream with its label (.mp4)",
     )
-    parser.add_argument("--table", type=Path, metavar="FILE", help="one row a video: .csv, .jsonl or .parquet")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="everything that was found, in one file")
-    parser.add_argument("--top", type=int, default=5, metavar="N", help="labels a video (default 5)")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="write one row per video: .csv, .jsonl or .parquet")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to one file")
+    parser.add_argument("--top", type=int, default=5, metavar="N", help="number of labels per video (default 5)")
     return parser.parse_args(argv)
 
 
 def _check(options: argparse.Namespace) -> None:
-    """What is wrong with the arguments, before the model is loaded."""
+    """Checks the arguments before the model is loaded; raises UserError."""
     from adafocus.commands.drawing import SUFFIXES
 
     for name in ("every", "top"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
     if options.online and options.table:
-        raise UserError("--table is for whole videos; --online writes its moments with --json")
+        raise UserError("--table is for whole videos; with --online use --json")
     if options.draw and options.draw.suffix.lower() not in ((".mp4",) if options.online else SUFFIXES):
         suffixes = ".mp4" if options.online else ", ".join(SUFFIXES)
         raise UserError(f"--draw {options.draw}: choose a name that ends in {suffixes}")
@@ -85,14 +87,14 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def find_videos(named: Sequence[str], template: str) -> list[str]:
-    """The videos that files and folders stand for: those below a folder in the order of their paths, each once.
+    """The videos that are named by files and folders; those below a folder are sorted by path, and none is repeated.
 
     Args:
         named: files, folders of videos, and folders of frames.
-        template: file names of frames, as `image_{:05d}.jpg`.
+        template: file names of frames, such as `image_{:05d}.jpg`.
 
     Raises:
-        UserError: a folder without.
+        UserError: a folder holds no video.
     """
     from adafocus.data.folders import VIDEO_SUFFIXES
 
@@ -124,7 +126,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
 
 
 def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
-    """Prints or tabulates the labels of all videos; what is returned goes into --json."""
+    """Prints or tabulates the labels of all videos; returns the entries for --json."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -132,7 +134,7 @@ def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> lis
 
     videos = find_videos(named, predictor.settings.dataset.frame_template or FRAMES)
     if options.draw and predictor.view().views > 1:
-        raise UserError("--draw: the answer is averaged over several clips or crops; choose protocol=single")
+        raise UserError("--draw: the prediction is averaged over several clips or crops; choose protocol=single")
     pictures = _pictures(options.draw, videos) if options.draw else {}
     top = min(options.top, len(predictor.classes))
     rows = table("--table", options.table, _columns(top)) if options.table else None
@@ -167,7 +169,7 @@ def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> lis
 
 
 def _columns(top: int) -> dict[str, type]:
-    """Columns of a table, and what they hold; `score` and `label` are the best ones, `label_2` the second."""
+    """Columns of a table and their types; `label` and `score` are the most probable class, `label_2` the second."""
     others = {f"{name}_{rank}": kind for rank in range(2, top + 1) for name, kind in (("label", str), ("score", float))}
     boxes = dict.fromkeys(("frames", "x1", "y1", "x2", "y2"), list)
     found = {"path": str, "label": str, "score": float, **others, "exit": int, "cost_multiply_adds": int}
@@ -186,7 +188,7 @@ def _row(prediction: Any, top: int) -> dict[str, Any]:
 
 
 def _entry(prediction: Any) -> dict[str, Any]:
-    """A prediction in --json; classes and protocol stand once at the top of the file."""
+    """The entry of a prediction in --json, without classes and protocol, which the file has only once."""
     if prediction.error is not None:
         return {"video": prediction.video, "error": printable(prediction.error)}
     names = ("video", "labels", "scores", "logits", "frames", "cost", "seconds")
@@ -201,7 +203,8 @@ def _show(prediction: Any, top: int) -> None:
 
 
 def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
-    """A picture's path for each video: of several, with the part of its path in which it differs from the others."""
+    """The path of the picture for each video; with several, it contains the part of the path that distinguishes
+    them."""
     if len(videos) == 1:
         return {videos[0]: path}
     whole = [os.path.abspath(video) for video in videos]
@@ -211,7 +214,7 @@ def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
     for video, name in zip(videos, whole, strict=True):
         own = re.sub(r"[^\w.+-]+", "_", os.path.splitext(os.path.relpath(name, common))[0])
         number, free = 1, own
-        while free.lower() in taken:  # of clip.mp4 and clip.avi, or where a disk knows no capital letters
+        while free.lower() in taken:  # for clip.mp4 and clip.avi, or on file systems that ignore case
             number += 1
             free = f"{own}-{number}"
         taken.add(free.lower())
@@ -220,7 +223,7 @@ def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
 
 
 def _draw(predictor: Any, prediction: Any, path: Path, entry: dict[str, Any]) -> None:
-    """Draws where the network looked; a failure is told and noted, and the other videos go on."""
+    """Draws the patches of a prediction; a failure is printed and recorded, and the other videos continue."""
     from adafocus.commands.drawing import draw
     from adafocus.data.video import VideoError
 
@@ -236,7 +239,7 @@ def _draw(predictor: Any, prediction: Any, path: Path, entry: dict[str, Any]) ->
 
 
 def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[str, object]:
-    """Prints a line whenever the label changes, and the latency at the end."""
+    """Predicts a stream: prints a line whenever the label changes, and the latency at the end."""
     from adafocus.data.stream import write_video
     from adafocus.data.video import VideoError
 
@@ -267,7 +270,7 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
     except VideoError as error:
         sys.stderr.write(f"error: {printable(error)}\n")
         entry["error"] = printable(error)
-    except KeyboardInterrupt:  # how one leaves a camera
+    except KeyboardInterrupt:  # Ctrl-C ends the prediction of a camera
         sys.stdout.write("\n")
     if moments:
         latencies = sorted(1000 * float(moment["latency"]) for moment in moments)

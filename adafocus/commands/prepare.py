@@ -1,4 +1,4 @@
-"""`adafocus prepare`: lists and frames of known data sets, and the check of every file."""
+"""`adafocus prepare`: writes lists and frames of supported data sets, and checks the files of a data set."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from adafocus.data.official import FORMATS, Entry, Official
 from adafocus.data.paths import encode, printable
 from adafocus.training.logger import counting
 
-_NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders once and writes bad.txt and check.json.
-`adafocus prepare DATASET ROOT --annotations FOLDER` writes the lists that dataset=DATASET reads below ROOT, from the official
-annotation files; with --videos it first extracts frames (again the same command after an interruption goes on)."""
+_NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders and writes bad.txt and
+check.json. `adafocus prepare DATASET ROOT --annotations FOLDER` writes the lists for dataset=DATASET below ROOT
+from the official annotation files; with --videos it first extracts frames. The same command continues an
+interrupted extraction."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
         return _dataset(argv)
     names = ", ".join(sorted(FORMATS))
     parser = argparse.ArgumentParser(prog="adafocus prepare", description=_NOTE, epilog=f"DATASET: {names}")
-    parser.add_argument("what", help="check, or a data set")
+    parser.add_argument("what", help="check, or the name of a data set")
     parser.add_argument("root", type=Path, help="folder with train.txt/val.txt lists or class folders of videos")
     parser.add_argument("--output", type=Path, default=None, help="where to write (default: the folder itself)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -66,15 +67,17 @@ def _say_bad(results: Sequence, folder: Path) -> int:
 def _dataset(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog=f"adafocus prepare {argv[0]}", description=_NOTE)
     parser.add_argument("dataset", choices=sorted(FORMATS))
-    parser.add_argument("root", type=Path, help="what dataset.root will be; created")
+    parser.add_argument("root", type=Path, help="folder to create, for dataset.root")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of the official annotation files")
     parser.add_argument(
         "--videos", type=Path, help="folder of the videos, at any depth; omit it if frames lie below ROOT"
     )
     parser.add_argument("--no-frames", action="store_true", help="lists of the video files themselves, no extraction")
-    parser.add_argument("--split", type=int, default=1, choices=(1, 2, 3), help="of UCF101 and HMDB51")
     parser.add_argument(
-        "--short-side", type=int, default=256, help="of the extracted frames (default 256); 0: as stored"
+        "--split", type=int, default=1, choices=(1, 2, 3), help="number of the split, for UCF101 and HMDB51"
+    )
+    parser.add_argument(
+        "--short-side", type=int, default=256, help="shorter side of the extracted frames (default 256); 0: as stored"
     )
     parser.add_argument("--check", action="store_true", help="decode every listed file or frame afterwards")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
@@ -95,11 +98,13 @@ def _dataset(argv: Sequence[str]) -> int:
     return _write(official, found, options, config)
 
 
-Found = dict[str, tuple[str, int, str]]  # entry's folder -> (path for the list, frames, reason why there are none)
+Found = dict[
+    str, tuple[str, int, str]
+]  # folder of an entry -> (path for the list, number of frames, reason if there are none)
 
 
 def _index(folder: Path) -> dict[str, Path]:
-    """Video files below a folder by their name without suffix."""
+    """The video files below a folder, by file name without suffix."""
     if not folder.is_dir():
         raise UserError(f"--videos {folder} is not a folder")
     return {path.stem: path for path in sorted(folder.rglob("*")) if is_video(path.name)}
@@ -155,7 +160,7 @@ def _frame_folders(official: Official, options: argparse.Namespace, config: Data
 
 
 def _write(official: Official, found: Found, options: argparse.Namespace, config: DatasetConfig) -> int:
-    """Lists of what is there and of what is missing, and the class file; prints counts."""
+    """Writes the lists of found and of missing videos and the class file, and prints their counts."""
     root, missing = options.root, 0
     (root / config.class_file).parent.mkdir(parents=True, exist_ok=True)
     (root / config.class_file).write_text("\n".join(official.classes) + "\n", encoding="utf-8")

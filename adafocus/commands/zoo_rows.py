@@ -1,4 +1,4 @@
-"""The rows of the zoo, made of conf/published.yaml and of what the real networks cost. `adafocus zoo --write` calls it."""
+"""Makes the rows of the zoo from conf/published.yaml and the networks' costs, for `adafocus zoo --write`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COUNTED: dict[str, tuple[float, float, int]] = {}
 
 
 def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
-    """Rows of the models of conf/published.yaml; `names` of recipes, or all."""
+    """The rows for the models in conf/published.yaml; `names` selects experiments, None means all."""
     published = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
     for name in sorted(published["models"] if names is None else names):
         home = next(project for project in published["projects"] if name.startswith(project["starts"]))
@@ -70,7 +70,7 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
 
 
 def _frames(settings: Any) -> str:
-    """Glance + focus of candidates, as the test looks at them."""
+    """The numbers of frames of a test clip, as "glance+focus of candidates"."""
     plan = build.frame_plan(replace(settings, mode="evaluate"))
     frames = str(settings.protocol.segments or plan.glance)
     if plan.focus:
@@ -79,12 +79,13 @@ def _frames(settings: Any) -> str:
 
 
 def _without_flip(settings: Any) -> Any:
-    """Flip pairs need class names, which nobody has here."""
+    """The configuration without flip pairs, which would need class names."""
     return replace(settings, dataset=replace(settings.dataset, flip=0.0))
 
 
 def _count(settings: Any, classes: int) -> tuple[float, float, int]:
-    """Counted and needed multiply-adds of a clip in units of 1e9, and parameters. Equal networks are counted once."""
+    """Counted and needed multiply-adds per clip in units of 1e9, and number of parameters; cached for equal
+    networks."""
     same = (settings.method, settings.backbone, settings.segments, settings.patch, settings.protocol.segments)
     key = repr((same, settings.dataset.frame_size, settings.dataset.modality, classes))
     if key not in _COUNTED:

@@ -78,7 +78,6 @@ def plain(values: Any, where: str) -> Any:
     """Returns stored values unchanged after checking that they are plain data.
 
     Interpolations (`${...}`) are refused because they would read environment variables or call resolvers.
-
     Raises:
         UserError: there is a text with `${` or control codes, a value that is neither number, text, list nor
             dictionary, or more than 10,000 values (a file can hold lists that contain themselves).
@@ -276,8 +275,8 @@ def _check_clips(config: Config) -> None:
     method.check()
     if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
-            f"mode=early_exit needs a network that answers step by step: method=uni_adafocus, or method=adafocus_v2 on plain "
-            f"backbones, not method={method.name} here"
+            f"mode=early_exit needs method=uni_adafocus, or method=adafocus_v2 on plain backbones, which predict step "
+            f"by step; this is method={method.name}"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
@@ -286,8 +285,7 @@ def _check_clips(config: Config) -> None:
     if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:
         raise UserError(
             f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN supports: a "
-            f"network with temporal modules works for the number of frames it is built for "
-            f"(segments={segments.glance}); choose another protocol"
+            f"network with temporal modules needs segments={segments.glance}; choose another protocol"
         )
     _check_division(dataset)
     if dataset.options and dataset.source in choices.SOURCES:
@@ -332,4 +330,6 @@ def _check_schedule(config: Config) -> None:
     if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
         raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
     if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):
-        raise UserError(f"schedule.lr_mults: method={method.name} needs a multiple for each of {missing}")
+        raise UserError(
+            f"schedule.lr_mults: method={method.name} needs a multiplier for each of {missing}: +schedule.lr_mults.NAME=VALUE"
+        )

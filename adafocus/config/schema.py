@@ -365,6 +365,7 @@ class Config:
     inline: bool = False  # whether to train in the process of the command, for a debugger
 
     def start(self, part: str = "from") -> str | None:
-        """The run folder or checkpoint of a key of `init` ("from", "glance", "focus"); None if it is unset or "none"."""
+        """The run folder or checkpoint of a key of `init` ("from", "glance", "focus"); None if it is unset or
+        "none"."""
         value = self.init.get(part)
         return None if value == "none" else value

@@ -18,7 +18,8 @@ MAX_LABELS = 3
 
 @dataclass(frozen=True)
 class Record:
-    """One video of a list: its path below the video root, its class ids (ascending), its frame count if the list says."""
+    """One video of a list: its path below the video root, its class ids (ascending), its frame count if the list
+    says."""
 
     path: str
     labels: tuple[int, ...]

@@ -129,7 +129,8 @@ def collect(
         _inspect(splits, where.videos, demands, progress)
     if trained and (seen := [r for r in splits["evaluate"].records if r.path in trained.seen]):
         collected.notes.append(
-            f"{len(seen)} of {len(splits['evaluate'].records)} evaluated videos have the path of a training video of the "
+            f"{len(seen)} of {len(splits['evaluate'].records)} evaluated videos have the path of a "
+            f"training video of the "
             f"checkpoint; the first: {printable(seen[0].path)}"
         )
     return collected
@@ -155,7 +156,8 @@ def _for_training(
         train, val = _divide(collected, train, found, where, division)
     if not train.records or not val.records:
         raise UserError(
-            f"{where.root}: expected {LAYOUTS} with at least two classes of two videos; found {len(found.classes)} classes, "
+            f"{where.root}: expected {LAYOUTS} with at least two classes of two videos; found "
+            f"{len(found.classes)} classes, "
             f"{len(train.records)} training and {len(val.records)} evaluation videos"
         )
     collected.splits = {"train": train, "evaluate": val if test is None else test}

@@ -33,8 +33,8 @@ class FrameFolder(Video):
             `{axis}` (x or y), and `{video}` where it repeats the folder's name.
         num_frames: number of frames according to the list; None: the number of files that match.
         first: number of the first frame.
-        flow: frames are optical flow, (H, W, 2): from two gray files, or from R and G of one where the template names no
-            axis.
+        flow: frames are optical flow, (H, W, 2): from two gray files, or from R and G of one where the template names
+            no axis.
 
     Raises:
         VideoError: the folder does not exist or has no frame. From `read`: a frame is missing, broken or of another

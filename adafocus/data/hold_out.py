@@ -145,8 +145,8 @@ def groups_of(
         by: a column of the table, `parent` for the folder that the video is in, or a regular expression with one group
             that is searched in the file's name.
         columns: names of the table's columns; empty if there is no table.
-        classes_below: for class folders, the folders (relative to the root) that the classes are in: `parent` is then the
-            first folder below the class.
+        classes_below: for class folders, the folders (relative to the root) that the classes are in: `parent` is then
+            the first folder below the class.
 
     Raises:
         UserError: `by` is none of these, or applies to no video, or the groups are the same as the classes.
@@ -172,7 +172,10 @@ def groups_of(
         )
     remark = ""
     if alone:
-        remark = f"dataset.group={by} does not apply to {len(alone)} videos; each is a group of its own; the first: {alone[0]}"
+        remark = (
+            f"dataset.group={by} does not apply to {len(alone)} videos; each is a group of its own; the "
+            f"first: {alone[0]}"
+        )
     return groups, printable(remark)
 
 

@@ -151,7 +151,8 @@ def loader_trouble(error: BaseException) -> str | None:
 
 def _killed(how: str) -> str:
     return (
-        f"a loader process was killed ({how}); if the memory was full, lower loader.workers or dataset.cache_megabytes, and "
+        f"a loader process was killed ({how}); if the memory was full, lower loader.workers or "
+        f"dataset.cache_megabytes, and "
         f"start again"
     )
 

@@ -63,7 +63,8 @@ def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> l
     if len(some) and some.max() > IMBALANCE * some.min():
         large, small = int(train.argmax()), int(np.where(train > 0, train, train.max() + 1).argmin())
         lines.append(
-            f"uneven classes: {printable(classes[large])} has {train[large]} clips in train, {printable(classes[small])} "
+            f"uneven classes: {printable(classes[large])} has {train[large]} clips in train, "
+            f"{printable(classes[small])} "
             f"{train[small]} ({train[large] / train[small]:.0f} times as many)"
         )
     return lines

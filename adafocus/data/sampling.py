@@ -128,7 +128,7 @@ def evaluation_frames(
         rule: "middle": one clip of the segments' centers, short videos by `short`. "fractional": one clip of
             floor((i + 1/2) / T m) (Uni-AdaFocus; `short` is not used). "uniform-1": one clip of the segments' centers
             for any length. "uniform-N": N clips that start at N evenly spaced frames of the first segment (TAM).
-            "twice": two clips, of the centers and of the starts of the segments (TSM). "dense-1": one clip from a window
+            "twice": two clips, of the centers and of the starts of the segments (TSM). "dense-1": a clip from a window
             in the middle. "dense-N": N clips from evenly spaced windows. "dense-random": one clip from a random window
             (TSM's validation).
         window: see `training_frames`.

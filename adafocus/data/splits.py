@@ -13,7 +13,8 @@ from adafocus.data.paths import printable
 from adafocus.data.tables import SPLIT_NAMES, Table, classes_of, labels_are_names, read_table, split_of
 
 LAYOUTS = (
-    "train.txt and val.txt with classes.txt, a table with the columns path and label, train/CLASS/*.mp4 and val/CLASS/*.mp4, or "
+    "train.txt and val.txt with classes.txt, a table with the columns path and label, "
+    "train/CLASS/*.mp4 and val/CLASS/*.mp4, or "
     "CLASS/*.mp4"
 )
 _USUAL = frozenset(f"{name}.{suffix}" for names in SPLIT_NAMES.values() for name in names for suffix in ("txt", "csv"))
@@ -235,7 +236,8 @@ def _from_folders(where: Where, known: Sequence[str] | None, evaluation: bool) -
     if len(classes) < 2 or not any(part.videos for part in found.values()):
         videos = sum(map(len, found["train"].videos.values())) if "train" in found else 0
         raise UserError(
-            f"{root}: expected {LAYOUTS} with at least two classes of two videos; found {len(classes)} classes, {videos} "
+            f"{root}: expected {LAYOUTS} with at least two classes of two videos; found "
+            f"{len(classes)} classes, {videos} "
             f"training videos"
         )
     splits = {split: folder_split(root, part, classes) for split, part in found.items()}

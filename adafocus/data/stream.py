@@ -47,7 +47,8 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:
-    """Writes frames (H, W, 3) uint8 of equal size as an H.264 video and returns their number; odd sides lose a pixel."""
+    """Writes frames (H, W, 3) uint8 of equal size as an H.264 video and returns their number; odd sides lose a
+    pixel."""
     import av
 
     count, stream = 0, None

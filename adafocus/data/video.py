@@ -141,7 +141,8 @@ def _inspect(path: Path) -> Layout:
 
 
 def _seconds(duration: str | None) -> float | None:
-    """The DURATION of a Matroska or WebM stream, `00:00:04.000000000`, as its writer noted it; None where it says nothing."""
+    """The DURATION of a Matroska or WebM stream, `00:00:04.000000000`, as its writer noted it; None where it says
+    nothing."""
     try:
         hours, minutes, seconds = (duration or "").split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)

@@ -12,8 +12,8 @@ from adafocus.layers.precision import full_precision
 def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
     """Cuts square patches at sub-pixel locations, differentiable with respect to the location.
 
-    The corner lies at (y, x) = where * (H - P, W - P), not rounded; patch pixel (i, j) is the bilinear value of the frame
-    at (y + i, x + j). It is a translation, never a resize, so it is a blend of four integer slices:
+    The corner lies at (y, x) = where * (H - P, W - P), not rounded; patch pixel (i, j) is the bilinear value of the
+    frame at (y + i, x + j). It is a translation, never a resize, so it is a blend of four integer slices:
 
         (1-fy)(1-fx) X[i, j] + (1-fy) fx X[i, j+1] + fy (1-fx) X[i+1, j] + fy fx X[i+1, j+1],
 

@@ -10,8 +10,8 @@ from adafocus.layers.precision import full_precision, widen
 class AffinePolicy(nn.Module):
     """Chooses one patch location per frame from the glance maps; recurrent, so a frame's depends on the frames before.
 
-    1x1 convolution to 64 channels, BatchNorm, tanh, linear, BatchNorm, tanh for each frame; a GRU over the frames from a
-    zero state; linear and sigmoid. It runs in float32 under autocast.
+    1x1 convolution to 64 channels, BatchNorm, tanh, linear, BatchNorm, tanh for each frame; a GRU over the frames from
+    a zero state; linear and sigmoid. It runs in float32 under autocast.
 
     Args:
         channels: number of channels D of the glance map.

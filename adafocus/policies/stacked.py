@@ -10,8 +10,8 @@ from adafocus.layers.precision import full_precision, widen
 class StackedPolicy(nn.Module):
     """Chooses one patch location for a whole video from the glance maps of all frames, stacked on the channels.
 
-    1x1 convolution to 64 channels, BatchNorm, tanh; two linear layers with BatchNorm and tanh; linear and sigmoid. It runs in
-    float32 under autocast.
+    1x1 convolution to 64 channels, BatchNorm, tanh; two linear layers with BatchNorm and tanh; linear and sigmoid. It
+    runs in float32 under autocast.
 
     Args:
         channels: number of channels D of the glance map.

@@ -236,7 +236,8 @@ def _note(store: dist.Store, key: str, timeout: float) -> str:
     while not store.check([key]):
         if time.monotonic() > until:
             raise UserError(
-                f"another process of this run did not respond within {timeout:g} seconds; see the messages of that process"
+                f"another process of this run did not respond within {timeout:g} seconds; see the "
+                f"messages of that process"
             )
         time.sleep(0.02)
     return store.get(key).decode()
@@ -254,7 +255,8 @@ def _see_folder(store: dist.Store, folder: Path, rank: int, timeout: float) -> N
     while not (path.is_file() and path.read_text() == token):
         if time.monotonic() > until:
             raise UserError(
-                f"{socket.gethostname()} does not see files that process 0 writes to {folder.resolve()}; choose a folder "
+                f"{socket.gethostname()} does not see files that process 0 writes to "
+                f"{folder.resolve()}; choose a folder "
                 f"on a shared file system with hydra.run.dir=FOLDER"
             )
         time.sleep(0.1)

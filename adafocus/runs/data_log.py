@@ -1,4 +1,4 @@
-"""What a run says about its data before it begins: the log, data.json and split.csv."""
+"""Reports the data of a run before training: log lines, data.json and split.csv."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adafocus.training.logger import log
 
 
 def log_data(data: Data, folder: Path) -> None:
-    """Logs what was found of the data, and writes data.json, and split.csv where a part was held out."""
+    """Logs the videos that were found and writes data.json, and split.csv if training videos were held out."""
     for name, found in data.found.items():
         expected = "" if found["expected"] is None else f" of {found['expected']} expected"
         parts = [
@@ -41,7 +41,7 @@ def log_data(data: Data, folder: Path) -> None:
 
 
 def _log_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Logs clips of each class, what is to be said of the data, and files that are broken; returns the clips."""
+    """Logs videos per class, remarks about the data and unreadable files; returns the videos per class by split."""
     for line in class_table(collected.classes, collected.counts):
         log.info("  %s", line)
     for note in collected.notes:

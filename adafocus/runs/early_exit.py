@@ -1,4 +1,4 @@
-"""`mode=early_exit`: thresholds from the training set, then runs in which clips really leave early."""
+"""`mode=early_exit`: computes exit thresholds on training videos, then evaluates with real early exit."""
 
 from __future__ import annotations
 
@@ -28,28 +28,30 @@ from adafocus.runs.plots import exit_curves
 from adafocus.runs.table import conclude_exits, show_exits
 from adafocus.training.logger import log
 
-SLOWER = 1.15  # with early_exit.chunk=0 a walk may take so much longer than the whole network
-#: Of a saving below a tenth nothing is said: the clock's own spread, divided by next to nothing, would be the answer.
+SLOWER = (
+    1.15  # with early_exit.chunk=0, stepwise execution without exits may take this much longer than the full network
+)
+#: Below this saving of multiply-adds no saving of time is reported, because timing noise would dominate the ratio.
 MEASURABLE = 0.9
 
 
 @dataclass
 class Row:
-    """One point of the curve.
+    """One row of the early-exit table: a criterion with a budget, or a baseline.
 
     Attributes:
-        name: "full model", "whole frames" or the criterion.
-        budget: q; None for the first two.
-        cost: mean multiply-adds a video.
-        simulated: score in percent of the whole network's answers at the exits that the thresholds give.
-        score: of the run; None where it was only simulated.
-        seconds, networks: a video: from the batch to the answer with reading in between, and in networks alone.
-        kept: share of the saving in multiply-adds that is a saving of networks' time as well; None where less than a tenth
-            of the multiply-adds is saved.
-        shares: of the videos at each exit.
-        thresholds: of each exit.
-        differing: videos that left elsewhere or were called something else than in the simulation.
-        deviation: largest difference of a logit, relative to the largest logit, where the exit is the same.
+        name: "full model", "whole frames" (the baseline recognizer) or the criterion.
+        budget: the budget q; None for the baselines.
+        cost: mean multiply-adds (MACs) per video.
+        simulated: score in percent of the full network's predictions at the exits that the thresholds determine.
+        score: score in percent with real early exit; None if it was only simulated.
+        seconds, networks: mean seconds per video, including the decoding of chosen frames, and in the networks alone.
+        kept: saving of the networks' time divided by the saving of multiply-adds; None if less than a tenth of the
+            multiply-adds is saved.
+        shares: share of the videos that stopped at each exit.
+        thresholds: threshold of each exit.
+        differing: number of videos whose exit or predicted class differs from the simulation.
+        deviation: largest difference of a logit to the simulation, relative to the largest logit, at equal exits.
     """
 
     name: str
@@ -68,7 +70,7 @@ class Row:
 
 @dataclass
 class _Found:
-    """What a pass over a split gathered, in the order of the list."""
+    """Results of a pass over a split, in the order of its list."""
 
     values: Tensor
     exits: Tensor
@@ -79,24 +81,25 @@ class _Found:
 
 
 class EarlyExit:
-    """Everything that the rows need: networks, data, and the exits that clips may take.
+    """Evaluates early exit of a trained network; `rows()` returns one row per criterion and budget, and the baselines.
 
     Args:
-        settings: of the run, with `early_exit`.
-        data: with evaluation clips that are read bit by bit.
-        stage: of the trained network.
-        cost: of the network.
-        world: the processes; each takes its share of the videos.
+        settings: the configuration of the run, with `early_exit`.
+        data: the data; evaluation clips decode chosen frames on demand.
+        stage: the stage of the trained network.
+        cost: the cost of the network.
+        world: the processes; each evaluates its share of the videos.
     """
 
     def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
         self.settings, self.data, self.stage, self.world = settings, data, stage, world
-        # Convolutions of a few images spend much of their time on bringing weights of another layout into this one.
+        # Channels-last weights: for few images, a convolution spends much of its time on converting the weights'
+        # layout.
         channels_last(stage.model)
         self.options = settings.early_exit
         self._loaders: dict[int, Loader] = {}
         self._whole: ClipSource | None = None
-        self.unreadable: dict[str, str] = {}  # evaluation videos that count as wrong, and why
+        self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
@@ -108,7 +111,7 @@ class EarlyExit:
         self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)
 
     def rows(self) -> list[Row]:
-        """Simulates all budgets of all criteria and runs those that are asked for."""
+        """Simulates all budgets of all criteria, and runs `early_exit.runs` of them with real early exit."""
         everything = self._whole_data()
         log.info("thresholds from the training set: %d videos", len(self._sweep()))
         sure = self._training_certainty()
@@ -131,7 +134,8 @@ class EarlyExit:
         return rows
 
     def _affordable_chunk(self) -> int:
-        """The fewest steps between exits with which a walk that nobody leaves takes as long as the whole network, or nearly."""
+        """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
+        time."""
 
         def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
             work(batch)
@@ -152,7 +156,7 @@ class EarlyExit:
             if walked <= SLOWER * whole:
                 break
             chunk *= 2
-        return self.world.gather(chunk)[0]  # the same on all processes
+        return self.world.gather(chunk)[0]  # all processes use the value of rank 0
 
     def _whole_data(self) -> ClipSource:
         """Evaluation clips as the whole network takes them."""
@@ -167,8 +171,8 @@ class EarlyExit:
         return TrainingSweep(size, batch, limit=self.options.train_videos, rank=self.world.rank, world=self.world.size)
 
     def _training_certainty(self) -> dict[str, Tensor]:
-        """(N, E) of each criterion, on training clips with their augmentation, as in the released programs."""
-        nothing = torch.empty(0, len(self.numbers))  # a process may have no share of a few videos
+        """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
+        nothing = torch.empty(0, len(self.numbers))  # with very few videos a process may have none
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
         for batch in self._loader(self.data.train, self._sweep()):
             logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
@@ -178,7 +182,7 @@ class EarlyExit:
         return {name: torch.cat([share[name] for share in shares]) for name in found}
 
     def _evaluation(self, clips: ClipSource) -> Loader:
-        """The loader of an evaluation split; its processes live on, and their start is in nobody's seconds."""
+        """The loader of an evaluation split; its processes stay alive, so starting them is not part of any timing."""
         if id(clips) not in self._loaders:
             order = EvaluationOrder(
                 len(clips), self.settings.evaluate.batch_size, rank=self.world.rank, world=self.world.size
@@ -199,7 +203,7 @@ class EarlyExit:
         return self._timed(clips, left)
 
     def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> _Found:
-        """Every evaluation video once: what `work` says of it, and seconds a video."""
+        """Runs `work` on every evaluation video and measures the seconds per video."""
         batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
         for batch in batches:
@@ -235,12 +239,12 @@ class EarlyExit:
         return row, at
 
     def _run_these(self) -> set[int]:
-        """Budgets that are run for real."""
+        """Indices of the budgets that are run with real early exit."""
         count = min(self.options.runs, len(self.budgets))
         return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
 
     def _run(self, row: Row, limit: Tensor, at: Tensor, answers: _Found, full: Row) -> None:
-        """Runs one budget and notes what came of it."""
+        """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
             lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
@@ -256,7 +260,7 @@ class EarlyExit:
             row.deviation = float((found.values - expected)[same].abs().max() / expected[same].abs().max())
 
     def _baseline(self) -> Row:
-        """A recognizer on whole frames."""
+        """The row of the baseline recognizer on whole frames."""
         other = predict.load(self.options.baseline, device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
@@ -280,7 +284,7 @@ def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: flo
 
 
 def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, unreadable: dict[str, str]) -> None:
-    """early_exit.json, .csv and .png, the summary that `adafocus compare` reads, and the table on the screen."""
+    """Writes early_exit.json, .csv and .png and summary.json, which `adafocus compare` reads; prints the table."""
     for reason in unreadable.values():
         log.warning("unreadable video, counted as wrong: %s", reason)
     rows = list(rows)

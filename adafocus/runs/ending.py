@@ -1,4 +1,4 @@
-"""How a process of a run ends badly: one line, status.json and the exit status."""
+"""Handling of errors that end a process of a run: one line on the terminal, status.json and the exit status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from adafocus.runs.folder import InUse
 from adafocus.runs.launch import LOST
 from adafocus.training.logger import log
 
-#: What a disk or a folder answers that cannot be written.
+#: Error numbers of a disk or folder that cannot be written.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM)
 
 
@@ -68,17 +68,20 @@ def end(folder: Path, rank: int, error: BaseException, signals: Signals, reason:
 
 
 def explain(error: BaseException) -> str | None:
-    """One line about an end that is no defect of ours; None for one that is."""
+    """The message for an exception that has a known cause outside the package (memory, disk); None for others."""
     if isinstance(error, UserError):
         return str(error)
     text = first_line(error)
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in text:
         return (
-            f"out of memory ({'. '.join(text.split('. ')[:2])}); raise schedule.accumulation_steps, use precision=bf16, or "
-            f"lower segments or patch; in an evaluation lower evaluate.batch_size"
+            f"out of memory ({'. '.join(text.split('. ')[:2])}); raise schedule.accumulation_steps, "
+            f"use precision=bf16, "
+            f"or lower segments or patch; in an evaluation lower evaluate.batch_size"
         )
     if isinstance(error, OSError) and error.errno in DISK:
-        return f"{error.filename or 'a file of the run'}: {error.strerror}; make room there or choose another folder"
+        return (
+            f"{error.filename or 'a file of the run'}: {error.strerror}; free disk space there or choose another folder"
+        )
     if lost_contact(error):
         return "another process of this run has ended without saying why; see its own messages"
     return None

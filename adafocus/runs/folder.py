@@ -1,4 +1,4 @@
-"""A run folder is the identity of a run: new, to be continued, finished, or another run's."""
+"""Run folders: whether a folder is new, holds a run to resume or a finished run, or another run; and its lock."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from adafocus.core.errors import UserError
 from adafocus.core.files import write_json
 
 NEW, CONTINUE, FINISHED = "new", "continue", "finished"
-#: Checkpoints of a run and of its stages, the last before the best.
+#: Checkpoint files of a run and of its stages; last.pt comes before best.pt.
 _CHECKPOINTS = ("last.pt", "stages/*/last.pt", "best.pt", "stages/*/best.pt")
-#: What an attempt leaves that trained nothing, and that another run would be added to.
+#: Files of an attempt that trained nothing; they are removed, because a new run would append to them.
 _TRACES = ("metrics.jsonl", "run.log", "status.json", "data.json")
 
 
 def stored_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of the run in a folder: of config.json, or of a checkpoint where that file is gone or damaged.
+    """The configuration of the run in a folder, from config.json, or from a checkpoint if that file is damaged or
+    missing.
 
     Raises:
         UserError: the checkpoint cannot be read.
@@ -35,20 +36,20 @@ def stored_config(folder: Path) -> dict[str, Any] | None:
     found = read(checkpoint).get("config")
     if not isinstance(found, dict):
         raise UserError(
-            f"{folder} has no config.json, and its checkpoints do not say what they are of; choose another name=NAME"
+            f"{folder} has no config.json, and its checkpoints hold no configuration; choose another name=NAME"
         )
     return found
 
 
 def inspect(folder: Path, identity: dict[str, Any], stored: dict[str, Any] | None) -> str:
-    """What a start in this folder means; writes nothing, so every process may ask.
+    """Whether starting in a folder begins a new run or resumes one, or the run is finished; writes nothing.
 
-    A folder in which nothing was trained yet, because a mistake was found late, belongs to no run.
+    A folder in which nothing has been trained yet does not count as a run.
 
     Args:
         folder: the run folder; it need not exist.
-        identity: the part of the configuration that makes two runs the same.
-        stored: that part of the configuration which the folder already holds; None for a fresh folder.
+        identity: the part of the configuration that identifies a run (see `config.identity`).
+        stored: the same part of the configuration that the folder holds; None for a new folder.
 
     Returns:
         NEW, CONTINUE or FINISHED.
@@ -72,17 +73,18 @@ def inspect(folder: Path, identity: dict[str, Any], stored: dict[str, Any] | Non
 
 @contextmanager
 def claim(folder: Path, *, fresh: bool) -> Iterator[None]:
-    """Holds a folder while a job is started in it and runs, so that no second start writes into it.
+    """A context that locks a folder while a job starts and runs in it, so that no second job writes into it.
 
     Args:
-        fresh: a run begins here: what an attempt left that trained nothing is removed.
+        folder: the run folder.
+        fresh: whether a new run begins; files of an attempt that trained nothing are then removed.
 
     Raises:
         UserError: the folder is in use.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder, ".start.lock"):
-        with lock(folder):  # a process whose launcher was killed may still hold it
+        with lock(folder):  # a process whose launcher was killed may still hold the lock
             pass
         for name in _TRACES if fresh else ():
             (folder / name).unlink(missing_ok=True)
@@ -90,14 +92,15 @@ def claim(folder: Path, *, fresh: bool) -> Iterator[None]:
 
 
 def describe(folder: Path, config: dict[str, Any], *, overrides: list[str], choices: dict[str, str]) -> None:
-    """Writes what the run is: its configuration, what was typed, and which option of each group was taken."""
+    """Writes config.json, overrides.json and choices.json: the configuration, the overrides and the option of each
+    group."""
     write_json(folder / "overrides.json", overrides)
     write_json(folder / "choices.json", choices)
     write_json(folder / "config.json", config)
 
 
 def _table(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None where it is absent, damaged or no table."""
+    """The content of a JSON file; None if it is missing, damaged or not a JSON object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -114,15 +117,15 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
 
 
 class InUse(UserError):
-    """Another process writes this run folder: it must not even be told that this start has failed."""
+    """Another process uses this run folder; this process must not write to it, not even its status."""
 
 
 @contextmanager
 def lock(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """Holds a lock file of the folder: two processes that write the same run would destroy it.
+    """A context that holds a lock file in the folder, so that two processes cannot write the same run.
 
-    A POSIX lock: the system frees it when the process ends, however it ends, and loader processes, which are copies of
-    this one, do not hold it on. It is one of the whole process: a second call in the same one succeeds.
+    It is a POSIX lock: the system releases it when the process ends in any way, and forked loader processes do not hold
+    it. It belongs to the process, so a second call in the same process succeeds.
     """
     with open(folder / name, "a") as file:
         try:
@@ -135,7 +138,7 @@ def lock(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Refuses a folder that another process holds, before anything is started or written there."""
+    """Raises if another process uses the folder, before anything is started or written there."""
     if (folder / ".lock").is_file():
         with lock(folder):
             pass

@@ -1,4 +1,4 @@
-"""One process of a job: reads the run folder, does what its configuration says, and says how it ended.
+"""One process of a job: reads the configuration from a run folder, trains or evaluates, and writes the status.
 
 `python -m adafocus.runs.job FOLDER [PLUGIN...]`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 """
@@ -48,7 +48,7 @@ from adafocus.training.trainer import Progress, Trainer
 
 
 def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -> int:
-    """Does the job of a folder; returns the exit status. Every end is written to status.json.
+    """Runs the job of a run folder and returns the exit status; status.json gets the outcome in any case.
 
     Args:
         config: of the folder, if it is known already.
@@ -74,13 +74,16 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
 
 
 def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job:
-    """Data and network of a job, ready on the device.
+    """Loads the data and builds the network of a job on the device.
 
     Raises:
-        UserError: data or weights that do not fit.
+        UserError: data or weights are missing or do not fit.
     """
     if config.devices != world.size:
-        raise UserError(f"devices={config.devices}, but {world.size} processes were started; make them agree")
+        raise UserError(
+            f"devices={config.devices}, but {world.size} processes were started; set "
+            f"devices={world.size}, or start {config.devices}"
+        )
     started, training = time.monotonic(), config.mode == "train"
     file, content, trained = None, {}, None
     if not training:
@@ -113,9 +116,9 @@ class Job:
     """A training, evaluation or early-exit job of one process.
 
     Attributes:
-        config: of the run; stages have configurations of their own.
-        content: of the checkpoint file that is evaluated; empty in training.
-        started: when the job began, by `time.monotonic`.
+        config: the configuration of the run; `for_stage` gives that of a stage.
+        content: content of the checkpoint that is evaluated; empty in training.
+        started: time at which the job began (`time.monotonic`).
         stage_results: score and seconds of every trained stage, for the summary.
     """
 
@@ -131,12 +134,12 @@ class Job:
 
     @property
     def stage_folders(self) -> dict[str, Path]:
-        """Where the checkpoints of every stage are: of the last one in the run folder itself."""
+        """The folder for the checkpoints of every stage; that of the last stage is the run folder itself."""
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
     def run(self) -> None:
-        """Trains all stages where it is a training job, then evaluates the last one and writes the summary."""
+        """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
         cost = build.cost(self.config, len(self.data.classes))
         test = Evaluator(last, self.world, self.data.test, self.data.views)
@@ -212,7 +215,7 @@ class Job:
         return trainer
 
     def _end_stage(self, name: str, trainer: Trainer) -> None:
-        """Leaves the weights that the summary is about in the network, and notes what the stage reached."""
+        """Loads the weights that schedule.select chooses into the network, and records the stage's score."""
         self.world.barrier()
         config, progress = self.config, trainer.progress
         best = configs.for_stage(config, name).schedule.select == "best"
@@ -229,10 +232,9 @@ class Job:
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:
-        """Gives a stage the mean place that was learned on the training set.
+        """Sets the stage's constant patch location, the mean of the policy's locations on training clips.
 
-        After training it is measured and becomes part of the checkpoint whose weights the summary is about; else it is the
-        one of the checkpoint that is evaluated.
+        After training it is measured and added to the checkpoint; in an evaluation it is read from the checkpoint.
         """
         if not stage.needs_constant:
             return
@@ -240,25 +242,27 @@ class Job:
             with as_user_error():
                 stage.load_state_dict(self.content.get("stage") or {})
             if stage.constant_place is None:
-                log.info("no row of a constant patch: this checkpoint does not hold the mean of the learned places")
+                log.info("no row for the constant patch: the checkpoint does not hold the mean learned location")
             return
         train, world = self.data.train, self.world
         batch_size = config.evaluate.batch_size
         order = EvaluationOrder(len(train), batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
         stage.constant_place = learned_mean(stage, _loader(config, world, train, order), world)
         if stage.constant_place is None:
-            log.info("no row of a constant patch: no training clip could be read")
+            log.info("no row for the constant patch: no training clip could be read")
         elif world.first:
             best = config.schedule.select == "best"
             checkpoint.Keeper(self.folder).amend({"stage": stage.state_dict()}, best=best)
 
 
 class Evaluator:
-    """Evaluates stages on one split; the loader's processes live from its first call on.
+    """Evaluates stages on one split; the loader processes start at the first call and stay alive.
 
     Args:
-        config: of the run's last stage.
-        views: clips times crops that the protocol looks at in every video; a batch holds so many times fewer videos.
+        config: the configuration of the run's last stage.
+        world: the processes.
+        clips: the data set.
+        views: number of views per video (clips times crops); a batch holds evaluate.batch_size / views videos.
     """
 
     def __init__(self, config: Config, world: World, clips: ClipSource, views: int) -> None:
@@ -268,7 +272,7 @@ class Evaluator:
         self.batches = _loader(config, world, clips, order)
 
     def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
-        """Scores of the weights as they are now, which are made those of rank 0 first: it is rank 0 that saves them."""
+        """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
             stage,
@@ -288,7 +292,7 @@ def _loader(config: Config, world: World, clips: ClipSource, order: TrainOrder |
 
 
 def _load_start(config: Config, network: nn.Module) -> None:
-    """Weights that `init` names: all of a run or file, then single networks."""
+    """Loads the weights that `init` names: init.from for the whole network, then init.glance and init.focus."""
     for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
         if (value := config.start(key)) is not None:
             path = _checkpoint_file(f"init.{key}", value, config.schedule.select)
@@ -296,7 +300,7 @@ def _load_start(config: Config, network: nn.Module) -> None:
 
 
 def _checkpoint_file(key: str, value: str, select: str) -> Path:
-    """The file that a run folder or file name stands for."""
+    """The checkpoint file for a run folder or a file name; the checkpoint that `select` prefers if there are two."""
     path = Path(value).expanduser()
     if not path.is_dir():
         return path
@@ -310,13 +314,13 @@ def _checkpoint_file(key: str, value: str, select: str) -> Path:
 def _load_checkpoint(
     config: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
 ) -> None:
-    """Weights of a file, ours or an official one."""
+    """Loads a checkpoint of this package or of a paper's repository, and checks its class names."""
     report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(config))
     if report.classes is not None and report.classes != classes:
         place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
             f"checkpoint {path} was trained on other classes: class {place} is {report.classes[place]!r} there and "
-            f"{classes[place]!r} in dataset={config.dataset.name}; put the class file in the order of the checkpoint"
+            f"{classes[place]!r} in dataset={config.dataset.name}; list the classes in the checkpoint's order"
         )
     log.info("checkpoint %s: %s", path, report)
 

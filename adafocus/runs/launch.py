@@ -1,7 +1,7 @@
-"""Starts the processes of a run: one a device, each given nothing but the run folder and the plug-ins of the command.
+"""Starts the processes of a run, one per device; each gets only the path of the run folder and the plug-ins.
 
-A job is a subprocess, so it leaves no memory behind, takes nothing along when it fails, and can be repeated from its
-folder alone.
+A job runs in subprocesses, so that it releases all memory at its end, cannot crash other jobs of a sweep, and can be
+repeated from its folder.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from adafocus.processes.environment import PARENT, STORE
 from adafocus.processes.signals import CAUGHT
 from adafocus.runs.folder import check_free
 
-GRACE = 1.0  # seconds in which the other processes may say the same after one has failed
-PATIENCE = 10.0  # seconds between asking a process to end and killing it: it may hang in native code
-LOST = 3  # exit status of a process that failed only because another one of its run had gone
-#: Where a process is among those that somebody else has started: torch's own names, Slurm's and Open MPI's.
+GRACE = 1.0  # seconds that the other processes get to report after one has failed
+PATIENCE = 10.0  # seconds between asking a process to end and killing it, in case it hangs in native code
+LOST = 3  # exit status of a process that failed only because another process of its run ended
+#: Environment variables with rank, world size and local rank that other launchers set: torchrun, Slurm and Open MPI.
 STARTERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
     ("SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID", "SLURM_NTASKS_PER_NODE"),
@@ -36,10 +36,10 @@ STARTERS = (
 
 
 def adopt_processes() -> bool:
-    """Whether torchrun, srun or mpirun has started the processes of this run; gives their numbers torch's names.
+    """Whether torchrun, srun or mpirun started the processes of this run; sets torch's environment variables then.
 
     Raises:
-        UserError: they do not know where to meet.
+        UserError: MASTER_ADDR or MASTER_PORT is not set.
     """
     for names in STARTERS:
         rank, size, local_rank, local_size = (os.environ.get(name) for name in names)
@@ -50,13 +50,13 @@ def adopt_processes() -> bool:
             numbers = {"RANK": int(rank), "WORLD_SIZE": int(size), "LOCAL_RANK": int(local_rank or rank)}
             numbers["LOCAL_WORLD_SIZE"] = int(local_size or -(-int(size) // nodes))
         except ValueError:
-            raise UserError(f"{names[0]}={rank}, {names[1]}={size} in the environment are no numbers") from None
+            raise UserError(f"{names[0]}={rank}, {names[1]}={size} in the environment must be numbers") from None
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing and numbers["WORLD_SIZE"] > 1:
             raise UserError(
                 f"{names[1]}={size} says that this is one of {size} processes of a run, but {' and '.join(missing)} "
-                f"{'is' if len(missing) == 1 else 'are'} not set; set MASTER_ADDR to the host of process 0 and MASTER_PORT to "
-                f"a free port there, or start one process (srun --ntasks=1) with devices={size}"
+                f"{'is' if len(missing) == 1 else 'are'} not set; set MASTER_ADDR to the host of process 0 and "
+                f"MASTER_PORT to a free port there, or start one process (srun --ntasks=1) with devices={size}"
             )
         os.environ.update({name: str(number) for name, number in numbers.items()})
         return True
@@ -77,7 +77,7 @@ def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
     restart_status(folder)
     job = _Job(folder)
     main = threading.current_thread() is threading.main_thread()
-    # Processes inherit the blocked signals and take them when they are able to end properly.
+    # The processes inherit the blocked signals and unblock them once they can handle them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT) if main else None
     try:
         job.start(devices, plugins)
@@ -88,13 +88,13 @@ def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
     try:
         return job.wait()
     finally:
-        job.kill()  # nobody is left, unless an exception has brought us here
+        job.kill()  # only after an exception are there still processes
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Job:
-    """The processes of a run, each with a pipe to it."""
+    """The processes of a run, each with a pipe for forwarding signals."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -104,7 +104,7 @@ class _Job:
         self.passed_on = 0
 
     def start(self, devices: int, plugins: Sequence[str]) -> None:
-        # Rank 0 goes on listening on our socket: no port can be taken by somebody else in between.
+        # Rank 0 inherits the listening socket, so that no other program can take the port in between.
         listener = socket.create_server(("127.0.0.1", 0)) if devices > 1 else None
         for rank in range(devices):
             read_end, write_end = os.pipe()
@@ -123,11 +123,11 @@ class _Job:
             listener.close()
 
     def ask(self, number: int, _: object) -> None:
-        """Handler of the signals that we get."""
+        """Signal handler: forwards the first signal; a second one kills the processes."""
         self.asked.append(number)
 
     def wait(self) -> int:
-        """Waits for all; the first that fails ends the others, which would wait for it for ever."""
+        """Waits for all processes; if one fails, the others are ended, because they would wait for it forever."""
         code: int | None = None
         ending = 0.0
         while running := [child for child in self.children if child.poll() is None]:
@@ -150,14 +150,14 @@ class _Job:
             code = _first_cause([child.returncode for child in self.children])
             self._say_killed(code)
         if self.asked and code and read_status(self.folder)["state"] not in ENDED:
-            self._say_interrupted()  # the processes had no time to say it
+            self._say_interrupted()  # the processes were killed before they could report it
         if code < 0:
             return 128 + self.asked[0] if self.asked else 128 - code
         return code
 
     def kill(self) -> None:
         for child in self.children:
-            child.kill()  # does nothing to one that has ended
+            child.kill()  # has no effect on a process that has ended
 
     def _pass_on(self) -> None:
         asked = len(self.asked)
@@ -170,12 +170,12 @@ class _Job:
             self.passed_on = asked
 
     def _close(self) -> None:
-        """Ends the processes that still live: a thread of theirs waits for the end of the pipe."""
+        """Ends the remaining processes by closing their pipes, which a thread in each of them watches."""
         while self.pipes:
             os.close(self.pipes.pop())
 
     def _say_killed(self, code: int) -> None:
-        """A process that was killed could not say anything itself, and the others do not know."""
+        """Reports that a process was killed by a signal, which the process could not do itself."""
         if code >= 0 or self.asked:
             return
         rank = next((rank for rank, child in enumerate(self.children) if child.returncode == code), 0)
@@ -205,5 +205,5 @@ def _places(rank: int, devices: int) -> dict[str, str]:
 
 
 def _first_cause(codes: list[int]) -> int:
-    """The exit status of a job from those of its processes: a killed one, one with a reason of its own, any."""
+    """The exit status of a job: that of a killed process, else of one that failed by itself, else of any."""
     return min(codes, key=lambda code: (code == 0, code > 0, code == LOST))

@@ -1,4 +1,4 @@
-"""Pictures of where a network looked."""
+"""Plots of a run: a picture of clips with their patches, and the curves of early exit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-CELL = 112  # pixels of one frame in the picture, at least
+CELL = 112  # minimal side of a frame in the picture, in pixels
 RIGHT, WRONG, PATCH = (46, 160, 67), (218, 54, 51), (255, 213, 0)
 
 
@@ -21,13 +21,14 @@ def contact_sheet(
     *,
     columns: int = 8,
 ) -> Image.Image:
-    """One row a clip: its frames in time with the patch drawn as a frame, under a caption in green (right) or red.
+    """A picture with one row per clip: its frames in temporal order with the patch outlined, below a caption.
 
     Args:
-        clips: (T, H, W, 3) uint8 each.
-        boxes: (T, 4) top, left, height and width of the patches in pixels of the clip, or None for whole frames.
-        captions, right: of each clip.
-        columns: at most so many frames of a clip, evenly spread.
+        clips: frames (T, H, W, 3) uint8 of each clip.
+        boxes: (T, 4) top, left, height and width in pixels of each clip's patches; None for whole frames.
+        captions: text for each clip.
+        right: whether each prediction is correct; the caption is green then, else red.
+        columns: maximal number of frames per clip, evenly spaced.
     """
     height, width = clips[0].shape[1:3]
     scale = max(1, -(-CELL // height))
@@ -58,7 +59,9 @@ def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
     """Score against multiply-adds, and against measured seconds, of an early-exit evaluation; as PNG.
 
     Args:
-        rows: as `adafocus.runs.early_exit.Row` has them.
+        rows: rows as dictionaries, see `adafocus.runs.early_exit.Row`.
+        metric: name of the score.
+        path: the file.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -88,7 +91,7 @@ def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
     left.set_ylim(top=min(left.get_ylim()[1], 101.0))
     times = sorted(1000 * row["seconds"] for row in rows if row["score"] is not None)
     usual = 2.5 * times[len(times) // 2]
-    if times[-1] > usual:  # a pause of the machine would press all other points together
+    if times[-1] > usual:  # a single slow outlier would compress all other points
         right.set_xlim(right=usual)
         slow = sum(time > usual for time in times)
         right.set_title(f"{slow} slower than {usual:.0f} ms, to the right of the picture", fontsize=8)

@@ -1,4 +1,4 @@
-"""What a finished run leaves: summary.json, the picture, the table."""
+"""The results of a finished run: summary.json, the picture of patches and the table on the terminal."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def finish(
     seconds: float,
     gains: list[dict[str, Any]],
 ) -> None:
-    """Writes what the run found: summary.json, the list of unreadable videos, the picture; prints the table."""
+    """Writes summary.json (with the unreadable videos) and the picture of patches, and prints the table."""
     for bad in report.bad:
         log.warning("unreadable video, counted as wrong: %s", bad.reason)
     costs = stage.costs(cost.parts)
@@ -94,7 +94,7 @@ def finish(
 
 
 def _places(stage: Stage, report: Report) -> dict[str, Any] | None:
-    """The places that the policy chose, and the constant one beside them; None without a policy."""
+    """Statistics of the policy's patch locations, and the constant location; None without a policy."""
     if report.places is None:
         return None
     constant = None if stage.constant_place is None else stage.constant_place.tolist()
@@ -110,7 +110,7 @@ def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> P
 
 
 def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None:
-    """A picture of some clips with the patches."""
+    """A picture of the report's example clips with their patches; None without examples."""
     if not report.examples:
         return None
 
@@ -120,7 +120,7 @@ def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None
     return contact_sheet(
         [example.frames.numpy() for example in examples],
         [None if example.boxes is None else example.boxes.numpy() for example in examples],
-        [f"{data.classes[example.label]}, answered {data.classes[example.answer]}" for example in examples],
+        [f"{data.classes[example.label]}, predicted {data.classes[example.answer]}" for example in examples],
         [example.label == example.answer for example in examples],
     )
 
@@ -130,7 +130,7 @@ def _versions() -> dict[str, str]:
     for package in PACKAGES:
         try:
             versions[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout, or an optional reader
+        except PackageNotFoundError:  # the package runs from a checkout, or an optional reader is not installed
             continue
     return versions
 

@@ -1,4 +1,4 @@
-"""The jobs of one command: a single one, or a sweep's, which a launcher of Hydra may run in other processes or machines."""
+"""The jobs of one command: a single job, or those of a sweep, which Hydra's launcher may run in other processes."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 class KeepConfig(Callback):
     """What must be kept before Hydra begins (see conf/config.yaml).
 
-    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders Hydra
-    will make for it, so that a refused command leaves none of them.
+    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders
+    Hydra will make for it, so that a refused command leaves none of them.
     """
 
     made: ClassVar[list[Path]] = []  # from the innermost outwards
@@ -44,17 +44,18 @@ class KeepConfig(Callback):
 
 
 class Jobs:
-    """What Hydra calls for each job, and what became of them.
+    """The function that Hydra calls for each job, and the collection of their results.
 
-    A launcher may pickle this object and call it in another process. So a job of a sweep leaves a record in a folder of this
-    command below the sweep's, and `finish` reads the records.
+    A launcher may pickle this object and call it in another process. Therefore each job of a sweep writes a record file
+    below the sweep's folder, and `finish` reads the records.
 
     Args:
-        start: does the job of a composed configuration, its folder, overrides, choices and the keys that were typed; returns the exit status.
+        start: runs the job of a composed configuration, given its folder, overrides, choices and the keys of the
+            command line; returns the exit status.
         arguments: all overrides, for the names of the folders.
-        stored: see `composing.register`.
-        typed: the keys that this command line itself holds.
-        count: of the jobs, as far as the overrides tell.
+        stored: overrides from an older run or checkpoint, see `config.compose.register`.
+        typed: the keys that are set on the command line.
+        count: number of jobs, as far as the overrides tell.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Jobs:
         self.start, self.arguments, self.stored, self.typed, self.count = start, arguments, stored, typed, count
         self.command, self.began = uuid4().hex[:12], time.time()
         self.code = 0
-        HydraConfig.instance().cfg = None  # of an earlier command in this process
+        HydraConfig.instance().cfg = None  # remove the configuration of an earlier command in this process
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
@@ -71,7 +72,7 @@ class Jobs:
         register(self.arguments, stored=self.stored)
 
     def job(self, node: Any) -> float | None:
-        """One job; returns its score. In a sweep a failing job is noted, and the next one runs."""
+        """Runs one job and returns its score. In a sweep, a failure is recorded and the next job runs."""
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
         choices = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
@@ -112,11 +113,11 @@ class Jobs:
 
             write_comparison(Path(hydra.sweep.dir), picture=False)
         if code in (INTERRUPTED, TERMINATED):
-            raise KeyboardInterrupt  # the user means the sweep, not one of its jobs
+            raise KeyboardInterrupt  # Ctrl-C ends the whole sweep, not only one job
         return None if code else _score(folder)
 
     def _where(self, records: Path, hydra: Any) -> str:
-        """`job 2 of 6, about 12 min left`."""
+        """The progress of a sweep as text, such as `job 2 of 6, about 12 min left`."""
         count = self.count if hydra.sweeper._target_.endswith(".BasicSweeper") else hydra.sweeper.get("n_trials")
         done = sum(record.get("code") is not None for record in _records(records))
         text = f"job {hydra.job.num + 1}" + (f" of {count}" if count and hydra.job.num < count else "")
@@ -126,7 +127,7 @@ class Jobs:
         return text + (f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left")
 
     def finish(self) -> int:
-        """The exit status of the command; after a sweep, the comparison and the list of failures."""
+        """Returns the exit status of the command; after a sweep, writes the comparison and prints the failed jobs."""
         hydra = HydraConfig.instance().cfg
         if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN:
             return self.code
@@ -136,9 +137,11 @@ class Jobs:
         sweep = Path(hydra.hydra.sweep.dir)
         records = sweep.absolute() / ".jobs" / self.command
         found = list(_records(records))
-        if all(record["code"] is not None for record in found):  # else a job may still be running elsewhere
+        if all(
+            record["code"] is not None for record in found
+        ):  # otherwise a job may still be running in another process
             shutil.rmtree(records, ignore_errors=True)
-            with suppress(OSError):  # those of another command are there
+            with suppress(OSError):  # the folder also holds records of another command
                 records.parent.rmdir()
         if write_comparison(sweep):
             compare([str(sweep), "--mix-protocols"])
@@ -166,8 +169,9 @@ def check_folder(folder: Path, node: Any) -> None:
         raise UserError(f"{folder} holds a job of mode={mode}; choose another name=NAME or delete that folder")
     if [_absolute(path) for path in said] != [_absolute(path) for path in now]:
         raise UserError(
-            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose another name=NAME or delete "
-            f"that folder"
+            f"{folder} holds mode={mode} of checkpoint={said[0]} on dataset.root={said[1]}; choose "
+            f"another name=NAME or "
+            f"delete that folder"
         )
 
 
@@ -184,7 +188,7 @@ def raised_in(error: Exception) -> str:
 
 
 def let_jobs_import_us() -> None:
-    """Jobs in processes that a launcher starts find this package, also where it is a checkout."""
+    """Adds this package to PYTHONPATH, so that processes that a launcher starts can import it from a checkout."""
     package = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if package not in paths:
@@ -197,7 +201,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _score(folder: Path) -> float | None:
-    """The score that a job left, for a sweeper that looks for the best."""
+    """The score in the summary of a job, for a sweeper that maximizes it."""
     summary = read_json(folder / "summary.json")
     score = summary.get("score") if isinstance(summary, dict) else None
     return float(score) if isinstance(score, (int, float)) else None

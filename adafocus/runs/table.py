@@ -1,4 +1,4 @@
-"""The table at the end of a run. Needs no torch, so a finished folder answers at once."""
+"""The tables that a run prints at its end; without torch, so that a finished run is shown at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {"top1": "top-1 %", "map": "mAP %"}
 
 
 def multiply_adds(count: float) -> str:
-    """A count with its unit: 26.957 G, 12.3 M."""
+    """A number of multiply-adds (MACs) with its unit, such as 26.957 G or 12.3 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
@@ -24,7 +24,7 @@ def multiply_adds(count: float) -> str:
 
 
 def _text(value: object) -> Text:
-    """Text as it stands: a name of others is neither markup nor control codes."""
+    """Plain text for rich: markup is not interpreted, and control codes are escaped."""
     return Text(printable(value))
 
 
@@ -33,16 +33,18 @@ def _say(console: Console, line: str) -> None:
 
 
 def show(folder: Path, summary: dict[str, Any], console: Console | None = None) -> None:
-    """Prints score and multiply-adds of every variant, and where the rest is.
+    """Prints score and multiply-adds of every variant, and the names of the written files.
 
     Raises:
-        UserError: the summary lacks something.
+        UserError: the summary is incomplete.
     """
     console = console or Console()
     try:
         table, lines = _summary(folder, summary)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder}/summary.json is damaged; delete it, and the same command writes it again") from error
+        raise UserError(
+            f"{folder}/summary.json is damaged; delete it and repeat the command, which writes it again"
+        ) from error
     console.print(table)
     for line in lines:
         _say(console, line)
@@ -70,7 +72,7 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
 
 
 def places_line(places: dict[str, Any]) -> str:
-    """Spread and area of the learned places, in one line."""
+    """Variation and area of the learned patches, in one line."""
     frames = places["spread_frames"]
     over_frames = "" if frames is None else f", {frames:.3f} over the frames of a clip"
     areas = " / ".join(f"{100 * places[f'area_{kind}']:.0f}" for kind in ("min", "median", "max"))
@@ -81,24 +83,24 @@ def places_line(places: dict[str, Any]) -> str:
 
 
 def show_cost(cost: dict[str, Any], segments: int, console: Console | None = None) -> None:
-    """Prints multiply-adds a video and a frame, by part."""
+    """Prints the multiply-adds (MACs) per video and per frame of each part of the network."""
     table = Table(title="multiply-adds", title_justify="left")
     for title in ("part", "a video", "a frame"):
         table.add_column(title, justify="left" if title == "part" else "right")
-    rows = {**cost["parts"], "total (what our forward does)": cost["total"], "as the seeds count": cost["published"]}
+    rows = {**cost["parts"], "total": cost["total"], "total as the paper counts": cost["published"]}
     for name, count in rows.items():
         table.add_row(name, f"{count:,}", f"{count / segments:,.0f}")
     console = console or Console()
     console.print(table)
     if "exits" in cost:
         text = ", ".join(multiply_adds(exit_cost) for exit_cost in cost["exits"])
-        console.print(f"of a video that leaves early: {text}", highlight=False)
+        console.print(f"of a video that exits early: {text}", highlight=False)
 
 
 def show_exits(
     folder: Path, rows: list[dict[str, Any]], metric: str, protocol: str, console: Console | None = None
 ) -> None:
-    """Prints the rows of an early-exit evaluation that were run, and what they come to in one line."""
+    """Prints the rows of an early-exit evaluation that were run with real early exit, and a one-line conclusion."""
     console = console or Console()
     table = Table(title=_text(protocol), title_justify="left", box=SIMPLE)
     table.add_column("leaves by", no_wrap=True)
@@ -120,16 +122,15 @@ def show_exits(
 
 
 def _kept(share: float) -> str:
-    """How much of the saving in multiply-adds is one of time; a walk in steps can also take longer than the whole network."""
+    """The share of the saved multiply-adds that was saved as time; "none" if early exit took longer."""
     return f"{100 * share:.0f} %" if share > 0 else "none"
 
 
 def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
-    """The outcome of an early-exit evaluation in one line: the cheapest budget that reaches the full model's score, or the
-    best one, if none does.
+    """One line about the cheapest budget that reaches the full model's score, or else the budget with the best score.
 
     Args:
-        rows: those that were run, the full model first.
+        rows: the rows that were run with real early exit, the full model first.
     """
     full, budgets = rows[0], [row for row in rows if row["budget"] is not None]
     if not budgets:

@@ -309,7 +309,8 @@ class Trainer:
             self._take(state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); delete it to start anew"
+                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); "
+                f"delete it to start anew"
             ) from error
         self.journal.rewind(state["journal"], self.progress.step)
         log.info("continuing from step %d of %d", self.progress.step, self.steps)

@@ -72,7 +72,7 @@ def test_fractional_frames_are_those_of_uni_adafocus() -> None:
 
 
 def test_fractional_frames_where_rounding_decides() -> None:
-    """Spec uni_adafocus section 3.3, spec uni_adafocus_tsm section 3; 1-based there."""
+    """Against `TSNDataSet` in ops/dataset.py of LeapLabTHU/Uni-AdaFocus, whose frame numbers start at 1."""
     assert (evaluation_frames(100, 48, "fractional")[0][:14] + 1).tolist() == [*range(2, 25, 2), 27, 29]
     assert (evaluation_frames(10, 48, "fractional")[0][:14] + 1).tolist() == [1] * 5 + [2] * 5 + [3] * 4
     assert (evaluation_frames(3, 48, "fractional")[0] + 1).tolist() == [1] * 16 + [2] * 16 + [3] * 16

@@ -148,7 +148,7 @@ def shifted_modules(name: str, temporal: Temporal, segments: int = 4) -> list[st
 
 
 def test_where_the_shift_goes() -> None:
-    """Spec tsm sections 2.3 to 2.5."""
+    """The shifted blocks are those of `make_temporal_shift` in ops/temporal_shift.py of TSM."""
     both = Temporal("bidirectional")
     assert len(shifted_modules("resnet50", both)) == 16
     names = shifted_modules("resnet101", both)

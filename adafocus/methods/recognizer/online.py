@@ -94,7 +94,8 @@ def why_no_stream(model: nn.Module) -> str | None:
     for module in model.modules():
         if type(module) in ahead:
             return (
-                f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at frames that have not come "
+                f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at "
+                f"frames that have not come "
                 f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
             )
     shifts = [module for module in model.modules() if isinstance(module, Shifted)]

@@ -1,4 +1,5 @@
-"""Comparison of run folders: table, CSV, Markdown and a plot of score against cost. Imports no torch and reads only JSON."""
+"""`adafocus compare`: run folders as table, CSV, Markdown and plot of score against cost. Without torch; reads only
+JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from adafocus.runs.compare.table import SORTS, compare, find_runs, group
 
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` on a new neighbor of `path` and moves that there: readers and other writers meet whole files only."""
+    """Writes a file atomically: `write` creates a temporary file next to `path`, which is then renamed."""
     part = path.with_name(f".{path.name}.{uuid4().hex}.part")
     try:
         write(part)
@@ -26,10 +27,11 @@ def _write(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_comparison(folder: Path, *, picture: bool = True) -> bool:
-    """(Re)writes compare.md, compare.csv and compare.png of all runs below a folder, in one table, as a sweep does.
+    """Writes compare.md, compare.csv and compare.png for all runs below a folder.
 
     Args:
-        picture: False leaves the slow one out, as between two jobs.
+        folder: the folder, such as that of a sweep.
+        picture: whether to write compare.png, which is slow.
 
     Returns:
         whether there are any runs.
@@ -49,15 +51,17 @@ def main(argv: Sequence[str]) -> int:
     """`adafocus compare PATH... [options]`; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="adafocus compare",
-        description="Tables of runs: score, cost, what differs. Runs of other data or protocols have tables of their own.",
+        description="Tables of runs with score, cost and differing choices; one table for each data set and protocol.",
     )
     parser.add_argument("paths", nargs="+", type=Path, help="run folders, or folders that hold them at any depth")
     parser.add_argument("--csv", type=Path, help="write raw numbers of all runs in one table")
     parser.add_argument("--markdown", type=Path, help="write the tables")
     parser.add_argument("--plot", type=Path, help="write a PNG of score against cost")
-    parser.add_argument("--rows", action="store_true", help="a row for every answer of a run (random patch, ...)")
     parser.add_argument(
-        "--mix-protocols", action="store_true", help="one table for all, also where scores differ in kind"
+        "--rows", action="store_true", help="a row for every evaluation variant of a run (random patch, ...)"
+    )
+    parser.add_argument(
+        "--mix-protocols", action="store_true", help="one table for all runs, even if their scores are not comparable"
     )
     parser.add_argument("--sort", default="cost", help=", ".join(SORTS))
     options = parser.parse_args(argv)

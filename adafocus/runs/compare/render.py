@@ -1,4 +1,4 @@
-"""A comparison as text, Markdown, CSV and a plot. What runs of others say is shown, never obeyed."""
+"""Output of a comparison as text, Markdown, CSV and a plot. Text from run folders is escaped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EARLY = "leaves early by"
 
 
 def human(count: float) -> str:
-    """A number of multiply-adds with its unit."""
+    """A number of multiply-adds (MACs) with its unit."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
@@ -25,7 +25,7 @@ def human(count: float) -> str:
 
 
 def _completeness(row: Row) -> str:
-    """Evaluation videos found of those expected."""
+    """The number of evaluation videos that were found, and of those expected, as `found/expected`."""
     data = row.runs[0].summary["data"]
     if "found" not in data:
         return ""
@@ -34,7 +34,7 @@ def _completeness(row: Row) -> str:
 
 
 def _exit(row: Row) -> str:
-    """The best point of an early-exit run: `93.5 at 42 % (15.2 M)`."""
+    """The best point of an early-exit run as text: `93.5 at 42 % (15.2 M)`."""
     if not row.curves or not row.cost:
         return ""
     points = [point for points in row.curves.values() for point in points]
@@ -46,7 +46,9 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The table as text: header and rows."""
     shown = any(row.variant for row in comparison.rows)
     exits = any(row.curves for row in comparison.rows)
-    named = not comparison.columns and not shown and len(comparison.rows) > 1  # nothing else tells the rows apart
+    named = (
+        not comparison.columns and not shown and len(comparison.rows) > 1
+    )  # rows are named by their folders if no choice differs
     header = [
         *comparison.columns,
         *(["looks at"] if shown else []),
@@ -77,7 +79,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _about(comparison: Comparison) -> list[str]:
-    """What all rows of a table share."""
+    """Lines with the data and the protocol that all rows of a table share."""
     said = (("data", comparison.data), ("protocol", comparison.protocol))
     return [f"{name}: {printable(value)}" for name, value in said if value]
 
@@ -141,7 +143,8 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Points (cost, score) that no cheaper or equally cheap point beats, by rising cost."""
+    """The Pareto front of points (cost, score): no cheaper or equally cheap point has a higher score. Sorted by
+    cost."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
@@ -171,7 +174,7 @@ def plot(comparisons: Sequence[Comparison], path: Path) -> None:
 
 
 def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
-    """One table as a plot: numbered points, which the legend beside it names, so that no label hides another one."""
+    """Plots one comparison with numbered points, which the legend names, so that labels do not overlap."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     points = [(float(row.cost), row.mean) for row in rows]
@@ -213,12 +216,12 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
 
 
 def _short(text: str, length: int = 48) -> str:
-    """Text for a picture: one line, cut, and no mathematics between dollars."""
+    """Text for a plot: shortened to `length`, with dollar signs escaped, since matplotlib reads them as mathematics."""
     text = printable(text)
     return (text if len(text) <= length else f"{text[: length - 3]}...").replace("$", r"\$")
 
 
 def _place(label: str) -> tuple[float, bool]:
-    """Where a label of `_panel` stands in the legend: by its number, a point before its lines, what has no number at the end."""
+    """Sort key of a legend entry: by its number, points before lines; entries without a number come last."""
     number, _, text = label.partition("  ")
     return (float(number), text.startswith(EARLY)) if number.isdigit() else (math.inf, False)

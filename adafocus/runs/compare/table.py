@@ -1,4 +1,4 @@
-"""Run folders as data: what their JSON files say, and which choices tell them apart."""
+"""Reads the JSON files of run folders, and makes rows of a comparison from them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 from adafocus.config.schema import GROUPS, RUNTIME
 from adafocus.core.errors import UserError
 
-#: Choices that do not make another experiment: they never become a column.
+#: Choices that never become a column, because they do not affect results.
 _IGNORED = (*RUNTIME, "seed", "checkpoint", "published")
-#: Groups that can be columns; what a protocol is made of are keys, and a column of its own.
+#: Groups that can be columns; the protocol has its own column.
 _GROUPS = tuple(group for group in GROUPS if group != "protocol")
-#: Keys of `dataset` that say which videos a score is of.
+#: Keys of `dataset` that determine which videos are evaluated.
 _DATA = (
     "name",
     "root",
@@ -31,14 +31,14 @@ _DATA = (
     "val_videos",
     "limit",
 )
-#: Rows of an early-exit run that are no point of its curve.
+#: Rows of an early-exit run that are not points of its curve.
 _WHOLE = ("full model", "whole frames")
 SORTS = ("cost", "score", "train_seconds")
 
 
 @dataclass
 class Run:
-    """One run folder: what its files say. `summary` is empty until it is finished; `choices` are group or key -> text."""
+    """The content of one run folder. `summary` is empty until the run is finished; `choices`: group or key -> text."""
 
     folder: Path
     state: str
@@ -47,13 +47,13 @@ class Run:
     data: str = ""
     choices: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
-    #: Of an early-exit run: criterion -> (cost, score) of its budgets, by rising cost.
+    #: Curves of an early-exit run: criterion -> (cost, score) of its budgets, sorted by cost.
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
 
 @dataclass
 class Row:
-    """Runs that differ in nothing but the seed."""
+    """Runs that differ only in the seed, averaged in one row."""
 
     choices: dict[str, str]
     runs: list[Run]
@@ -71,18 +71,18 @@ class Row:
 
     @property
     def deviation(self) -> float | None:
-        """Sample standard deviation over the seeds; None for a single one."""
+        """Sample standard deviation of the score over the seeds; None for a single seed."""
         return statistics.stdev(self.scores) if len(self.scores) > 1 else None
 
     @property
     def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """Early exit, of the first run."""
+        """Early-exit curves of the first run."""
         return self.runs[0].curves if self.variant in ("", _WHOLE[0]) else {}
 
 
 @dataclass
 class Comparison:
-    """Rows and the names of the choices that tell them apart; `data` and `protocol` are those that all rows share."""
+    """Rows of a table, and the names of the choices in which they differ; all rows share `data` and `protocol`."""
 
     columns: list[str]
     rows: list[Row]
@@ -101,7 +101,7 @@ def _read(path: Path) -> Any:
 
 
 def read_run(folder: Path) -> Run:
-    """One folder; broken files make a run of state "unreadable", never an exception."""
+    """Reads one run folder; with damaged files the run has the state "unreadable"."""
     files = {name: _read(folder / f"{name}.json") for name in ("status", "summary", "config", "choices")}
     broken = [name for name, value in files.items() if value is ValueError or not isinstance(value or {}, dict)]
     if broken:
@@ -121,7 +121,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _checked(summary: dict[str, Any]) -> dict[str, Any]:
-    """What a comparison needs of a summary, each of its type; any exception means that it is not there."""
+    """The entries of a summary that a comparison needs, checked; any exception means that one is missing or wrong."""
     rows = [
         {"name": str(row["name"]), "score": _number(row["score"]), "cost": _number(row["cost"])}
         for row in summary.get("rows") or []
@@ -141,12 +141,12 @@ def _checked(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError("no finite number")
+        raise ValueError("not a finite number")
     return value
 
 
 def _split_curves(run: Run) -> None:
-    """The budgets of an early-exit run are points of a curve, not rows."""
+    """Moves the budgets of an early-exit run from its rows to its curves."""
     for row in run.summary["rows"]:
         if row["name"] not in _WHOLE:
             criterion = row["name"].partition(" ")[0]
@@ -157,7 +157,7 @@ def _split_curves(run: Run) -> None:
 
 
 def find_runs(paths: Iterable[Path]) -> list[Run]:
-    """Run folders among and below `paths`, in order of their paths."""
+    """Reads all run folders among and below `paths`, sorted by path."""
     found: dict[Path, None] = {}
     for path in paths:
         if not path.is_dir():
@@ -182,7 +182,7 @@ def _choices(config: dict[str, Any], choices: dict[str, Any]) -> dict[str, str]:
 
 
 def _data(config: dict[str, Any]) -> str:
-    """Which videos a score is of, in words."""
+    """A description of the evaluated videos."""
     dataset = config.get("dataset") or {}
     said = {key: dataset[key] for key in _DATA if dataset.get(key) not in (None, "", ".")}
     drawn = dataset.get("source") == "glyphs"
@@ -194,7 +194,7 @@ def _data(config: dict[str, Any]) -> str:
 
 
 def _columns(choices: Sequence[dict[str, str]]) -> list[str]:
-    """Keys whose value differs, without those that only repeat another one; a group's choice comes before its leaves."""
+    """Keys whose values differ between rows, except those that another key implies; groups come before their keys."""
     keys = list(dict.fromkeys(key for choice in choices for key in choice))
     columns: list[str] = []
     seen: set[tuple[int, ...]] = set()
@@ -208,7 +208,7 @@ def _columns(choices: Sequence[dict[str, str]]) -> list[str]:
 
 
 def _without_implied(columns: list[str], choices: Sequence[dict[str, str]]) -> list[str]:
-    """Leaves out leaves that the columns before them already decide."""
+    """Removes keys whose values are determined by the columns before them."""
     kept: list[str] = []
     for column in columns:
         decided: dict[tuple[str, ...], set[str]] = {}
@@ -220,7 +220,7 @@ def _without_implied(columns: list[str], choices: Sequence[dict[str, str]]) -> l
 
 
 def group(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs whose scores are of the same videos, metric and protocol; an unfinished one stands with those of its data."""
+    """Groups runs by evaluated videos, metric and protocol; unfinished runs are put with runs on the same data."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: not run.summary):
         key = (run.data, run.summary.get("metric", ""), run.summary.get("protocol", ""))
@@ -231,11 +231,11 @@ def group(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def compare(runs: Sequence[Run], *, variants: bool = False, sort: str = "cost") -> Comparison:
-    """Runs as rows of one table, seeds averaged. Where protocols differ, the protocol is a column.
+    """Makes the rows of one table, averaged over seeds. If protocols differ, the protocol is a column.
 
     Args:
-        runs: what `find_runs` found, or a group of these.
-        variants: a row for every answer of a run (learned, random, centered patch ...).
+        runs: all runs from `find_runs`, or one group of them.
+        variants: whether to make a row for every evaluation variant (learned, random, centered patch, ...).
         sort: cost, score or train_seconds.
 
     Raises:
@@ -246,7 +246,7 @@ def compare(runs: Sequence[Run], *, variants: bool = False, sort: str = "cost") 
     finished = [run for run in runs if run.summary]
     metrics = {run.summary["metric"] for run in finished}
     protocols = {run.summary["protocol"] for run in finished}
-    # Runs that never got a configuration say nothing about what differs.
+    # Runs without a configuration are ignored when the differing choices are determined.
     described = [run.choices for run in runs if run.choices]
     columns = _columns(described) if described else []
     rows: dict[tuple[str, ...], Row] = {}
@@ -257,10 +257,10 @@ def compare(runs: Sequence[Run], *, variants: bool = False, sort: str = "cost") 
         answers = (run.summary.get("rows") if variants else None) or [{}]
         for answer in answers:
             variant = answer.get("name", "")
-            # An unfinished run stands alone: it has no score to average.
+            # An unfinished run has its own row, because it has no score to average.
             key = (*choices.values(), variant, "" if run.summary else str(run.folder))
             if key in rows and any(run.seed == other.seed for other in rows[key].runs):
-                key = (*key, str(run.folder))  # the same run a second time is no second seed
+                key = (*key, str(run.folder))  # the same configuration and seed in two folders are not averaged
             row = rows.setdefault(key, Row(choices, [], variant))
             row.runs.append(run)
             if run.summary:
@@ -286,6 +286,6 @@ def mean_seconds(row: Row) -> float:
 
 
 def best_exit(points: Sequence[tuple[float, float]], score: float) -> tuple[float, float]:
-    """Of an early-exit curve the cheapest point that reaches a score, or else its best point."""
+    """The cheapest point of an early-exit curve that reaches a score, or else the point with the best score."""
     reaching = [point for point in points if point[1] >= score]
     return min(reaching) if reaching else max(points, key=lambda point: (point[1], -point[0]))
