@@ -132,8 +132,13 @@ def stream_line(config: Config, network: nn.Module) -> str | None:
     return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
-def settings(config: Config, train_size: int) -> Settings:
-    """The loop's numbers for a training set of `train_size` clips."""
+def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings:
+    """The loop's numbers for a training set of `train_size` clips.
+
+    Args:
+        cuda: whether it runs on a GPU, where precision=auto is the recipe's. The configuration itself keeps "auto": it is
+            compared with what is typed for the same run.
+    """
     schedule = config.schedule
     if train_size < schedule.batch_size:
         raise UserError(
@@ -162,7 +167,7 @@ def settings(config: Config, train_size: int) -> Settings:
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
         clip=schedule.clip_grad_norm,
-        precision=config.precision,
+        precision=config.precision if config.precision != "auto" else schedule.precision if cuda else "fp32",
         metric=config.dataset.metric,
         evaluate_every=schedule.evaluate_every,
         evaluate_last=schedule.evaluate_last,

@@ -162,11 +162,11 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         from adafocus.runs.job import report_cost
 
         return report_cost(settings, folder)
-    values = config.to_dict(settings)
+    values, unread = config.to_dict(settings), effects.unread(settings)
 
     def inspect() -> str:
         stored = folders.stored_config(folder) if settings.mode == "train" else None
-        return folders.inspect(folder, config.identity(values), config.stored_identity(stored))
+        return folders.inspect(folder, config.identity(values, unread), config.stored_identity(stored, unread))
 
     state = inspect()
     if state == folders.FINISHED:

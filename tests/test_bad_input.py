@@ -53,7 +53,7 @@ COMPOSED = {
     "unknown way to choose": (["method.where=best"], "learned, random, center"),
     "unknown reader": (["dataset.reader=vhs"], "decord, pyav"),
     "evaluation of nothing": (["mode=evaluate"], "needs checkpoint="),
-    "training from an evaluation's key": (["checkpoint=x"], "goes with mode=evaluate"),
+    "training from an evaluation's key": (["checkpoint=x"], "is for mode=evaluate"),
     "files nowhere": (["dataset=folder"], "set dataset.root"),
     "negative seed": (["seed=-1"], "seed=-1"),
     "impossible flip": (["dataset.flip=2"], "between 0 and 1"),

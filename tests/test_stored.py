@@ -204,7 +204,7 @@ def test_a_stranger_runs_nothing(
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", f"mode={mode}", f"checkpoint={path}"]) == 2
     error = capfd.readouterr().err
-    assert error.startswith("error: ") and "no plain" in error and error.count("\n") == 1
+    assert error.startswith("error: ") and "not a plain" in error and error.count("\n") == 1
     assert not (tmp_path / "stranger/canary").exists() and not (tmp_path / "outputs").exists()
 
 
@@ -219,7 +219,7 @@ def test_files_for_prediction_are_data_too(kind: str, tmp_path: Path) -> None:
         torch.save({"model": {}, **content}, path)
     else:
         save_safetensors(path, {"backbone.a": torch.zeros(1)}, content)
-    with pytest.raises(UserError, match="no plain value"):
+    with pytest.raises(UserError, match="not a plain value|only numbers"):
         predict.load(path)
 
 
@@ -227,7 +227,7 @@ def test_a_run_folder_for_prediction_is_data_too(tmp_path: Path) -> None:
     values = config.to_dict(Config())
     values["dataset"]["root"] = "${oc.env:HOME}"
     (tmp_path / "config.json").write_text(json.dumps(values))
-    with pytest.raises(UserError, match="no plain value"):
+    with pytest.raises(UserError, match="not a plain value|only numbers"):
         predict.load(tmp_path)
 
 
@@ -251,3 +251,13 @@ def test_the_overrides_of_every_group_of_ours_are_taken(tmp_path: Path) -> None:
 def test_errors_hold_no_control_codes() -> None:
     assert str(UserError("a\x1b[31m\nb\u202ec\u2028")) == "a\\x1b[31m\\nb\\u202ec\\u2028"
     assert printable("Größe 日本 🙂") == "Größe 日本 🙂"
+
+
+def test_words_of_the_version_before_are_translated(tmp_path: Path) -> None:
+    said = ["method=recogniser", "schedule.rate=0.1", "method.where=centre", "evaluate.batch=3"]
+    assert stored.overrides(said, [], "x") == [
+        "method='recognizer'",
+        "schedule.lr=0.1",
+        "method.where='center'",
+        "evaluate.batch_size=3",
+    ]

@@ -1,4 +1,4 @@
-"""From what is typed to a typed configuration: the way through Hydra, and its errors in one line."""
+"""Composes a configuration from overrides with Hydra, and turns Hydra's errors into one-line messages."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from adafocus.config.schema import GROUPS, Config
 from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
-#: Where a choice without a file belongs: a number can be set directly.
+#: Groups whose options are numbers, with the key that sets a number for which there is no file.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
-_FILES = ("debug", "experiment")  # groups beside those of a run
-_NO_RECIPE = "this method has no recipe for this data set; choose another schedule or method"
+_FILES = ("debug", "experiment")  # groups that are not sections of the configuration
+_NO_RECIPE = "this method has no schedule for this data set; choose another schedule or method"
 
 
 def conf_folder() -> Path:
-    """`conf/`: beside the package in a checkout, inside it in a wheel."""
+    """The folder `conf/`: next to the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -46,7 +46,7 @@ class Composed(NamedTuple):
 
 
 def compose(typed: list[str]) -> Config:
-    """The typed configuration of these overrides, without a run."""
+    """Composes and checks the configuration for these overrides, without starting a run."""
     from omegaconf.errors import OmegaConfBaseException
 
     from adafocus import config
@@ -112,9 +112,9 @@ def load_plugins(typed: Iterable[str]) -> None:
 
 
 def said(overrides: Sequence[str]) -> set[str]:
-    """Keys that overrides set, by themselves or through the debug and experiment files that they choose.
+    """Keys that are set by overrides, or by the debug and experiment files that the overrides choose.
 
-    Called while Hydra is initialized, whose search path tells where those files are.
+    It must be called while Hydra is initialized, because the files are found on Hydra's search path.
     """
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -138,10 +138,10 @@ def _leaves(key: str, value: Any) -> set[str]:
 
 
 def refuse_empty(overrides: Sequence[str]) -> None:
-    """Refuses overrides that Hydra takes, or fails on, without saying so: no key, no value, an empty table.
+    """Refuses overrides without a key, without an option, or with an empty table, which Hydra ignores or misreports.
 
     Raises:
-        UserError: which one, and what to type instead.
+        UserError: there is such an override; the message says what to write instead.
     """
     for override in overrides:
         key, equals, value = override.partition("=")
@@ -161,7 +161,7 @@ def refuse_empty(overrides: Sequence[str]) -> None:
 
 
 def explain(error: Exception, unparsable: str | None = None) -> str:
-    """Hydra's and OmegaConf's errors as one line: what is wrong, and what to type instead."""
+    """A one-line message for an error of Hydra or OmegaConf: what is wrong, and what to write instead."""
     if unparsable is not None:
         return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
     causes = [error]
@@ -169,7 +169,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
         causes.append(causes[-1].__cause__)
     text = " ".join(" ".join(str(cause).split()) for cause in causes[:2])
     ours = re.search(r"UserError raised while resolving interpolation: (.*?)(?: full_key: .*)?$", text)
-    if ours:  # one of our resolvers refused a value
+    if ours:  # a resolver that `register` defines refused a value
         return ours.group(1)
     missing = re.search(r"(?:Could not find|In '[^']*': Could not (?:find|load)) '(\w+)/([^']+)'", text)
     if missing:
@@ -193,7 +193,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
 
 
 def _no_option(group: str, option: str, text: str) -> str:
-    """The line for an option without a file; Hydra's text lists those that there are, also of plug-ins."""
+    """The message for an option that has no file; Hydra's text lists the options, including those of plug-ins."""
     listed = re.search(rf"Available options in '{group}': (.*?) Config search path", text)
     options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
     if group == "schedule" and "_" in option:
@@ -210,7 +210,7 @@ def _no_option(group: str, option: str, text: str) -> str:
 
 
 def first_unparsable(arguments: list[str]) -> str | None:
-    """The first override that Hydra's grammar refuses."""
+    """The first override that Hydra's parser refuses; None if it accepts all."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -225,7 +225,7 @@ def first_unparsable(arguments: list[str]) -> str | None:
 
 
 def quote_paths(arguments: Iterable[str]) -> list[str]:
-    """Quotes values that Hydra's grammar would refuse or read as several, where they are the name of a file or folder."""
+    """Quotes the names of existing files and folders that Hydra's parser would refuse or split at commas."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -253,12 +253,12 @@ def quoted(value: str) -> str:
 def _exists(value: str) -> bool:
     try:
         return Path(value).expanduser().exists()
-    except (OSError, ValueError, RuntimeError):  # no name that a file could have
+    except (OSError, ValueError, RuntimeError):  # not a possible file name
         return False
 
 
 def typed_value(arguments: Iterable[str], key: str) -> object:
-    """The last value typed for a key, without its quotes; None where there is none. Of a sweep it is the sweep."""
+    """The value of the last override of a key, unquoted; Hydra's sweep object for several values; None if not set."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -273,13 +273,17 @@ def typed_value(arguments: Iterable[str], key: str) -> object:
 
 
 def check_typed(arguments: list[str], *, sweep: bool) -> int:
-    """What Hydra would say in many lines, or not at all: several values without -m, sweeps of no job.
+    """Counts the jobs that the overrides describe.
+
+    Args:
+        arguments: the overrides.
+        sweep: whether -m (a sweep) was given.
 
     Returns:
-        how many jobs these overrides are.
+        the number of jobs.
 
     Raises:
-        UserError: one line.
+        UserError: there are several values without -m, no value at all, or several values of a key that all jobs share.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -292,7 +296,7 @@ def check_typed(arguments: list[str], *, sweep: bool) -> int:
                 continue
             values = sum(1 for _ in read.sweep_iterator()) if read.is_discrete_sweep() else 1
         except (HydraException, ValueError):
-            continue  # Hydra's own message is about this
+            continue  # Hydra reports this one itself
         if not sweep:
             raise UserError(f"{argument} holds several values: add -m to run them all, or quote it as one value")
         if not values:
@@ -305,11 +309,11 @@ def check_typed(arguments: list[str], *, sweep: bool) -> int:
 
 
 def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
-    """The schema, and the resolvers that name folders after what was typed.
+    """Registers the schema with Hydra, and the resolvers that make folder names from the overrides.
 
     Args:
         arguments: all overrides.
-        stored: those of them that an older run says, which its own name stands for.
+        stored: those of them that were read from an older run or a checkpoint; they are left out of the names.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
@@ -322,7 +326,7 @@ def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     overrides = [argument for argument in overrides if argument not in stored]
     shared, texts = naming.shared_keys(overrides), naming.distinct(overrides)
-    # All jobs of a sweep are in one folder, which is named after the whole command and not after one job.
+    # The folder of a sweep is named after all its overrides, not after those of one job.
     whole = naming.folder_name(overrides)
 
     def name_run(name: str | None, typed: list[str]) -> str:

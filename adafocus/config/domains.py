@@ -1,10 +1,10 @@
-"""Which values a key may hold, written on its type, and the walk over a configuration that checks them all.
+"""Allowed values of configuration keys, written into their types, and the function that checks a configuration by them.
 
     epochs: Annotated[int, AtLeast(1)]
     optimizer: Annotated[str, OneOf(OPTIMIZERS)]
     crop_scales: Annotated[list[Annotated[float, Between(0.01, 1)]], Length(1)]
 
-OmegaConf reads past `Annotated`, so that the same types are the schema of the composed configuration.
+OmegaConf ignores `Annotated`, so these dataclasses are also the schema of the composed Hydra configuration.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_ty
 
 from adafocus.core.errors import UserError
 
-#: No count and no weight is larger, and some of the code that reads them counts in 32 bits.
+#: Upper limit of all numbers without another one; some of the code that uses them counts in 32 bits.
 LARGEST = 2**31 - 1
 
 
 class Domain(Protocol):
-    """Values that a key may hold; `str` completes the sentence "KEY=VALUE must be"."""
+    """The set of allowed values of a key; its `str` completes the sentence "KEY=VALUE must be ..."."""
 
     def holds(self, value: Any) -> bool: ...
 
@@ -40,8 +40,8 @@ class AtLeast:
         return f"at least {self.low:g}" if self.high >= LARGEST else f"between {self.low:g} and {self.high:g}"
 
 
-def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - stands beside AtLeast as a type does
-    """Both ends belong to it."""
+def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - used like the class AtLeast
+    """Numbers from `low` to `high`, both included."""
     return AtLeast(low, high)
 
 
@@ -59,7 +59,7 @@ class Above:
 
 @dataclass(frozen=True)
 class Below:
-    """From `low`, which belongs to it, to `high`, which does not."""
+    """Numbers from `low` (included) to `high` (excluded)."""
 
     low: float
     high: float
@@ -91,7 +91,7 @@ class OneOf:
 
 @dataclass(frozen=True)
 class Matching:
-    """Words of a pattern; `says` describes it."""
+    """Text that matches a regular expression as a whole; `says` describes the allowed values for messages."""
 
     pattern: str
     says: str
@@ -105,7 +105,7 @@ class Matching:
 
 @dataclass(frozen=True)
 class Text:
-    """Any words in one line: a name, a path, a remark. `empty` allows none at all."""
+    """Printable text in one line, such as a name or a path; `empty` allows the empty text."""
 
     empty: bool = False
 
@@ -118,7 +118,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Length:
-    """Of a list."""
+    """Lists of `least` to `most` elements."""
 
     least: int
     most: int = LARGEST
@@ -133,7 +133,7 @@ class Length:
 
 @dataclass(frozen=True)
 class Keys:
-    """Of a table."""
+    """Dictionaries whose keys are among `names`."""
 
     names: Sequence[str]
 
@@ -142,10 +142,10 @@ class Keys:
 
 
 def check(config: Any, prefix: str = "") -> None:
-    """Refuses every value of a dataclass, and of those in it, that its type does not allow.
+    """Checks all values of a dataclass, nested ones included, against the domains in their types.
 
     Raises:
-        UserError: one line with the full key, the value and what it must be.
+        UserError: a value is not allowed; the message has the full key, the value and what it must be.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
@@ -169,7 +169,7 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
-    """A type without `| None` and `Annotated`, and the domains that were written on it."""
+    """The type without `| None` and `Annotated`, and the domains in `Annotated`."""
     if get_origin(hint) is Union or type(hint).__name__ == "UnionType":
         hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is Annotated:
@@ -178,7 +178,7 @@ def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
 
 
 def _parts(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
-    """What a list or a table holds: how each is named, its value and its type."""
+    """The elements of a list or dictionary: (suffix of the key for messages, value, type) each."""
     inner = get_args(hint)[-1] if get_args(hint) else Any
     if isinstance(value, list):
         yield from ((f"[{number}]", part, inner) for number, part in enumerate(value))
@@ -200,7 +200,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
 
 
 def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
-    """Every key of a dataclass, and of those in it, with its type."""
+    """All keys of a dataclass, nested ones with dots between, with their types."""
     found: dict[str, Any] = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         found |= leaves(hint, f"{prefix}{name}.") if is_dataclass(hint) else {f"{prefix}{name}": hint}
@@ -208,7 +208,7 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
 
 
 def undescribed(cls: type) -> list[str]:
-    """Keys whose type holds numbers or words without saying which."""
+    """Keys with numbers or text that have no domain; a test requires that there are none."""
 
     def open_ended(hint: Any) -> bool:
         base, domains = _split(hint)

@@ -1,6 +1,6 @@
-"""Typed keys that this combination of method, data set and mode never reads: they are refused instead of ignored.
+"""Refuses overrides of keys that the chosen method, data set and mode never read, instead of ignoring them.
 
-Only what was typed is judged. Recipes, debug and experiment files may set keys for every method.
+Only overrides on the command line are checked; schedule, debug and experiment files may set keys for every method.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from adafocus.methods import method_of
 
 @dataclass(frozen=True)
 class Readers:
-    """Who reads some keys.
+    """The condition under which some keys are read.
 
     Attributes:
-        keys: full keys, or whole sections and groups.
-        needs: what must be chosen for them, in words, for the message.
-        read: whether a configuration reads them; None: the method says it, see `methods.base.Method.reads`.
+        keys: full keys, or names of whole sections and groups.
+        needs: the condition in words, for the message.
+        read: whether a given configuration reads the keys; None: the method tells, see `methods.base.Method.reads`.
     """
 
     keys: tuple[str, ...]
@@ -82,7 +82,7 @@ READERS = (
         "dataset=folder, or another data set of files or of a plug-in",
         _views,
     ),
-    Readers(("protocol",), "a data set of files; drawn videos are evaluated as they are", _views),
+    Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
         "dataset=glyphs",
@@ -167,16 +167,21 @@ READERS = (
 
 
 def check(config: Config, typed: Iterable[str]) -> None:
-    """Refuses typed keys that have no effect.
+    """Refuses overrides that have no effect.
 
     Args:
-        config: what was composed of them.
-        typed: keys and groups, as they were typed.
+        config: the composed configuration.
+        typed: keys and groups that were set on the command line.
 
     Raises:
-        UserError: the first such key and what it needs.
+        UserError: a key has no effect; the message names the first one and what it needs.
     """
     for key in typed:
         for readers in READERS:
             if readers.ignored(config, key):
-                raise UserError(f"{key} needs {readers.needs}: here nothing reads it, so leave it out")
+                raise UserError(f"{key} needs {readers.needs}: it has no effect here, so leave it out")
+
+
+def unread(config: Config) -> set[str]:
+    """Keys and sections that nothing reads in this combination, so that their values do not make it another run."""
+    return {key for readers in READERS for key in readers.keys if readers.ignored(config, key)}

@@ -1,7 +1,7 @@
-"""The configuration: its cross-checks, and its way into and out of a run folder.
+"""Conversion of configurations (Hydra node, stored JSON, dataclass), and the checks that involve several keys.
 
-Everything that can be wrong is found here, before torch is imported and before a device is touched. Options are words
-or numbers in `conf/`; schema.py gives them types and domains, which domains.py checks.
+Errors are found here before torch is imported and before a device is used. `schema.py` defines types and domains of
+single keys, which `domains.py` checks.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from adafocus.config import domains, renamed
-from adafocus.config.schema import ABOUT, RUNTIME, Config, DatasetConfig, ScheduleConfig
+from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
 from adafocus.core import choices, plugins
 from adafocus.core.errors import UserError, printable
 from adafocus.methods import method_of
 
-_MOST_VALUES = 10_000  # of a stored configuration; ours have some 200
+_MOST_VALUES = 10_000  # limit for a stored configuration; a real one has about 200 values
 
 
 def from_node(node: Any, said: Collection[str] = ()) -> Config:
-    """A composed Hydra node as a checked, typed configuration.
+    """Converts a composed Hydra node to a typed configuration and checks it.
 
     Args:
-        said: keys that were typed, or that a debug or experiment file sets. They win over the recipes of single stages.
+        node: the composed node.
+        said: keys that are set on the command line or by a debug or experiment file; they take precedence over the
+            values in `schedule.stages`.
     """
     config = _typed(OmegaConf.to_container(node, resolve=True))
     for name, table in config.schedule.stages.items():
@@ -40,7 +42,7 @@ def from_node(node: Any, said: Collection[str] = ()) -> Config:
 
 
 def _write(schedule: dict[str, Any], table: dict[str, Any], path: list[str], said: Collection[str], stage: str) -> None:
-    """Writes a key of all stages into the recipe of one, unless something else was said about that stage itself."""
+    """Writes a key that is set for all stages into the table of one stage, unless it is set for that stage itself."""
     if path[0] != "schedule" or len(path) < 2 or path[1] not in table:
         return
     if any(key.startswith(f"schedule.stages.{stage}.{path[1]}") for key in said):
@@ -53,15 +55,15 @@ def _write(schedule: dict[str, Any], table: dict[str, Any], path: list[str], sai
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """A stored configuration, checked like a typed one. One of the version before this is translated.
+    """The typed, checked configuration from stored plain data; one stored by version 0.1 is converted.
 
     Raises:
-        UserError: something else than a configuration, an unknown key, or a value that is not allowed.
+        UserError: the data are not a configuration, or have an unknown key or a value that is not allowed.
     """
     if not isinstance(values, dict):
         raise UserError("configuration: a stored configuration must be a table of sections")
     plain(values, "a stored configuration")
-    # Runs of version 0.1 carry what a paper prints; it says nothing of the run.
+    # Version 0.1 stored the published results of an experiment with the run; they do not belong to its configuration.
     values = {key: value for key, value in values.items() if key != "published"}
     values = renamed.with_loggers(values)
     older = renamed.is_older(values)
@@ -73,11 +75,13 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 
 def plain(values: Any, where: str) -> Any:
-    """Stored values, which must be plain: no interpolations, which would read the environment or call resolvers.
+    """Returns stored values unchanged after checking that they are plain data.
+
+    Interpolations (`${...}`) are refused because they would read environment variables or call resolvers.
 
     Raises:
-        UserError: a text with `${` or control codes, something other than numbers, texts, lists and dictionaries, or more
-            of them than any configuration has (a file can hold lists that contain themselves).
+        UserError: there is a text with `${` or control codes, a value that is neither number, text, list nor
+            dictionary, or more than 10,000 values (a file can hold lists that contain themselves).
     """
     todo, seen = [("", values)], 0
     while todo:
@@ -89,18 +93,18 @@ def plain(values: Any, where: str) -> Any:
             todo += [(key, inner) for inner in value]
         elif isinstance(value, str):
             if "${" in value or value == "???" or printable(value) != value:
-                raise UserError(f"{where}: {key}={value[:80]!r} is no plain value; it is not read")
+                raise UserError(f"{where}: {key}={value[:80]!r} is not a plain value (no '${{', no control codes)")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is no plain value; it is not read")
+            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is not a plain value")
         if seen + len(todo) > _MOST_VALUES:
-            raise UserError(f"{where} holds more than {_MOST_VALUES} values; it is not read")
+            raise UserError(f"{where} holds more than {_MOST_VALUES} values, so it is not a configuration of adafocus")
     return values
 
 
 def _typed(values: Any) -> Config:
     for key, value in _texts(values):
         if "${" in value:
-            raise UserError(f"{key}={value!r} holds '${{', which stored and typed values may not")
+            raise UserError(f"{key}={value!r}: interpolation with '${{' is not allowed here; give the value itself")
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values)))
     except ConfigKeyError as error:
@@ -118,10 +122,11 @@ def _typed(values: Any) -> Config:
 
 
 def _read_as_before(config: Config) -> None:
-    """What the version before this one made of the same values: it is written out, so that it stays so.
+    """Converts a configuration of version 0.1 so that it has the effect that it had there.
 
-    A key of the schedule that differed from its default won over the recipes of the stages; policies on TSM and those of
-    AdaFocus V1 were never wider than 1024, whatever the key said; and parts that a method lacks had a width as well.
+    In version 0.1 a schedule key that differed from its default took precedence over `schedule.stages`; policies on TSM
+    and of AdaFocus V1 were at most 1024 wide, whatever the key said; parts that a network does not have had a width as
+    well.
     """
     defaults = asdict(ScheduleConfig())
     for table in config.schedule.stages.values():
@@ -139,7 +144,7 @@ def _read_as_before(config: Config) -> None:
 
 
 def _texts(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in nested plain data, names included, and where it stands."""
+    """All texts in nested plain data, dictionary keys included: (the full key where it is, the text)."""
     if isinstance(values, str):
         yield prefix, values
     elif isinstance(values, dict):
@@ -157,32 +162,17 @@ def _one_line(error: Exception) -> str:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain nested data, as it goes into config.json and checkpoints."""
+    """The configuration as nested plain data, which config.json and checkpoints hold."""
     return asdict(config)
 
 
-def identity(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that makes two runs the same run."""
-    return {key: value for key, value in values.items() if key not in (*RUNTIME, *ABOUT)}
-
-
-def stored_identity(values: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The identity of a configuration that a run folder holds; keys that are newer than the run have their defaults."""
-    if values is None:
-        return None
-    try:
-        return identity(to_dict(from_dict(values)))
-    except UserError:  # it is of a version with other keys: then it is another configuration
-        return identity(values)
-
-
 def stages(config: Config) -> tuple[str, ...]:
-    """The stages that a run goes through."""
+    """Names of the stages that a run trains, in order."""
     return method_of(config).stages if config.stage.name == "all" else (config.stage.name,)
 
 
 def for_stage(config: Config, name: str) -> Config:
-    """The configuration of one stage: the schedule with that stage's part of the recipe over it, and its name."""
+    """The configuration of one stage: its values in `schedule.stages` replace those of the schedule."""
     table = config.schedule.stages.get(name, {})
     try:
         node = OmegaConf.merge(OmegaConf.structured(ScheduleConfig), asdict(config.schedule), table)
@@ -209,10 +199,10 @@ def read(folder: Path) -> Config:
 
 
 def check(config: Config) -> None:
-    """All that can be said about a configuration without data, weights or devices, beside the domains of its types.
+    """Checks that involve several keys and need no data, weights or devices.
 
     Raises:
-        UserError: one line with the key and what to do.
+        UserError: keys contradict each other; the message names them and what to do.
     """
     _check_mode(config)
     _check_clips(config)
@@ -221,7 +211,7 @@ def check(config: Config) -> None:
 
 
 def check_start(config: Config) -> None:
-    """Weights that training must start from.
+    """Checks that the weights are named which training must start from.
 
     Raises:
         UserError: they are not named.
@@ -230,7 +220,7 @@ def check_start(config: Config) -> None:
         return
     if config.schedule.starts_from:
         raise UserError(
-            f"this recipe starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another schedule"
+            f"this schedule starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another one"
         )
     stage, parts = config.stage.name, [part for part in ("glance", "focus") if not config.init.get(part)]
     if stage == "1" and parts:
@@ -258,17 +248,17 @@ def _check_mode(config: Config) -> None:
         raise UserError(f"mode={config.mode} needs checkpoint=RUN_FOLDER or checkpoint=FILE")
     if config.sync_batchnorm and (config.devices == 1 or config.device == "cpu"):
         raise UserError(
-            f"sync_batchnorm=true needs several CUDA devices, but devices={config.devices} and device={config.device}; leave it "
-            f"out, or set devices=N"
+            f"sync_batchnorm=true needs several CUDA devices, but devices={config.devices} and device={config.device}; "
+            f"leave it out, or set devices=N"
         )
     if config.sync_batchnorm and config.schedule.partial_norm:
         raise UserError(
-            "sync_batchnorm=true has no use with schedule.partial_norm, which freezes BatchNorm; leave one out"
+            "sync_batchnorm=true has no effect with schedule.partial_norm=true, which freezes BatchNorm; leave one out"
         )
     if config.mode == "train" and config.checkpoint:
         raise UserError(
-            "checkpoint= goes with mode=evaluate; training continues by itself in its run folder, and starts from another "
-            "run or file with init.from="
+            "checkpoint=... is for mode=evaluate and mode=early_exit. Training resumes in its run folder when the same "
+            "command is repeated; to start from another run or file set init.from=..."
         )
     if config.schedule.partial_norm and config.schedule.freeze_norm:
         raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
@@ -286,8 +276,8 @@ def _check_clips(config: Config) -> None:
     method.check()
     if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
-            f"mode=early_exit needs a network that answers step by step: method=uni_adafocus, or method=adafocus_v2 on plain "
-            f"backbones, not method={method.name} here"
+            f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, or method=adafocus_v2 "
+            f"on plain backbones; this is method={method.name}"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
@@ -295,18 +285,19 @@ def _check_clips(config: Config) -> None:
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
     if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:
         raise UserError(
-            f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN can: a network "
-            f"that joins frames works on the number it was built for (segments={segments.glance})"
+            f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN supports: a "
+            f"network with temporal modules works for the number of frames it is built for "
+            f"(segments={segments.glance}); choose another protocol"
         )
     _check_division(dataset)
     if dataset.options and dataset.source in choices.SOURCES:
         raise UserError(f"dataset.options are for a data set of a plug-in, not for dataset.source={dataset.source}")
     if dataset.source == "glyphs" and dataset.flip:
-        raise UserError("dataset=glyphs draws its own variety: dataset.flip must be 0")
+        raise UserError("dataset=glyphs must not be flipped, since a flip could change the class: set dataset.flip=0")
 
 
 def _check_division(dataset: DatasetConfig) -> None:
-    """Hold-outs of own videos."""
+    """Checks the keys of hold-out and cross-validation."""
     if dataset.folds is None and dataset.fold is not None:
         raise UserError(f"dataset.fold={dataset.fold} needs the number of folds: set dataset.folds=5, for example")
     if dataset.folds is None:
@@ -314,7 +305,8 @@ def _check_division(dataset: DatasetConfig) -> None:
     every = ",".join(map(str, range(dataset.folds)))
     if dataset.fold is None:
         raise UserError(
-            f"dataset.folds={dataset.folds}: say which one is for validation, or all: -m dataset.fold={every}"
+            f"dataset.folds={dataset.folds} needs the fold for validation: set dataset.fold=0, or run all folds with "
+            f"-m dataset.fold={every}"
         )
     if dataset.fold >= dataset.folds:
         raise UserError(f"dataset.fold={dataset.fold} does not exist; of dataset.folds={dataset.folds} choose {every}")
@@ -327,7 +319,8 @@ def _check_schedule(config: Config) -> None:
             raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
     if schedule.accumulation_steps > 1 and config.policy.epochs * config.policy.minibatches > 1:
         raise UserError(
-            "policy.epochs and policy.minibatches take several steps a batch: schedule.accumulation_steps must be 1"
+            "policy.epochs and policy.minibatches make several optimizer steps per batch: "
+            "schedule.accumulation_steps must be 1"
         )
     share = config.devices * schedule.accumulation_steps
     if schedule.batch_size % share:
@@ -339,4 +332,7 @@ def _check_schedule(config: Config) -> None:
     if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
         raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
     if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):
-        raise UserError(f"schedule.lr_mults: method={method.name} needs a multiple for each of {missing}")
+        raise UserError(
+            f"schedule.lr_mults: method={method.name} needs a learning-rate multiplier for each of {missing}, "
+            f"for example +schedule.lr_mults.{missing[0]}=1"
+        )

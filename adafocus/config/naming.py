@@ -1,4 +1,4 @@
-"""What is typed, before Hydra reads it: numeric choices of groups, and names of run folders."""
+"""Processing of overrides before Hydra parses them: quoting of numeric options, and names of run folders."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from adafocus.core.errors import UserError
 
 #: Groups whose options are numbers. Hydra reads `patch=128` as an integer and stops; quoted it is an option's name.
 NUMERIC_GROUPS = ("patch", "segments", "stage")
-#: Overrides that do not make another run, so that they are not part of its folder's name.
+#: Keys that do not affect results, so that they are not part of a run folder's name.
 UNNAMED = (*RUNTIME, "hydra")
-#: Keys whose value says enough, in the order in which they begin a name.
+#: Keys of which a name has only the value; a name begins with them in this order.
 _TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "backbone", "protocol", "debug")
-#: Sizes that can also be typed as the option of a group.
+#: Keys that have a group for the same number: patch.size=128 is named like patch=128.
 _ALSO = {"patch.size": "patch", "segments.glance": "segments"}
 _NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
 _LONGEST = 80
@@ -53,15 +53,15 @@ def quote_numbers(arguments: Iterable[str]) -> list[str]:
 
 
 def check_name(name: str) -> str:
-    """A typed `name=`, which is one folder inside outputs/ or multirun/.
+    """Checks the value of `name=`, the name of a folder in outputs/ or multirun/, and returns it.
 
     Raises:
-        UserError: it is a path, hidden, or has other characters than a shell and Hydra take without quotes.
+        UserError: it is a path or hidden, or has characters that need quotes in a shell or in Hydra.
     """
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", str(name)) or len(str(name)) > 200:
         raise UserError(
-            f"name={str(name)[:80]} cannot be a run's name: use letters, digits, '.', '_', '-' and '+', and begin with a letter, "
-            f"a digit or '_' (hydra.run.dir=FOLDER puts a run anywhere else)"
+            f"name={str(name)[:80]} cannot be a run's name: use letters, digits, '.', '_', '-' and '+', and begin with "
+            f"a letter, a digit or '_' (hydra.run.dir=FOLDER puts a run anywhere else)"
         )
     return name
 
@@ -69,15 +69,15 @@ def check_name(name: str) -> str:
 def folder_name(
     overrides: Sequence[str], *, without: Iterable[str] = (), texts: Mapping[tuple[str, str], str] | None = None
 ) -> str:
-    """A folder name of what was typed: `sthv2_patch-128`. The same overrides give the same name.
+    """A folder name made from overrides, such as `sthv2_patch-128`. The same overrides give the same name.
 
-    It has letters, digits, `.`, `_`, `-` and `+` only, so that neither a shell nor Hydra wants quotes around it. Two commands
-    may have the same name (data folders of the same last part); then the run folder refuses the second.
+    It has only letters, digits, `.`, `_`, `-` and `+`, so it needs no quotes in a shell or in Hydra. Two commands can
+    give the same name (data folders whose paths end alike); then the run folder refuses the second command.
 
     Args:
         overrides: as Hydra lists them.
-        without: keys that are left out: in a sweep those that all jobs share.
-        texts: what stands for the value of (key, value), where the value itself would not tell.
+        without: keys that are left out; in a sweep those that all jobs share.
+        texts: (key, value) -> text that replaces the value in the name, for values that would look the same.
     """
     skip, texts = {*UNNAMED, *without}, texts or {}
     typed: dict[str, str] = {}
@@ -96,7 +96,7 @@ def folder_name(
 
 
 def _told(key: str, value: str) -> str:
-    """What stands for a value in a name; with a hash where letters had to be left out that no name can have."""
+    """The text for a value in a folder name; a hash is added if characters had to be left out."""
     value = unquoted(value)
     if key == "checkpoint":
         return _checkpoint(value)
@@ -108,7 +108,7 @@ def _told(key: str, value: str) -> str:
 
 
 def _checkpoint(value: str) -> str:
-    """A run in outputs/ or multirun/ is told by its name; a file or folder elsewhere also by a hash of its path."""
+    """The text for a checkpoint: the name of a run in outputs/ or multirun/, else the file's name and a path hash."""
     path = Path(value).expanduser()
     known = [path.absolute().relative_to(home) for home in _homes() if path.absolute().is_relative_to(home)]
     if known and known[0].parts and ".." not in path.parts:
@@ -124,7 +124,7 @@ def _homes() -> tuple[Path, Path]:
 
 
 def _plain(text: str) -> str:
-    """The text in letters, digits, `.`, `_`, `-` and `+`."""
+    """The text with only letters, digits, `.`, `_`, `-`, `+`; others become `-`, and a hash may be added."""
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") if not re.fullmatch(r"-[\d.]+", text) else text
     told = plain and (text.isascii() or len(plain) == len(text))
     return plain if told else f"{plain or 'x'}-{_hash(text)}"
@@ -132,7 +132,7 @@ def _plain(text: str) -> str:
 
 @cache
 def _ambiguous() -> frozenset[str]:
-    """Last parts of keys that several sections of the configuration have, or that are groups as well."""
+    """Last parts of keys that occur in several sections of the configuration, or are names of groups."""
     from adafocus.config.schema import Config
 
     def leaves(node: object) -> list[str]:
@@ -145,25 +145,25 @@ def _ambiguous() -> frozenset[str]:
 
 
 def _short(key: str) -> str:
-    """The last part of a key if that tells which key it is (of several the schedule's), else all of it."""
+    """The last part of a key if it is unique or the key is in `schedule`; else the whole key."""
     section, _, last = key.rpartition(".")
     tells = section == "schedule" or (section.isidentifier() and last not in _ambiguous())
     return last if tells or not section else key.replace("/", ".").replace("@", ".")
 
 
 def shared_keys(arguments: Iterable[str]) -> list[str]:
-    """Keys whose override holds one value only: they do not tell the jobs of a sweep apart."""
+    """Keys whose override has one value only, so that all jobs of a sweep share it."""
     return [key for key, value in map(split_override, arguments) if value and not swept(value)]
 
 
 def swept(value: str) -> bool:
-    """Whether the text of a value holds several: commas outside brackets and quotes, or a call such as range(1,4)."""
+    """Whether an override holds several values: commas outside brackets and quotes, or a call such as range(1,4)."""
     bare = re.sub(r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
     return "," in bare or bool(re.match(r"(choice|range|glob|interval)\(", value))
 
 
 def distinct(arguments: Iterable[str]) -> dict[tuple[str, str], str]:
-    """Texts for the values of a sweep whose names would be equal: paths get one more part, or else a hash."""
+    """Texts that distinguish the values of a sweep whose names would be equal: one more part of a path, or a hash."""
     texts: dict[tuple[str, str], str] = {}
     for key, value in map(split_override, arguments):
         values = [part.strip() for part in value.split(",")] if swept(value) and "(" not in value else []

@@ -1,4 +1,4 @@
-"""Keys and words that had, or elsewhere have, another name: translation of what older versions stored, and "did you mean"."""
+"""Renamed keys: conversion of configurations that older versions stored, and "did you mean" for unknown keys."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-#: Keys of the version before this one, which its run folders and checkpoints hold.
+#: Keys of version 0.1 -> present keys, for stored configurations.
 KEYS = {
     "schedule.optimiser": "schedule.optimizer",
     "schedule.rate": "schedule.lr",
@@ -26,7 +26,7 @@ KEYS = {
     "output.tensorboard": "output.loggers",
 }
 VALUES = {"method.name": {"recogniser": "recognizer"}, "method.where": {"centre": "center"}}
-#: What other projects call it.
+#: Common names in other projects -> the key here, for "did you mean".
 ELSEWHERE = {
     "learning_rate": "schedule.lr",
     "rate": "schedule.lr",
@@ -76,7 +76,7 @@ ELSEWHERE = {
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The line for a key that does not exist, with the one that was probably meant."""
+    """The message for a key that does not exist, with the key that was probably meant."""
     known = list(known)
     renamed = KEYS.get(key)
     if renamed:
@@ -101,17 +101,17 @@ def _near_leaf(leaf: str, known: list[str]) -> list[str]:
 
 
 def unknown_option(group: str, option: str, options: Iterable[str]) -> str:
-    """The line for an option that a group does not have."""
+    """The message for an option that a group does not have, with the option that was probably meant."""
     options = sorted(options)
     near = [] if option.isdigit() else difflib.get_close_matches(option, options, 1, 0.5)
-    if near and len(options) > 12:  # a long list would hide what was meant
+    if near and len(options) > 12:  # a long list would hide the suggestion
         return f"{group}={option} is no option; did you mean {near[0]}? conf/{group} holds {len(options)}"
     meant = f"; did you mean {near[0]}?" if near else ""
     return f"{group}={option} is no option; choose one of {', '.join(options)}{meant}"
 
 
 def is_older(values: dict[str, Any]) -> bool:
-    """Whether a stored configuration is of the version before the keys were renamed."""
+    """Whether a stored configuration was written by version 0.1, before the keys were renamed."""
     schedule = values.get("schedule")
     return isinstance(schedule, dict) and "rate" in schedule
 
@@ -126,7 +126,7 @@ def with_loggers(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def translated(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of the version before under today's keys and words; what is read differently now is left alone."""
+    """A configuration of version 0.1 with the present keys and words; `load` converts values that changed meaning."""
     new = {section: _renamed(section, part) for section, part in values.items()}
     stages = new["schedule"].get("stages")
     if isinstance(stages, dict):

@@ -1,6 +1,8 @@
-"""The types of the configuration: what each option of `conf/` may hold, with its default. No work here.
+"""The schema of the configuration: type, allowed values and default of every key in `conf/`.
 
-The domain that stands on a type (at least 1, one of these words) is checked by adafocus/domains.py.
+`adafocus.config.domains` checks the allowed values that are written in `Annotated`. Where a comment names a method,
+other methods do not read the key, and giving it on the command line is an error. "On TSM" means backbone.shift other
+than none; "plain" means backbone.shift=none.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ Weight = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Below(0, 1)]
 Probability = Annotated[float, Between(0, 1)]
 Words = Annotated[str, Text()]
-#: Frames of an evaluation clip, as adafocus/data/sampling.py names them.
+METHODS = ("adafocus_v1", "adafocus_v2", "uni_adafocus", "recognizer")
+#: Rules that choose the frames of evaluation clips; `adafocus.data.sampling.evaluation_frames` defines them.
 EvaluationRule = Annotated[
     str,
     Matching(
@@ -30,133 +33,142 @@ EvaluationRule = Annotated[
     ),
 ]
 
-#: Options of these are chosen with GROUP=OPTION, a file of conf/GROUP each.
+#: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
-#: Keys that do not make another run: none of them changes a number of the result, but for rounding.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
-#: Keys of what is done with a run, or said about it, beside training it.
+#: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
+RUNTIME = ("name", "device", "devices", "inline", "loader", "output")
+#: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
 
 @dataclass
 class DatasetConfig:
-    """Where videos and lists are, and how a clip is made of them."""
+    """Where the videos and lists of a data set are, and how clips are made from them."""
 
     name: Words = MISSING
     source: Annotated[str, OneOf(choices.SOURCES, registry.DATASETS)] = "files"
-    options: dict[str, Any] = field(default_factory=dict)  # of a data set of a plug-in
-    metric: Annotated[str, OneOf(choices.METRICS)] = "top1"  # which score counts
-    # files
-    root: Words | None = None
-    videos: Words = "."  # folder of the videos, below root
-    train_list: Words | None = None  # below root; None: train.txt, or class folders
-    val_list: Words | None = None  # below root; None: val.txt, or class folders
-    test_list: Words | None = None  # below root; None: test.txt, or class folders; without one val is the test
-    class_file: Words | None = None  # below root; None: classes.txt, or the names of the class folders
-    separator: Annotated[str, Matching(r".+", "one character or more")] = " "  # of list fields
-    frame_template: Words | None = None  # file names of frame folders; None: the records are video files
-    classes: Annotated[int, AtLeast(2)] | None = None  # expected number of classes; None: what is found
-    expected_train: Count | None = None  # expected number of videos
-    expected_val: Count | None = None
-    allow_partial: bool = False  # go on when the counts differ from the expected ones
-    min_frames: Count = 1  # list rows with fewer frames are dropped (the seeds: 3)
-    limit: Count | None = None  # use only so many videos of each split, evenly spread (for a quick look)
-    hold_out: Share = 0.2  # share of the training videos kept for validation where the data come without a split
-    group: Words | None = None  # keeps a group on one side of a hold-out: a CSV column, parent or a regular expression
-    folds: Annotated[int, Between(2, 100)] | None = None  # cross-validation in so many parts of the training videos
-    fold: Annotated[int, Between(0, 99)] | None = None  # the part, from 0, that is kept for validation
-    inspect: bool = True  # look at the packets of every video file before the first step; the finding is kept
-    bad_list: Words | None = None  # bad.txt of `adafocus prepare check`
-    max_bad_fraction: Share = 0.05  # more unreadable training videos than this share end the run
+    options: dict[str, Any] = field(default_factory=dict)  # options of a data set of a plug-in
+    metric: Annotated[str, OneOf(choices.METRICS)] = "top1"  # score that is reported and selects the best epoch
+    # source=files
+    root: Words | None = None  # folder of the data set
+    videos: Words = "."  # folder of the videos, relative to root
+    train_list: Words | None = None  # list of training videos, relative to root; None: train.txt, or class folders
+    val_list: Words | None = None  # list of validation videos, relative to root; None: val.txt, or class folders
+    # List of test videos, relative to root; None: test.txt, or class folders. Without test videos, the validation
+    # videos are the test.
+    test_list: Words | None = None
+    class_file: Words | None = (
+        None  # class names, relative to root; None: classes.txt, or the names of the class folders
+    )
+    separator: Annotated[str, Matching(r".+", "one character or more")] = " "  # between the fields of a list row
+    frame_template: Words | None = None  # file name of frames, such as img_{:05d}.jpg; None: the videos are files
+    classes: Annotated[int, AtLeast(2)] | None = None  # expected number of classes; None: not checked
+    expected_train: Count | None = None  # expected number of training videos; None: not checked
+    expected_val: Count | None = None  # expected number of validation videos; None: not checked
+    allow_partial: bool = False  # whether to continue if fewer videos are found than expected
+    min_frames: Count = 1  # list rows with fewer frames are dropped (the AdaFocus repositories drop below 3)
+    limit: Count | None = None  # maximal number of videos per split, evenly spaced, for a quick trial; None: all
+    hold_out: Share = 0.2  # share of the training videos that is kept for validation if the data have no split
+    # Keeps videos of one group (a person, a recording) on one side of the hold-out: a column of the CSV list, `parent`
+    # for the parent folder, or a regular expression on the file name; None: no groups.
+    group: Words | None = None
+    folds: Annotated[int, Between(2, 100)] | None = None  # number of parts for cross-validation; None: one hold-out
+    fold: Annotated[int, Between(0, 99)] | None = None  # index of the part that is kept for validation, from 0
+    inspect: bool = True  # whether to inspect the packets of every video file before training; the result is cached
+    bad_list: Words | None = None  # list of unreadable videos: bad.txt of `adafocus prepare check`; None: none known
+    max_bad_fraction: Share = 0.05  # a larger share of unreadable training videos ends the run
     reader: Annotated[str, OneOf(("auto", *choices.READERS))] = "auto"
     decode_short_side: Annotated[int, Between(8, 8192)] | None = None  # decode at this short side; None: as stored
-    video_timeout: Amount = 60.0  # seconds one video may take
-    cache_megabytes: NotNegative = (
-        0  # memory for decoded training videos, shared by the loader's processes; as much again for evaluation
-    )
+    video_timeout: Amount = 60.0  # seconds that decoding one video may take
+    # Memory in MB for decoded training videos, over all loader processes; evaluation may use as much again.
+    cache_megabytes: NotNegative = 0
     # clips
-    frame_size: Annotated[int, Between(8, 4096)] = 224
-    glance_reduction: Count = 1  # a view reduced by this still shows where to look; small backbones glance at that
-    fit: Annotated[str, OneOf(choices.FITS)] = "crop"  # how a frame becomes a square
-    short_side: Annotated[int, Between(8, 8192)] | None = (
-        None  # evaluation: resize to this before the center crop; None: frame_size * 256 // 224
-    )
+    frame_size: Annotated[int, Between(8, 4096)] = 224  # side of the square frames in pixels
+    glance_reduction: Count = 1  # factor by which tiny glance networks reduce the frames
+    fit: Annotated[str, OneOf(choices.FITS)] = "crop"  # how a frame becomes a square: by cropping or by stretching
+    # Evaluation: the shorter side is resized to this many pixels before the center crop; None: frame_size * 256 // 224.
+    short_side: Annotated[int, Between(8, 8192)] | None = None
+    # How videos with fewer frames than segments are filled; see `adafocus.data.sampling.segment_frames`.
     short_videos: Annotated[str, OneOf(choices.SHORT_RULES)] = "repeat_last"
     crop_scales: Annotated[list[Annotated[float, Between(0.01, 1)]], Length(1)] = field(
         default_factory=lambda: [1.0, 0.875, 0.75, 0.66]
     )
-    separate_crops: bool = False  # glance and focus frames of a training video are cropped apart, as released on TSM
-    flip: Probability = 0.5
-    flip_pairs: list[Annotated[list[Words], Length(2, 2)]] = field(
-        default_factory=list
-    )  # class names that a mirror exchanges
-    modality: Annotated[str, OneOf(choices.MODALITIES)] = (
-        "rgb"  # flow: frame folders hold optical flow, in pairs of files or in R and G of one
-    )
-    snippet: Count = 5  # consecutive flow fields of a segment
-    count_divisor: Count = 1  # list rows count so many files a frame (flow of Something-Something V1: 2)
+    # Whether glance and focus frames of a training clip get different random crops (AdaFocus V2 and Uni-AdaFocus on
+    # TSM).
+    separate_crops: bool = False
+    flip: Probability = 0.5  # probability of a horizontal flip in training
+    # Pairs of class names whose labels are exchanged by a horizontal flip.
+    flip_pairs: list[Annotated[list[Words], Length(2, 2)]] = field(default_factory=list)
+    # rgb, or flow: frame folders hold optical flow, in two files per field or in R and G of one.
+    modality: Annotated[str, OneOf(choices.MODALITIES)] = "rgb"
+    snippet: Count = 5  # number of consecutive flow fields per segment (modality=flow)
+    count_divisor: Count = 1  # files per frame that list rows count (2 for the flow of Something-Something V1)
     mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] = field(
         default_factory=lambda: [0.485, 0.456, 0.406]
     )
     std: Annotated[list[Amount], Length(1, 3)] = field(default_factory=lambda: [0.229, 0.224, 0.225])
-    # glyphs
-    task: Annotated[str, OneOf(choices.TASKS)] = "where"
-    glyph_size: Annotated[int, OneOf((8, 16))] = 16
-    visible: Count | None = None  # frames that show the glyph (task when); None: a quarter
-    tints: Count = 1  # what a reduced view knows of the class: to which of so many groups it belongs
-    frames: Count | None = None  # of a drawn video; None: as many as the networks look at
-    train_videos: Count = 4096
-    val_videos: Count = 512
+    # source=glyphs: synthetic videos, see `adafocus.data.glyphs`
+    task: Annotated[str, OneOf(choices.TASKS)] = "where"  # what tells the class: a location, a time or a direction
+    glyph_size: Annotated[int, OneOf((8, 16))] = 16  # side of a glyph in pixels
+    visible: Count | None = None  # number of frames that show the glyph (task=when); None: a quarter of them
+    tints: Count = (
+        1  # number of glyph colors; with more than one the color narrows down the class even at low resolution
+    )
+    frames: Count | None = None  # frames per video; None: as many as the networks see
+    train_videos: Count = 4096  # number of training videos
+    val_videos: Count = 512  # number of evaluation videos
 
 
 @dataclass
 class BackboneConfig:
     glance: Words = MISSING
     focus: Words = MISSING
-    weights: Words = "imagenet"  # imagenet | none | FILE, of the focus network
-    glance_weights: Words | None = None  # None: as weights
-    glance_size: Annotated[int, Between(1, 4096)] | None = (
-        None  # side of the frames that the glance sees; None: frame_size
-    )
-    glance_resize: Annotated[str, OneOf(choices.GLANCE_RESIZES)] = "aligned"  # the released code's; area is antialiased
-    glance_channels: list[Count] = field(default_factory=list)  # of the tiny nets; others do not read them
-    focus_channels: list[Count] = field(default_factory=list)
-    focus_strides: list[Count] = field(default_factory=list)  # None given: 2 in every layer
-    glance_strides: list[Count] = field(default_factory=list)
-    coordinates: bool = False  # the tiny nets also see where each pixel is
-    policy_hidden: Annotated[int, AtLeast(8)] | None = None  # width of the policy (V1, V2); None: the method's own
-    spatial_hidden: Count = 128  # of the policy that chooses rectangles (Uni)
-    temporal_hidden: Count = 64  # and of the one that chooses frames
-    classifier_width: Count | None = None  # width of the classifier on plain backbones; None: the method's own
-    # temporal modules in the focus network of method=recognizer
-    shift: Annotated[str, OneOf(("none", *choices.SHIFTS))] = (
-        "none"  # bidirectional is TSM; online shifts from the past only, for streams
-    )
-    shift_div: Count = 8  # one in so many channels moves in each direction
-    shift_place: Annotated[str, OneOf(choices.SHIFT_PLACES)] = "blockres"  # see adafocus/backbones/temporal.py
-    temporal_pool: bool = False  # halves the frames before layer2
-    adaptive: bool = False  # TAM
-    non_local: bool = False  # NL-TSM
+    weights: Words = "imagenet"  # initial weights of the focus network: imagenet, none or FILE
+    glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
+    # Side in pixels of the frames that the glance network sees; None: dataset.frame_size.
+    glance_size: Annotated[int, Between(1, 4096)] | None = None
+    # How frames are resized for the glance network: aligned (bilinear, aligned corners) or area (antialiased).
+    glance_resize: Annotated[str, OneOf(choices.GLANCE_RESIZES)] = "aligned"
+    glance_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny glance network
+    focus_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny focus network
+    focus_strides: list[Count] = field(default_factory=list)  # strides of a tiny focus network; empty: 2 in every layer
+    glance_strides: list[Count] = field(
+        default_factory=list
+    )  # strides of a tiny glance network; empty: 2 in every layer
+    coordinates: bool = False  # whether tiny networks get the coordinates of each pixel as two more input channels
+    # Hidden width of the policy (AdaFocus V1 and V2); None: the method's default.
+    policy_hidden: Annotated[int, AtLeast(8)] | None = None
+    spatial_hidden: Count = 128  # hidden width of the spatial policy (Uni-AdaFocus)
+    temporal_hidden: Count = 64  # hidden width of the temporal policy (Uni-AdaFocus)
+    classifier_width: Count | None = None  # hidden width of the classifier, plain backbones; None: the method's default
+    # Temporal modules. The AdaFocus methods support `shift` only, in both networks.
+    # Temporal shift: none, bidirectional (TSM), or online (from the past only, for streams).
+    shift: Annotated[str, OneOf(("none", *choices.SHIFTS))] = "none"
+    shift_div: Count = 8  # of C channels, C // shift_div are shifted in each direction
+    # Position of the shift in a block; see `adafocus.backbones.temporal.Temporal`.
+    shift_place: Annotated[str, OneOf(choices.SHIFT_PLACES)] = "blockres"
+    temporal_pool: bool = False  # whether to halve the number of frames before layer2 (ResNets)
+    adaptive: bool = False  # whether to insert TAM modules
+    non_local: bool = False  # whether to insert non-local blocks (NL-TSM)
 
 
 @dataclass
 class PatchConfig:
-    size: Annotated[int, Between(1, 4096)] = MISSING
-    smallest: Annotated[int, Between(1, 4096)] | None = (
-        None  # side of the smallest rectangle in pixels (Uni); None: 3/7 of the frame, 96 of 224
-    )
+    size: Annotated[int, Between(1, 4096)] = MISSING  # side of the square patches in pixels
+    # Smallest side of a rectangle in pixels (Uni-AdaFocus); None: 3/7 of the frame's side, 96 of 224.
+    smallest: Annotated[int, Between(1, 4096)] | None = None
 
 
 @dataclass
 class SegmentsConfig:
-    glance: Annotated[int, Between(1, 4096)] = MISSING  # frames that the glance network sees
-    focus: Annotated[int, Between(1, 4096)] | None = None  # frames that the focus network sees; None: the same ones
-    pool: Annotated[int, Between(1, 4096)] | None = (
-        None  # candidates that focus frames are chosen from (Uni); None: three for each
-    )
+    glance: Annotated[int, Between(1, 4096)] = MISSING  # number of glance frames, or of all frames of a recognizer
+    # Number of frames that the focus network sees; None: as many as `glance` on plain backbones, 3/2 as many on TSM.
+    focus: Annotated[int, Between(1, 4096)] | None = None
+    # Number of candidate frames that focus frames are chosen from (Uni-AdaFocus); None: three for each focus frame.
+    pool: Annotated[int, Between(1, 4096)] | None = None
 
     def chosen(self, plain: bool) -> tuple[int, int]:
-        """Focus frames and candidates of Uni-AdaFocus; on plain backbones the glance frames are among the candidates."""
+        """Numbers of focus frames and candidates of Uni-AdaFocus; plain backbones glance at some of the candidates."""
         focus = self.focus or (self.glance if plain else self.glance * 3 // 2)
         three = 3 * focus
         return focus, self.pool or (-(-three // self.glance) * self.glance if plain else three)
@@ -165,147 +177,151 @@ class SegmentsConfig:
 @dataclass
 class MethodConfig:
     name: Annotated[str, OneOf(METHODS)] = MISSING
-    options: dict[str, Any] = field(default_factory=dict)  # of a method of a plug-in
-    where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # who chooses the patch, in training and evaluation
-    when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # who chooses the frames (Uni)
-    order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # in which the steps of the policy take the frames
-    remove_background: bool = False  # recognizer, Uni on TSM: frames minus their mean over the clip
+    options: dict[str, Any] = field(default_factory=dict)  # options of a method of a plug-in
+    where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # how patch locations are chosen
+    when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # how focus frames are chosen (Uni-AdaFocus)
+    order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # order in which frames are processed (AdaFocus V2)
+    remove_background: bool = (
+        False  # whether to subtract each pixel's mean over the clip (recognizer, Uni-AdaFocus on TSM)
+    )
 
 
 @dataclass
 class PolicyConfig:
-    """The policy: what is learned by reinforcement (method=adafocus_v1), and what chooses frames (Uni)."""
+    """Options of the reinforcement-learned policy of AdaFocus V1 and of the temporal policy of Uni-AdaFocus."""
 
-    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # what chooses patches (V2)
-    options: dict[str, Any] = field(default_factory=dict)  # of a policy of a plug-in
-    temperature: Amount = 1.0  # of the weights that frames are chosen by (Uni)
-    draws: NotNegative = 0  # of the temporal logits (Uni): 0 for their exact value, 128 in the released code
+    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # AdaFocus V2: the policy network
+    options: dict[str, Any] = field(default_factory=dict)  # options of a policy of a plug-in
+    temperature: Amount = 1.0  # softmax temperature of the weights that choose frames (Uni-AdaFocus)
+    # Number of Monte Carlo samples for the temporal logits (Uni-AdaFocus; 128 in its repository); 0: exact, in closed
+    # form.
+    draws: NotNegative = 0
 
-    grid: Annotated[int, AtLeast(2)] = 7  # places along each side, on plain backbones
-    convolution: bool = True  # before the linear layer, on plain backbones
-    deviation: Amount = 0.25  # of the Gaussian, on TSM; a fraction of the free range
-    norm: bool = True  # BatchNorm in the encoder, on TSM
-    reward: Annotated[str, OneOf(choices.REWARDS)] = (
-        "random"  # what a chosen patch is compared with, adafocus/methods/adafocus_v1/ppo.py
-    )
-    gamma: Probability = 0.7
-    clip: Amount = 0.2
-    value_weight: Weight = 0.5
-    entropy_weight: Weight = 0.01
+    grid: Annotated[int, AtLeast(2)] = 7  # number of patch locations along each side (AdaFocus V1, plain)
+    convolution: bool = True  # whether the policy's encoder has a 1x1 convolution (AdaFocus V1, plain)
+    # Standard deviation of the sampled locations, as a fraction of frame side minus patch side (AdaFocus V1 on TSM).
+    deviation: Amount = 0.25
+    norm: bool = True  # whether the policy's encoder has BatchNorm (AdaFocus V1 on TSM)
+    # Reward of AdaFocus V1's policy; see `adafocus.methods.adafocus_v1.ppo.rewards`. The keys below are PPO's.
+    reward: Annotated[str, OneOf(choices.REWARDS)] = "random"
+    gamma: Probability = 0.7  # discount factor of the rewards
+    clip: Amount = 0.2  # the probability ratio is clipped to [1 - clip, 1 + clip]
+    value_weight: Weight = 0.5  # weight of the critic's squared error
+    entropy_weight: Weight = 0.01  # weight of the entropy bonus
     epochs: Count = 1  # PPO epochs on one batch of videos
-    minibatches: Count = 1
+    minibatches: Count = 1  # parts that each PPO epoch splits the batch into
 
 
 @dataclass
 class StageConfig:
-    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"), STAGES)] = (
-        MISSING  # what learns; see the method's folder in adafocus/methods
-    )
+    # Training stage: joint, or for AdaFocus V1 glance, focus, 1, 2, 3 (see `adafocus.methods.adafocus_v1.stages`) or
+    # all.
+    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"), STAGES)] = MISSING
 
 
 @dataclass
 class ScheduleConfig:
-    """The recipe. Learning rates are for batches of base_batch_size clips.
+    """The training recipe.
 
-    `stages` holds what differs between the stages of a method that has several, and counts before the keys beside it.
-    What is typed for all stages (schedule.epochs=3), and what a debug or experiment file says, is written into `stages`
-    when the configuration is composed, so it wins there too.
+    `stages` maps the name of a stage to keys of this section that have other values in that stage. An override for all
+    stages (schedule.epochs=3), on the command line or in a debug or experiment file, replaces the values in `stages`
+    too.
     """
 
     stages: Annotated[dict[str, dict[str, Any]], Keys(("joint", *choices.V1_STAGES))] = field(default_factory=dict)
 
     optimizer: Annotated[str, OneOf(choices.OPTIMIZERS)] = "sgd"
-    lr: Amount | None = None
-    lr_mults: dict[str, Weight] = field(default_factory=dict)  # multiples for parts of the network
+    lr: Amount | None = None  # peak learning rate for batches of base_batch_size clips
+    lr_mults: dict[str, Weight] = field(default_factory=dict)  # part of the network -> learning-rate multiplier
     momentum: Share = 0.9
     weight_decay: Weight = 1e-4
     lr_schedule: Annotated[str, OneOf(choices.LR_SCHEDULES)] = "cosine"
-    step_per_epoch: bool = True  # the rate changes between epochs only
-    cosine_epochs: Count | None = None  # epochs to the cosine's zero
-    milestones: list[Count] = field(default_factory=list)
-    lr_gamma: Annotated[float, Between(0, 1)] = 0.1
-    warmup_epochs: Weight = 0.0
-    epochs: Count | None = None
-    batch_size: Count | None = None  # clips of an optimizer step, over all devices and accumulation steps
-    base_batch_size: Count | None = None
-    lr_scaling: Annotated[str, OneOf(choices.LR_SCALINGS)] = "linear"
-    accumulation_steps: Count = 1
-    clip_grad_norm: Amount | None = None
-    precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # of the recipe, on GPUs; see Config.precision
-    size_weight: Weight = 1.0  # how much small rectangles cost (Uni)
-    kl_weight: Weight = 0.0  # and uneven weights of frames
-    dropout: Share = 0.0  # of the classifier
-    head_dropout: Share = 0.0  # of the auxiliary heads; of the recognizer's only head
-    freeze_norm: bool = False  # BatchNorm keeps its statistics
-    partial_norm: bool = False  # recognizer: every BatchNorm2d but the first is frozen, statistics and scales
-    param_groups: Annotated[str, OneOf(choices.PARAM_GROUPS)] = (
-        "single"  # recognizer: multiples of learning rate and weight decay, adafocus/methods/recognizer/param_groups.py
-    )
-    head_lr_mult: Weight = 5.0  # and how much faster the classifier learns
-    starts_from: Words | None = None  # this recipe fine-tunes: what init.from must name, in words
-    evaluate_every: Count = 1  # epochs: after epoch 1, 1 + n, ...
-    evaluate_last: NotNegative = 1  # and after each of the last so many
-    select: Annotated[str, OneOf(("last", "best"))] = (
-        "last"  # whose weights the summary is about (the seeds: best on the evaluation set itself)
-    )
+    step_per_epoch: bool = True  # whether the learning rate changes between epochs only, not at every step
+    cosine_epochs: Count | None = None  # epochs until the cosine reaches 0; None: `epochs`
+    milestones: list[Count] = field(default_factory=list)  # epochs at which lr_schedule=step multiplies by lr_gamma
+    lr_gamma: Annotated[float, Between(0, 1)] = 0.1  # factor of lr_schedule=step
+    warmup_epochs: Weight = 0.0  # epochs of linear warm-up from 0
+    epochs: Count | None = None  # number of epochs
+    batch_size: Count | None = None  # clips per optimizer step, over all devices and accumulation steps
+    base_batch_size: Count | None = None  # batch size that `lr` is given for
+    lr_scaling: Annotated[str, OneOf(choices.LR_SCALINGS)] = "linear"  # how lr is adapted to batch_size
+    accumulation_steps: Count = 1  # forward and backward passes per optimizer step
+    clip_grad_norm: Amount | None = None  # maximal L2 norm of the gradient; None: not clipped
+    precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # precision on GPUs if the key `precision` is auto
+    size_weight: Weight = 1.0  # weight of the loss term that favors large rectangles (Uni-AdaFocus)
+    kl_weight: Weight = 0.0  # weight of the KL term that favors uniform frame weights (Uni-AdaFocus)
+    dropout: Share = 0.0  # dropout probability of the classifier over both networks
+    head_dropout: Share = 0.0  # dropout probability of the auxiliary heads, and of a recognizer's head
+    freeze_norm: bool = False  # whether BatchNorm keeps its running statistics fixed
+    partial_norm: bool = False  # whether to freeze every BatchNorm2d but the first (recognizer)
+    # Rule for learning-rate and weight-decay multipliers (recognizer); see
+    # `adafocus.methods.recognizer.param_groups.recognizer_groups`.
+    param_groups: Annotated[str, OneOf(choices.PARAM_GROUPS)] = "single"
+    head_lr_mult: Weight = 5.0  # learning-rate multiplier of the classifier if param_groups is tsm or mmaction2
+    starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
+    evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
+    evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs
+    # Weights that the final evaluation uses: of the last epoch, or of the best epoch on the validation videos.
+    select: Annotated[str, OneOf(("last", "best"))] = "last"
 
 
 @dataclass
 class ProtocolConfig:
-    """Which frames and crops training draws, and which a score is made of."""
+    """The protocol: which frames and crops training and evaluation use."""
 
-    name: Words = "single"
-    train: Annotated[str, OneOf(choices.TRAINING_RULES)] | None = (
-        None  # frames of a training clip; None: the method's own
-    )
-    validate: EvaluationRule | None = None  # frames while training; None: as test, with one crop of frame_size
-    test: EvaluationRule | None = (
-        None  # frames of the final evaluation; None: the method's own, which is middle, or fractional for Uni
-    )
-    window: Count | None = 64  # frames that dense sampling spans; null: whole strides (TAM)
-    segments: Count | None = None  # frames of a test clip; None: as in training
-    crops: Annotated[int, OneOf(choices.CROPS)] = 1
-    flush: bool = False  # MMAction2's three crops
-    full: bool = False  # full resolution: test crops as large as the short side, instead of dataset.frame_size
-    short_side: Annotated[int, Between(8, 8192)] | None = (
-        None  # resize to this before the crop; None: dataset.short_side
-    )
-    average: Annotated[str, OneOf(choices.AVERAGES)] = "logits"  # how the views of a video are joined
+    name: Words = "single"  # name of the protocol in logs and tables
+    # Rule for the frames of a training clip (`adafocus.data.sampling.training_frames`); None: the method's default.
+    train: Annotated[str, OneOf(choices.TRAINING_RULES)] | None = None
+    # Rule for the frames in validation during training; None: the same as `test`, with one center crop.
+    validate: EvaluationRule | None = None
+    # Rule for the frames in the final evaluation; None: the method's default (fractional for Uni-AdaFocus, else
+    # middle).
+    test: EvaluationRule | None = None
+    window: Count | None = 64  # number of frames that dense sampling spans; None: (64 // T) * T for T frames (TAM)
+    segments: Count | None = None  # frames per test clip; None: as in training
+    crops: Annotated[int, OneOf(choices.CROPS)] = 1  # test crops per clip
+    flush: bool = False  # whether the three crops reach the borders exactly, as in MMAction2
+    full: bool = False  # full resolution: the test crops are as large as the short side, not dataset.frame_size
+    # The shorter side is resized to this many pixels before the test crops; None: dataset.short_side.
+    short_side: Annotated[int, Between(8, 8192)] | None = None
+    average: Annotated[str, OneOf(choices.AVERAGES)] = "logits"  # what is averaged over the views of a video
 
 
 @dataclass
 class EvaluateConfig:
-    batch_size: Count = 32
-    controls: bool = True  # answer also for random and centered patches and for the glance alone
-    examples: NotNegative = 6  # clips in the picture
+    batch_size: Count = 32  # clips per batch in evaluation
+    controls: bool = True  # whether to evaluate the control variants (random and centered patches, glance alone) too
+    examples: NotNegative = 6  # number of clips in the picture of patches
 
 
 @dataclass
 class EarlyExitConfig:
-    """mode=early_exit: thresholds for a range of budgets, found on the training set, and runs with them."""
+    """Options of mode=early_exit: exit thresholds are computed on training videos for several budgets, then tested."""
 
     criteria: Annotated[list[Annotated[str, OneOf(choices.CRITERIA)]], Length(1)] = field(
         default_factory=lambda: ["confidence", "entropy"]
     )
-    budgets: list[Amount] = field(default_factory=list)  # clips leave at exit k in proportion to q**k; none: the seed's
-    runs: Count = (
-        40  # at most so many budgets of the first criterion are run for real, evenly spread; all are simulated
-    )
-    chunk: NotNegative = 1  # steps between two exits; 0: as few as this device can afford (for small batches)
-    train_videos: Count | None = None  # thresholds come from so many training videos, evenly spread; None: all
-    baseline: Words | None = None  # a run of method=recognizer on the same data, to stand beside
+    # Budgets q: the share of clips that exits at exit k is proportional to q**k; empty: those of the method's
+    # repository.
+    budgets: list[Amount] = field(default_factory=list)
+    # Maximal number of budgets of the first criterion that are run with real early exit; all budgets are simulated.
+    runs: Count = 40
+    chunk: NotNegative = 1  # steps between two exits; 0: the fewest that cost little extra time on this device
+    train_videos: Count | None = None  # number of training videos for the thresholds, evenly spaced; None: all
+    baseline: Words | None = None  # run folder of method=recognizer on the same data, timed for comparison; None: none
 
 
 @dataclass
 class LoaderConfig:
-    workers: NotNegative = 2
-    timeout: Amount = 300.0  # seconds without a batch before the run ends with a message
+    workers: NotNegative = 2  # loader processes per device; 0: load in the main process
+    timeout: Amount = 300.0  # the run ends with an error after this many seconds without a batch
 
 
 @dataclass
 class OutputConfig:
-    log_every: Count = 10  # steps
-    save_seconds: Weight = 300.0
+    log_every: Count = 10  # steps between two lines of metrics.jsonl
+    save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
+    # Who is told the metrics and pictures of training beside metrics.jsonl: tensorboard, and loggers of plug-ins.
     loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
         default_factory=lambda: ["tensorboard"]
     )
@@ -313,8 +329,11 @@ class OutputConfig:
 
 @dataclass
 class Config:
-    """Everything that a run depends on. `init.from` is a run or a file to start training from; `init.glance` and
-    `init.focus` give single networks, for instance AdaFocus V1's stage-0 files or TSM's."""
+    """The configuration of a run.
+
+    `init.from` names a run folder or checkpoint to start training from; `init.glance` and `init.focus` name checkpoints
+    for single networks, such as those that AdaFocus V1 publishes for stage 1, or TSM's.
+    """
 
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     method: MethodConfig = field(default_factory=MethodConfig)
@@ -334,20 +353,19 @@ class Config:
     )  # a dataclass cannot name a field `from`
     plugins: list[Words] = field(default_factory=list)  # modules or .py files that register what this run uses
     mode: Annotated[str, OneOf(("train", "evaluate", "early_exit", "cost"))] = "train"
-    name: Words | None = None  # of the run folder; None: what differs from the defaults
-    checkpoint: Words | None = None  # evaluate: a run folder or a checkpoint file
-    seed: Annotated[int, Between(0, 2**63 - 1)] = 0
+    name: Words | None = None  # name of the run folder; None: made from the overrides
+    checkpoint: Words | None = None  # run folder or checkpoint file for mode=evaluate and mode=early_exit
+    seed: Annotated[int, Between(0, 2**63 - 1)] = 0  # random seed
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))] = "auto"
-    devices: Count = 1
-    sync_batchnorm: bool = False  # CUDA: BatchNorm over the clips of all devices
-    precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = (
-        "auto"  # auto: schedule.precision on GPUs, fp32 on CPUs
-    )
-    channels_last: bool = False
-    compile: bool = False
-    inline: bool = False  # train in this process, for a debugger
+    devices: Count = 1  # number of processes, each on one device
+    sync_batchnorm: bool = False  # whether BatchNorm statistics cover the clips of all devices (CUDA only)
+    # fp32, bf16, fp16, or auto: schedule.precision on GPUs and fp32 on CPUs.
+    precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "auto"
+    channels_last: bool = False  # whether to use the channels-last memory format
+    compile: bool = False  # whether to use torch.compile
+    inline: bool = False  # whether to train in the process of the command, for a debugger
 
     def start(self, part: str = "from") -> str | None:
-        """The run or file that weights of `init` come from; None where there is none, or "none" was chosen."""
+        """The run folder or checkpoint of a key of `init` ("from", "glance", "focus"); None if it is unset or "none"."""
         value = self.init.get(part)
         return None if value == "none" else value

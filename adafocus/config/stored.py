@@ -1,10 +1,10 @@
-"""What a run folder or a checkpoint says was typed for its run: data of somebody, never arguments as they stand.
+"""Reads the overrides that a run folder or a checkpoint stores, as untrusted data.
 
-Hydra's command line can load files, start jobs and choose objects that are made. So every stored override is taken
-apart, its key must be one of the configuration's own, its value plain, and the argument is written anew from both.
+Hydra overrides can load files, start jobs and create objects. Therefore every stored override is parsed, its key must
+be a key of the configuration and its value plain data, and a new override is written from both.
 
-Paths of videos and lists are taken over, since an evaluation of one's own run needs them. They are read, and what is taken
-over is printed; everything that is written goes into the folder of the new run. Paths of weights and other runs stay there.
+Paths of videos and lists are kept, because evaluating a run needs them; they are only read, and the overrides are
+printed. Paths of weights and of other runs are dropped.
 """
 
 from __future__ import annotations
@@ -23,38 +23,42 @@ from adafocus.config.schema import Config
 from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
-#: What is about that run alone. Weights, and runs that it started from or stood beside, are no part of the network.
+#: Keys that are not taken over from a stored run: those of the run itself, and of weights and other runs that it used.
 _ITS_OWN = (*naming.UNNAMED, "mode", "checkpoint", "init", "published", "early_exit.baseline")
 _ITS_OWN += ("backbone.weights", "backbone.glance_weights")
-_OPTION = re.compile(r"\w[\w+-]*")  # the name of a file in conf/GROUP, and no way out of that folder
+_OPTION = re.compile(r"\w[\w+-]*")  # a file name in conf/GROUP, without path separators
 _LONGEST = 4096
 
 
 def from_folder(folder: Path, typed: Iterable[str]) -> list[str]:
-    """What was typed for the run of a folder, as overrides for another; see `overrides`."""
+    """The stored overrides of a run folder; see `overrides`."""
     path = folder / "overrides.json"
     if not path.is_file():
         return []
     try:
         said = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
-        raise UserError(f"{path} is damaged; delete it and type what the run needs") from error
+        raise UserError(f"{path} is damaged; delete it and repeat the run's overrides on the command line") from error
     return overrides(said, typed, str(path))
 
 
 def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
-    """What was typed for another run and is neither typed again nor about that run only.
+    """The overrides of a stored list that apply to a new command.
+
+    Keys that the command sets itself, and keys that concern only the stored run, are left out.
 
     Args:
         said: the stored list.
-        typed: keys that are typed now.
-        where: the file, for messages.
+        typed: keys that the command sets.
+        where: name of the file, for messages.
 
     Raises:
-        UserError: something there is no plain `key=value` of this configuration.
+        UserError: an entry is not a plain `key=value` with a key of this configuration.
     """
     if not isinstance(said, list):
-        raise UserError(f"{where}: what was typed for the run is no list; delete it and type what the run needs")
+        raise UserError(
+            f"{where}: the stored overrides are not a list; delete it and repeat the overrides on the command line"
+        )
     typed, found = set(typed), []
     for text in said:
         key, value, argument = _read(text, where)
@@ -67,12 +71,12 @@ def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
 
 
 def _read(text: object, where: str) -> tuple[str, Any, str]:
-    """(key, value, the override written anew) of one stored override."""
+    """Parses one stored override to (key, value, override rewritten from them)."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.override_parser.types import OverrideType
     from hydra.errors import HydraException
 
-    refused = UserError(f"{where}: {str(text)[:80]!r} is no plain key=value of this configuration; it is not read")
+    refused = UserError(f"{where}: {str(text)[:80]!r} is not a plain key=value with a key of adafocus; remove it")
     if not isinstance(text, str) or len(text) > _LONGEST or not re.match(r"\+{0,2}\w", text):
         raise refused
     try:
@@ -84,7 +88,7 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
         raise refused
     key, value = renamed.KEYS.get(read.key_or_group, read.key_or_group), read.value()
     if isinstance(value, str):
-        value = renamed.VALUES.get(key, {}).get(value, value)
+        value = renamed.VALUES.get(key, renamed.VALUES.get(f"{key}.name", {})).get(value, value)
     if (conf_folder() / key).is_dir() and key.isidentifier():
         known = value is None or (not isinstance(value, bool) and _OPTION.fullmatch(str(value)))
     else:
@@ -95,7 +99,7 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
 
 
 def _is_leaf(parts: Sequence[str]) -> bool:
-    """Whether the configuration has a key of this path; below a dictionary any word is one."""
+    """Whether the configuration has this key; in a dictionary any identifier is a key."""
     node: Any = Config()
     for part in parts:
         if isinstance(node, dict) and part.isidentifier() and not part.startswith("_"):
@@ -107,7 +111,7 @@ def _is_leaf(parts: Sequence[str]) -> bool:
 
 
 def _write(value: Any, refused: UserError) -> str:
-    """A plain value in Hydra's grammar; every text is quoted."""
+    """Writes a plain value in Hydra's override syntax; texts are quoted."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     if value is None or isinstance(value, (bool, int, float)):

@@ -1,7 +1,7 @@
-"""Lists of videos: what is in them, and whether it is what was promised.
+"""Lists of videos: reading them, and looking up the listed files.
 
-A list row is `path num_frames label [label [label]]` with one separator (blank or comma); labels count from 0. Tables with
-a header are read in `tables.py`, class folders in `folders.py`.
+A list row is `path num_frames label [label [label]]` with one separator (a space or a comma); labels count from 0.
+Tables with a header are read in `tables.py`, class folders in `folders.py`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ class Record:
     path: str
     labels: tuple[int, ...]
     num_frames: int | None = None
-    group: str | None = None  # whom or what it shares with other videos, where the list says so
+    group: str | None = None  # the group (person, recording) that the list names; videos of a group stay in one split
 
 
 @dataclass
 class Split:
-    """The videos of one split and what was found when they were looked up.
+    """The videos of one split, and what was found when their files were looked up.
 
     Attributes:
-        records: the videos that take part. In evaluation that includes missing ones: they count as wrong.
-        listed: rows in the list (or files in the class folders).
-        expected: how many the data set is known to have; None where nobody knows.
-        too_short: rows dropped because they have fewer frames than the seeds' limit.
-        missing: listed paths that are not on the disk.
-        bad: paths of broken files, and why.
+        records: the videos in use. In evaluation they include missing ones, which count as wrong.
+        listed: number of rows in the list (or of files in the class folders).
+        expected: number of videos that the data set should have; None if it is not known.
+        too_short: number of rows that were dropped because they have fewer frames than dataset.min_frames.
+        missing: listed paths that do not exist.
+        bad: path of each unreadable file -> reason.
     """
 
     records: list[Record]
@@ -47,7 +47,7 @@ class Split:
     bad: dict[str, str] = field(default_factory=dict)
 
     def leave_out(self, paths: Collection[str]) -> None:
-        """Videos of these paths no longer take part."""
+        """Removes the videos with these paths from `records`."""
         self.records = [record for record in self.records if record.path not in paths]
 
     def summary(self) -> dict[str, object]:
@@ -65,10 +65,10 @@ class Split:
 
 
 def read_classes(path: Path) -> list[str]:
-    """Class names, one a line; the place is the id. A trailing number (UCF's `1 ApplyEyeMakeup`) stays in the name."""
+    """Class names from a file with one per line; the line number from 0 is the class id."""
     if not path.is_file():
         raise UserError(
-            f"class file {path} does not exist; set dataset.class_file (null: classes are only numbered) or dataset.root"
+            f"class file {path} does not exist; set dataset.class_file (null: classes are numbered) or dataset.root"
         )
     names = [line.strip() for line in read_text(path).splitlines()]
     while names and not names[-1]:  # a blank last line is not a class
@@ -94,12 +94,19 @@ def read_list(
     divisor: int = 1,
     videos: Path | None = None,
 ) -> Split:
-    """A list file as records; every row is checked, and the message names the line. `divisor`: files of one frame.
+    """Reads a list file; every row is checked.
 
-    Paths stay below the folder of the videos; an absolute path is allowed where it lies in `videos`.
+    Args:
+        path: the list.
+        num_classes: labels must be below this number; None: any.
+        separator: between the fields of a row. With a space, the last two fields are frame count and label, and paths
+            may contain spaces; with a comma, up to three labels follow the count.
+        min_frames: rows with fewer frames are dropped.
+        divisor: number of files per frame that the counts include.
+        videos: the folder of the videos; absolute paths are allowed if they are inside it.
 
-    Rows may hold paths with blanks: with a blank as separator the last two fields are count and label and only one
-    label is possible; with a comma up to three labels follow the count.
+    Raises:
+        UserError: a row is invalid or its path leads out of the folder; the message names the line.
     """
     if not path.is_file():
         raise UserError(f"list {path} does not exist; set dataset.train_list and dataset.val_list (or dataset.root)")
@@ -141,16 +148,16 @@ def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Re
 
 
 def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing: bool) -> Split:
-    """Finds every record on the disk and fills `missing` and `bad`.
+    """Looks up the file of every record and fills `missing` and `bad`.
 
     Args:
-        split: what the list says.
+        split: the split as its list defines it; it is changed in place.
         root: the folder that record paths are relative to.
         bad_list: paths (as in the list) that an earlier check found unreadable.
         keep_missing: evaluation keeps missing and bad videos (each counts as wrong); training drops them.
 
     Raises:
-        UserError: a row in another encoding than the file names.
+        UserError: the list and the file names have different text encodings.
     """
     split.missing = [record.path for record in split.records if not _exists(root / record.path)]
     if odd := next((path for path in split.missing if has_stray_bytes(path)), None):

@@ -1,4 +1,4 @@
-"""Videos that are in memory already."""
+"""Videos given as arrays in memory."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from adafocus.data.video import Layout, Video, VideoError
 
 
 class ArrayVideo(Video):
-    """All frames of a video as an array; it is read like a file.
+    """A video given as an array of all its frames, with the interface of a video file.
 
     Args:
         frames: (T, H, W, 3) uint8, RGB.
-        name: what messages call it.
+        name: name of the video in messages.
 
     Raises:
-        VideoError: another type or shape, or no frames.
+        VideoError: the array has another type or shape, or no frames.
     """
 
     reader = "array"

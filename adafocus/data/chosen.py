@@ -1,4 +1,4 @@
-"""The second phase of reading: frames that a network has chosen, and no others."""
+"""Decoding on demand: after the glance, evaluation decodes only the frames that the network has chosen."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from adafocus.data.video import VideoError
 
 
 class ChosenFrames:
-    """Reads chosen frames of evaluation videos; the decoders work outside Python's lock, so threads are enough.
+    """Reads chosen frames of evaluation videos, in threads (the decoders release Python's global lock).
 
     Args:
         clips: the data set.
-        threads: 0 or 1 reads in the calling thread.
-        pin: pinned memory, for a faster copy to a GPU.
+        threads: number of threads; 0 or 1 reads in the calling thread.
+        pin: whether to return pinned memory, which is copied to a GPU faster.
     """
 
     def __init__(self, clips: ChosenSource, threads: int = 0, *, pin: bool = False) -> None:
@@ -31,7 +31,7 @@ class ChosenFrames:
         found = list(run(self._read, indices, candidates.numpy()))
         bad = [item for item in found if isinstance(item, BadVideo)]
         like = next((item for item in found if isinstance(item, Tensor)), None)
-        if like is None:  # nothing readable: what is made of it is not looked at
+        if like is None:  # no video is readable: the result is never used
             like = torch.zeros(candidates.shape[1], self.clips.size, self.clips.size, 3, dtype=torch.uint8)
         frames = torch.stack([item if isinstance(item, Tensor) else torch.zeros_like(like) for item in found])
         return frames.pin_memory() if self.pin else frames, bad

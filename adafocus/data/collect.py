@@ -1,4 +1,4 @@
-"""The videos that a run trains on and is measured on: found, divided, looked up, inspected, and what is to be said of them."""
+"""Collects the videos of a run: finds them, splits them, looks up and inspects the files, and checks the counts."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What an evaluated network was trained on, as far as its file says: class names by id, and paths of its training videos."""
+    """The data that an evaluated network was trained on, from its checkpoint: class names by id, and training paths."""
 
     classes: list[str] | None = None
-    same: bool = True  # whether it was the data set that is evaluated now: then its hold-out is what is evaluated
+    same: bool = True  # whether the evaluated data set is the same; then its hold-out is evaluated
     seen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Division:
-    """How training videos that come without a split for validation are divided; see `hold_out.py`."""
+    """How training videos are split if the data set has no validation videos; see `hold_out.py`."""
 
     fraction: float = 0.2
     group: str | None = None
@@ -43,15 +43,16 @@ class Division:
 
 @dataclass(frozen=True)
 class Demands:
-    """What is expected of the videos that are found.
+    """Requirements on the videos that are found.
 
     Attributes:
-        expected_train, expected_val: how many videos there should be; None: whatever there is.
-        allow_partial: other numbers are accepted.
-        limit: of videos of a split, evenly spread.
-        bad_list: paths that are known as broken.
-        max_bad_fraction: of the training videos that may be broken, beside those of `bad_list`.
-        inspect: whether the packets of all video files are looked at, with `timeout` seconds for each.
+        expected_train, expected_val: numbers of videos that must be found; None: any.
+        allow_partial: whether fewer videos are accepted.
+        limit: maximal number of videos per split, evenly spaced; None: all.
+        bad_list: paths that are known to be unreadable.
+        max_bad_fraction: share of the training videos that may be unreadable, besides those in `bad_list`.
+        inspect: whether to inspect the packets of all video files.
+        timeout: seconds that inspecting one file may take.
     """
 
     expected_train: int | None = None
@@ -66,15 +67,15 @@ class Demands:
 
 @dataclass
 class Collected:
-    """Videos by what they are for.
+    """The videos of a run by their use.
 
     Attributes:
-        classes: names by id.
-        splits: `train` (not in evaluation), `evaluate` (the test videos, or those for validation where there are no others),
-            `validate` where that is another split.
-        division: (path, class, group, split) of every video, where a part of the training videos is held out.
-        counts: clips of each class by split, before broken ones are left out.
-        notes: what somebody should know, a line each.
+        classes: class names by id.
+        splits: `train` (not in evaluation), `evaluate` (the test videos, or the validation videos if there are none)
+            and `validate` if that is another split.
+        division: (path, class, group, split) of every video, if a part of the training videos is held out.
+        counts: by split, the number of videos of each class, before unreadable ones are removed.
+        notes: remarks about the data for the log.
     """
 
     classes: list[str]
@@ -97,10 +98,10 @@ def collect(
 
     Args:
         where: the files.
-        division: for a data set without validation videos.
-        demands: what is expected.
-        trained: of the network that is evaluated; its classes are the ids of named ones.
-        evaluation: training videos are not looked at.
+        division: how to split a data set without validation videos.
+        demands: requirements on the videos.
+        trained: the training data of the evaluated network; class names get the ids that they have there.
+        evaluation: whether to ignore training videos.
         progress: called with (done, all) while files are inspected.
 
     Raises:
@@ -138,7 +139,9 @@ def _for_training(
     train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
     if val is not None:
         if division.folds is not None:
-            raise UserError(f"dataset.folds divides one set, but {where.root} has videos for validation of its own")
+            raise UserError(
+                f"dataset.folds splits the training videos, but {where.root} has validation videos; leave it out"
+            )
         if division.group is not None:
             names = {name: _groups(split, found, division.group)[0] for name, split in found.splits.items()}
             if both := straddling(names):
@@ -166,7 +169,7 @@ def _for_evaluation(
         _, split = _divide(collected, split, found, where, division)
         name = "held-out"
     elif name == "train":
-        collected.notes.append(f"{where.root} has no split, and every video of it is evaluated")
+        collected.notes.append(f"{where.root} has no split, so all its videos are evaluated")
     if not split.records:
         raise UserError(f"{where.root}: no {name} videos to evaluate")
     collected.splits = {"evaluate": split}
@@ -208,7 +211,7 @@ def _compare_counts(splits: dict[str, Split], demands: Demands) -> None:
         if not found:
             first = f"; first missing: {printable(split.missing[0])}" if split.missing else ""
             raise UserError(
-                f"none of the {split.listed} {names[name]} videos is there{first}; check dataset.root and dataset.videos"
+                f"none of the {split.listed} {names[name]} videos exists{first}; check dataset.root and dataset.videos"
             )
         if split.expected is not None and found != split.expected and not demands.allow_partial:
             raise UserError(
@@ -218,7 +221,7 @@ def _compare_counts(splits: dict[str, Split], demands: Demands) -> None:
 
 
 def _inspect(splits: dict[str, Split], videos: Path, demands: Demands, progress: Progress | None) -> None:
-    """Fills `bad` of the splits; broken training videos no longer take part, others count as wrong."""
+    """Inspects all files and fills `bad`; unreadable training videos are removed, others count as wrong."""
     skipped = {path for split in splits.values() for path in (*split.missing, *split.bad)}
     paths = [record.path for split in splits.values() for record in split.records if record.path not in skipped]
     broken = broken_files(paths, videos, workers=_cores(), timeout=demands.timeout, progress=progress)
@@ -235,8 +238,8 @@ def _check_share(broken: dict[str, str], videos: int, fraction: float) -> None:
         path, reason = next(iter(broken.items()))
         raise UserError(
             f"{len(broken)} of {videos} training videos are unreadable, more than dataset.max_bad_fraction allows "
-            f"({int(fraction * videos)}); the first: {printable(path)}: {reason}. `adafocus prepare check` names all of them "
-            f"for dataset.bad_list"
+            f"({int(fraction * videos)}); the first: {printable(path)}: {reason}. `adafocus prepare check` lists them "
+            f"all for dataset.bad_list"
         )
 
 
@@ -245,7 +248,7 @@ def _cores() -> int:
 
 
 def write_division(path: Path, rows: Collection[Sequence[str]]) -> None:
-    """`split.csv`: who is on which side of a hold-out. It is a table that `dataset.train_list` reads."""
+    """Writes `split.csv`, the split of every video; dataset.train_list can read this table."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "group", "split"))

@@ -1,4 +1,4 @@
-"""Records to clips: the torch datasets. Items are asked for by (epoch, index), so that augmentation is a function of both."""
+"""The torch datasets. Items are indexed by (epoch, index), so that augmentation is a function of both."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ REPLACEMENTS = 10  # how many other videos are tried for an unreadable one in tr
 
 @dataclass
 class Item:
-    """One clip: frames uint8, labels (3,) int64, or no frames where the video could not be read.
+    """One clip: frames (T, H, W, C) uint8 and labels (3,) int64 padded with -1.
 
-    Frames are (T, H, W, C); where evaluation looks at several views of a video (V, T, H, W, C), crop by crop.
+    In evaluation with several views frames are (V, T, H, W, C), crop by crop. `frames` is None if the video could not
+    be read.
     """
 
     frames: Tensor | None
@@ -38,11 +39,11 @@ class Item:
     index: int
     epoch: int
     bad: list[BadVideo]
-    kept: Tensor | None = None  # (N, H, W, C) candidates that were decoded on the way to the frames
+    kept: Tensor | None = None  # all candidates (N, H, W, C), if they were decoded along with the frames
 
 
 class ClipSource(Protocol):
-    """What the loader asks of a data set."""
+    """The interface of a data set for the loader: items by (epoch, index)."""
 
     def __len__(self) -> int: ...
 
@@ -50,16 +51,16 @@ class ClipSource(Protocol):
 
 
 class ChosenSource(ClipSource, Protocol):
-    """A data set whose evaluation items lack the frames that a network chooses (see `View.candidates`)."""
+    """A data set whose evaluation items do not hold the candidate frames, which `choose` decodes on demand."""
 
-    candidates: int  # N; 0: the items are whole
+    candidates: int  # number of candidate frames N; 0: the items hold all frames
     size: int  # side of the square clip in pixels
 
     def path(self, index: int) -> str:
-        """What messages call a video."""
+        """The name of a video in messages."""
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """(n, H, W, C) uint8: candidates `positions` of a video, as evaluation sees them. VideoError if unreadable."""
+        """Decodes the candidates `positions` of an evaluation video: (n, H, W, C) uint8; VideoError if unreadable."""
 
 
 def pad_labels(labels: Sequence[int]) -> Tensor:
@@ -73,9 +74,10 @@ class Indexed(Protocol):
 
 
 class FrameCache:
-    """All frames of the videos that were read first, until a number of bytes is full. Later epochs need no decoder.
+    """Keeps all frames of the videos that are read first, up to a number of bytes, so that later epochs need no
+    decoding.
 
-    Nothing is ever evicted: a shuffled epoch asks for every video once, so whatever would be evicted is asked for again.
+    Nothing is evicted: a shuffled epoch reads every video once, so an evicted video would be needed again.
     """
 
     def __init__(self, limit: int) -> None:
@@ -85,7 +87,14 @@ class FrameCache:
     def read(
         self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None
     ) -> np.ndarray:
-        """Frames that `choose` names of a video, from memory or from the reader that `opened` gives."""
+        """Frames of a video, from memory or from the file.
+
+        Args:
+            path: key of the video in the cache.
+            opened: opens the video.
+            choose: number of frames of the video -> indices of the frames to read.
+            short_side: shorter side to decode at; None: as stored.
+        """
         frames = self._videos.get(path)
         if frames is not None:
             return frames[choose(len(frames))]
@@ -105,20 +114,20 @@ class FrameCache:
 class VideoClips:
     """Clips of video files or frame folders.
 
-    An unreadable video in training gives way to another one, drawn from (seed, epoch, index) and reported in `Item.bad`;
-    in evaluation it is reported and never replaced.
+    In training an unreadable video is replaced by another one that (seed, epoch, index) determine, and reported in
+    `Item.bad`; in evaluation it is reported and never replaced.
 
     Args:
         records: the videos.
         root: the folder that their paths are relative to.
         view: how frames become a clip.
-        seed: of the run.
-        template: file names of frame folders (`image_{:05d}.jpg`); None for video files.
-        reader: of video files: auto, decord, pyav or torchcodec.
-        known_bad: paths that are not worth a try (missing, or named by an earlier check).
+        seed: seed of the run.
+        template: file names in frame folders (`image_{:05d}.jpg`); None for video files.
+        reader: reader of video files: auto, decord, pyav or torchcodec.
+        known_bad: paths that are missing or known to be unreadable -> reason; they are not opened.
         timeout: seconds that one video may take to decode.
         cache_bytes: memory for decoded videos, in each loader process.
-        flow: frame folders hold optical flow.
+        flow: whether frame folders hold optical flow.
     """
 
     def __init__(
@@ -202,8 +211,8 @@ class VideoClips:
 
         def indices(count: int) -> np.ndarray:
             first = self.view.clips(count, rng)
-            # Where decoding starts so rarely that the frames between the wanted ones are decoded anyway, they are kept:
-            # the candidates would be decoded once more from the same start.
+            # If key frames are so rare that the frames between the wanted ones are decoded anyway, all candidates are
+            # kept, because decoding them later would start at the same key frame again.
             if self.view.candidates and self.groups[record.path] * first.shape[1] > count:
                 return np.concatenate([first, self.view.evaluation_candidates(count)[None]], 1)
             return first
@@ -220,7 +229,7 @@ class VideoClips:
         return Item(clips, pad_labels(record.labels), index, EVALUATION, [], kept)
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """See `ChosenSource`: only these frames are decoded."""
+        """Decodes only the candidates `positions` of evaluation video `index`; see `ChosenSource.choose`."""
         frames, place = self._read(self.records[index], lambda count: self.view.evaluation_candidates(count)[positions])
         return _gather(self.view.evaluation(frames)[0], place)
 
@@ -231,7 +240,7 @@ class VideoClips:
         return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
 
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
-        """Each distinct frame once, (n, H, W, C), and where it belongs: (..., T, L) places in them."""
+        """The distinct frames (n, H, W, C) that `choose` asks for, and the index (..., T, L) of each frame in them."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
         place = np.empty(0, np.int64)
@@ -254,11 +263,11 @@ class VideoClips:
 
 
 class ArrayClips(VideoClips):
-    """Clips of videos that somebody's code gives as arrays.
+    """Clips of videos that are given as arrays.
 
     Args:
-        videos: by index; (T, H, W, 3) uint8 each, in RGB. Asked for one when it is needed; OSError and ValueError mean that it
-            cannot be read.
+        videos: by index, (T, H, W, 3) uint8 in RGB. Each is asked for when it is needed. OSError and ValueError mean that
+            it cannot be read.
         labels: class of every video.
         view, seed, cache_bytes: see `VideoClips`.
         name: what messages call a video, before its number.
@@ -287,7 +296,7 @@ class ArrayClips(VideoClips):
 
 
 def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
-    """(n, h, w, C) distinct frames to a clip (T, h, w, L C) by places (T, L); without a copy where they are in order."""
+    """A clip (T, h, w, L * C) from distinct frames (n, h, w, C) by indices (T, L); not copied if they are in order."""
     if place.shape == (len(frames), 1) and (place[:, 0] == np.arange(len(frames))).all():
         return frames
     clip = frames[torch.from_numpy(place)]
@@ -295,12 +304,14 @@ def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
 
 
 class GlyphClips:
-    """`dataset=glyphs` as clips: drawn at run time, each a function of (seed, split, index) alone.
+    """Clips of the synthetic videos of `dataset=glyphs`, rendered on access as a function of (seed, split, index).
 
     Args:
         videos: the videos.
-        sets: sizes of several sets of evenly spread frames, one after the other; none: all frames once.
-        candidates, first: as in `View`: evaluation items hold the glance frames only, the others are given by `choose`.
+        sets: sizes of sets of evenly spaced frames that a clip concatenates; with (8, 12) a clip has 8 evenly spaced
+            frames and then 12. Empty: all frames of the video.
+        candidates, first: as in `View`; evaluation items then hold the glance frames only, and `choose` gives the
+            others.
     """
 
     def __init__(
@@ -331,9 +342,9 @@ class GlyphClips:
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Items to a batch. Frames of unreadable videos (evaluation only) are zeros, and `valid` says so."""
+    """Joins items to a batch. Unreadable videos (in evaluation only) get frames of zeros and `valid` False."""
     shape = next((item.frames.shape for item in items if item.frames is not None), None)
-    if shape is None:  # nothing readable: one black pixel a clip would not fit a network, so keep the batch empty
+    if shape is None:  # no video is readable, so the shape of a clip is unknown: the batch has no frames
         frames = torch.empty(0, dtype=torch.uint8)
     else:
         frames = torch.stack(

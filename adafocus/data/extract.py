@@ -1,4 +1,4 @@
-"""Videos to folders of JPEG frames, in parallel, with a restart that does nothing twice."""
+"""Extracts videos to folders of JPEG frames, in parallel; an interrupted extraction continues where it was."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from adafocus.data.paths import inside
 from adafocus.data.video import VideoError, open_video
 
 QUALITY = 90
-STAGING = ".extracting-"  # begin of the names of folders with unfinished frames
+STAGING = ".extracting-"  # prefix of the names of folders with unfinished frames
 _LOCK = "adafocus.lock"
 
 
 @dataclass
 class Extracted:
-    """What became of one video: the frames in its folder, or why there are none."""
+    """Result for one video: the number of frames in its folder, or the reason why there are none."""
 
     folder: str
     frames: int
@@ -43,20 +43,22 @@ def extract_frames(
 ) -> int:
     """Writes every frame of a video, in order, and returns their number.
 
-    Frames go into a new folder of another name first, so a folder of the right name is always whole. Numbers start at 1.
+    Frames are first written to a temporary folder, so a folder with the final name is always complete. Numbers start at
+    1.
 
     Args:
-        staging: where that folder is made, on the same disk; None: beside `folder`.
-        short_side: frames are reduced (never enlarged) to this, 4:2:0 JPEG of this quality; None: as stored. The seeds
-            scale the height (331 for Kinetics, 256 for Something-Something V2), which only differs for portrait videos
-            and stores more than any of their networks reads.
+        video, folder, template: the video, the folder for its frames, and their file names.
+        short_side: frames are reduced (never enlarged) to this shorter side; None: as stored. TSM's tools scale the
+            height instead (331 for Kinetics, 256 for Something-Something V2), which differs for portrait videos.
+        quality: JPEG quality (with 4:2:0 chroma subsampling).
+        staging: where the temporary folder is created, on the same disk; None: next to `folder`.
 
     Raises:
         VideoError: it cannot be decoded to its end; nothing is left behind.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(prefix=STAGING, dir=staging or folder.parent))
-    part = own / "frames"  # a temporary folder is its maker's alone, one within it is not
+    part = own / "frames"  # tempfile's folder has mode 700, a folder inside it has the usual permissions
     part.mkdir()
     try:
         count = 0
@@ -79,9 +81,9 @@ def extract_all(
     workers: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Extracted]:
-    """Extracts (video, folder below root) pairs; folders that are there are counted and left alone.
+    """Extracts (video, folder below root) pairs; the frames of existing folders are only counted.
 
-    A folder that leads out of `root`, through a link or otherwise, is not written, and the reason says so.
+    A folder that leads out of `root`, for example through a link, is not written; its result has the reason.
     """
     results: list[Extracted] = []
     waiting = []
@@ -109,9 +111,9 @@ def extract_all(
 
 @contextmanager
 def _staging(root: Path, wanted: bool) -> Iterator[Path | None]:
-    """A new folder for unfinished frames that goes at the end, with those that a killed extraction left.
+    """A new temporary folder for unfinished frames; at the end it is removed, with those of killed extractions.
 
-    A folder is known as such a leftover by the lock file in it, which no living process holds any more.
+    A folder is a leftover if no process holds the lock file in it.
     """
     if not wanted:
         yield None
@@ -140,7 +142,7 @@ def _one(video: Path, folder: Path, template: str, short_side: int | None, stagi
 
 
 def count_frames(folder: Path, template: str) -> int:
-    """Frames 1..n of a folder without a gap, found by bisection over their names; 0 where there is none."""
+    """Number n of frames in a folder, assuming that 1..n exist without a gap, by bisection; 0 if there are none."""
     if not (folder / template.format(1)).is_file():
         return 0
     low, high = 1, 2
@@ -156,7 +158,7 @@ def count_frames(folder: Path, template: str) -> int:
 
 
 def count_video(path: Path) -> tuple[int, str]:
-    """(frames, reason): the frames of a video file, or why there are none."""
+    """(number of frames of a video file, ""), or (0, the reason why it cannot be read)."""
     try:
         with open_video(path) as video:
             return video.num_frames, ""

@@ -1,4 +1,4 @@
-"""Videos in class folders: which are there, and which entries are none."""
+"""Class folders: finds the videos in them, and the entries that are not videos."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class ClassFolders:
     Attributes:
         videos: the videos of each class folder that holds any, by its name, sorted.
         empty: folders without a video.
-        odd: entries that are named like videos and are none, or that are not searched, each with its reason.
-        loose: videos beside the class folders.
+        odd: entries that are named like videos but are not, or that are not searched, each with its reason.
+        loose: videos next to the class folders, which belong to no class.
     """
 
     videos: dict[str, list[Path]] = field(default_factory=dict)
@@ -55,18 +55,18 @@ class ClassFolders:
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name is a video's; `._a.mp4` is macOS's note about one."""
+    """Whether a file name has a video suffix; names like `._a.mp4`, which macOS creates for metadata, do not count."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")
 
 
 def folders_below(root: Path) -> list[Path]:
-    """Folders below `root`, sorted, without hidden ones and what macOS puts beside the data in archives."""
+    """Folders directly below `root`, sorted, without hidden ones and the metadata folders of macOS archives."""
     found = sorted(path for path in root.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
     return [path for path in found if os.path.isdir(path)]
 
 
 def class_folders(root: Path, *, without: Iterable[str] = ()) -> ClassFolders:
-    """Every folder below `root`, but those of the names `without`, as a class."""
+    """All folders directly below `root` as classes, except those with the names in `without`."""
     found = ClassFolders()
     for folder in folders_below(root):
         if folder.name in without:
@@ -82,9 +82,9 @@ def class_folders(root: Path, *, without: Iterable[str] = ()) -> ClassFolders:
 
 
 def videos_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """(videos at any depth, sorted; entries that are no video although they are named so, or are not searched).
+    """(videos at any depth, sorted; entries that are named like videos but are not, or are not searched).
 
-    Links to files are followed, links to folders are not: they might lead in circles, or to the whole disk.
+    Links to files are followed, links to folders are not, because they may form a loop or lead to the whole disk.
     """
     videos, odd = [], []
     for top, names, files in os.walk(folder):
@@ -102,7 +102,7 @@ def videos_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def folder_split(root: Path, found: ClassFolders, classes: list[str]) -> Split:
-    """The videos of class folders as a split; record paths are relative to `root`, labels are places in `classes`."""
+    """The videos of class folders as a split; record paths are relative to `root`, labels are indices in `classes`."""
     numbers = {name: number for number, name in enumerate(classes)}
     records = [
         Record(str(video.relative_to(root)), (numbers[printable(name)],))

@@ -1,4 +1,4 @@
-"""Folders of numbered frames, in the seeds' layouts: pictures, or pairs of optical flow."""
+"""Videos stored as folders of numbered image files (RGB, or x/y optical flow), as TSN, TSM and AdaFocus name them."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from PIL import Image
 from adafocus.data.video import Layout, Video, VideoError
 
 AXES = ("x", "y")
-#: What Pillow raises about a file.
+#: Exceptions that Pillow raises for unreadable files.
 _BROKEN = (OSError, SyntaxError, Image.DecompressionBombError)
 
 
 class FrameFolder(Video):
-    """A video stored as frames; it is read like any other.
+    """A video stored as a folder of image files, with the interface of a video file.
 
-    JPEG goes through libjpeg-turbo directly (the pixels are Pillow's, in a third of its time), and at a reduced scale where a
-    smaller size is asked for; everything else through Pillow.
+    JPEG files are decoded with libjpeg-turbo (the same pixels as Pillow's, in a third of the time), at a reduced scale
+    if a smaller size is requested; other formats are decoded with Pillow.
 
     Args:
         path: the folder.
         template: file names: `image_{:05d}.jpg`. For optical flow with a file for each direction the name also holds
             `{axis}` (x or y), and `{video}` where it repeats the folder's name.
-        num_frames: frames of the video, as its list says; None counts the files that match.
+        num_frames: number of frames according to the list; None: the number of files that match.
         first: number of the first frame.
         flow: frames are optical flow, (H, W, 2): from two gray files, or from R and G of one where the template names no
             axis.
 
     Raises:
-        VideoError: no such folder, or no frame in it. In `read`: a frame is missing, broken or of another size; it is
-            never replaced by another one.
+        VideoError: the folder does not exist or has no frame. From `read`: a frame is missing, broken or of another
+            size; frames are never replaced by others.
     """
 
     reader = "frames"
@@ -79,7 +79,7 @@ class FrameFolder(Video):
             if head[:2] == b"\xff\xd8":
                 try:
                     return simplejpeg.decode_jpeg_header(head, strict=False)[:2]
-                except ValueError:  # a long header, or none: Pillow has the last word
+                except ValueError:  # the header is long or damaged: Pillow decides
                     pass
             with _open(path) as file, Image.open(file) as image:  # reads the header only
                 return image.height, image.width
@@ -104,7 +104,7 @@ class FrameFolder(Video):
         return frames
 
     def _file(self, index: int, axis: str = AXES[0]) -> str:
-        # Text, not Path: eight of those cost as much as a tenth of the decoding.
+        # Plain text instead of Path: creating eight Path objects takes a tenth of the decoding time.
         return f"{self.path}/{self.template.format(index + self.first, axis=axis, video=self.path.name)}"
 
     def _open(self, index: int, height: int, width: int, out: np.ndarray | None) -> np.ndarray:
@@ -115,7 +115,7 @@ class FrameFolder(Video):
 
 
 def _open(path: str | Path) -> BinaryIO:
-    """Opens a regular file; VideoError for anything that opening or reading would wait for, as for a FIFO."""
+    """Opens a regular file; VideoError for others, such as a FIFO, whose reading could block."""
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -130,14 +130,14 @@ def _without_waiting(path: str, flags: int) -> int:
 def decode_picture(
     path: str | Path, height: int = 0, width: int = 0, *, gray: bool = False, out: np.ndarray | None = None
 ) -> np.ndarray:
-    """A picture file as (H, W, 3) uint8 RGB, or (H, W, 1) if `gray`.
+    """Decodes an image file to (H, W, 3) uint8 RGB, or (H, W, 1) if `gray`.
 
     Args:
-        height, width: a JPEG may come at 1/2, 1/4 ... of its size, but not below this; 0: at full size.
-        out: memory for the pixels; a JPEG of this very size is decoded into it.
+        height, width: a JPEG may be decoded at 1/2, 1/4, ... of its size, but not below this; 0: at full size.
+        out: memory for the pixels; a JPEG of exactly this size is decoded into it.
 
     Raises:
-        VideoError: no such file, or damaged.
+        VideoError: the file does not exist or is damaged.
     """
     try:
         with _open(path) as file:
@@ -148,7 +148,7 @@ def decode_picture(
                     out = None
                 space = "GRAY" if gray else "RGB"
                 return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width, buffer=out)
-            except ValueError:  # a kind of JPEG that it does not know, or damage: Pillow has the last word
+            except ValueError:  # an unsupported or damaged JPEG: Pillow decides
                 pass
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("L" if gray else "RGB"))
@@ -158,7 +158,7 @@ def decode_picture(
 
 
 def decode_folder(path: Path) -> int:
-    """Decodes every picture of a folder, keeps none, and returns their number; VideoError at the first that fails."""
+    """Decodes every image of a folder and returns their number; VideoError at the first one that fails."""
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise VideoError(f"{path}: no picture in this folder")

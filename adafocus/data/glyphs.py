@@ -1,14 +1,16 @@
-"""The default task: videos drawn at run time, in which only a small patch tells the class.
+"""Synthetic videos (`dataset=glyphs`), rendered at run time, in which only a small patch shows the class.
 
 A cluttered frame holds one warm-colored glyph and a few cold-colored ones of other classes. Every 2x2 block of a
 glyph's cells has exactly two cells of ink, so a view reduced to a quarter shows the same warm spot for every class: it
 tells where the glyph is, not which it is. A video is a pure function of (seed, split, index).
 
 Tasks:
-    where: the glyph drifts through all frames; one must look at the right place.
-    when: it is there in a few frames in a row only; one must also look at the right time.
-    motion: a blank spot moves in one of several directions, leaving at one border and entering at the other; its place
-        in any one frame is as likely for every class, so only the order of frames tells the class.
+    where: the glyph drifts through all frames; a network must look at the right location.
+    when: the glyph is visible in a few consecutive frames only; a network must also choose the right frames.
+    motion: a plain square moves in one of several directions, leaving at one border and entering at the opposite one.
+    Its
+        location in a single frame has the same distribution for all classes, so only the order of frames shows the
+        class.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from adafocus.core.choices import TASKS
 from adafocus.core.rng import generator
 
 CELLS = 8  # cells of a glyph's side
-REDUCTION = 4  # glyphs sit on this grid of pixels: reduced by it (with 2-pixel cells) they all look alike
+REDUCTION = 4  # glyph positions are multiples of this many pixels; reduced by this factor all glyphs look alike
 _BLOCKS = np.array(
     [  # the six 2x2 blocks with two cells of ink
         [[1, 1], [0, 0]],
@@ -38,7 +40,7 @@ _BLOCKS = np.array(
 
 @dataclass(frozen=True)
 class Drawn:
-    """A drawn video: frames (T, H, W, 3) uint8, its class, and the truth that no network is told.
+    """A rendered video: frames (T, H, W, 3) uint8, its class, and ground truth that networks do not get.
 
     Attributes:
         where: (T, 2) float32, top left corner (y, x) of the glyph in pixels.
@@ -61,21 +63,22 @@ def glyph_patterns(classes: int) -> np.ndarray:
 
 
 class GlyphVideos:
-    """Videos by index.
+    """The synthetic videos of one split, by index.
 
     Args:
-        split: "train" or "val"; their videos have nothing in common.
-        size: how many videos.
-        frames: T.
+        split: "train" or "val"; the splits share no videos.
+        size: number of videos.
+        frames: number of frames T per video.
         frame_size: side of the square frames in pixels.
-        classes: 2 or more; in `motion`, directions evenly spread over the circle.
-        glyph_size: side of a glyph in pixels, 8 or 16: a reduced pixel must cover whole blocks, or it tells the class.
-        task: see the module.
-        visible: frames that show the glyph in `when` (default a quarter, at least one).
-        seed: of the run.
-        others: cold glyphs of other classes in every frame.
-        tints: class k has the colors number k % tints, which a reduced view still shows. With 1 it knows nothing of the class;
-            with more it knows to which of so many groups the class belongs, as a cheap network would.
+        classes: number of classes, at least 2; in `motion`, the directions are evenly spaced on a circle.
+        glyph_size: side of a glyph in pixels, 8 or 16; a pixel of the reduced frame must cover whole 2x2 blocks of
+            cells, or it would show the class.
+        task: "where", "when" or "motion", see the module docstring.
+        visible: number of frames that show the glyph in `when`; None: a quarter of them, at least one.
+        seed: seed of the run.
+        others: number of cold-colored glyphs of other classes in every frame.
+        tints: number of glyph colors; class k has color k % tints, which is visible in a reduced frame too. With 1 a
+            reduced frame shows nothing of the class, with more it narrows the class down.
     """
 
     def __init__(
@@ -114,7 +117,7 @@ class GlyphVideos:
         self.tints = tints
         cells = glyph_patterns(classes)
         self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
-        # Interpolates a coarse grid of colors to a frame: background = rows @ grid @ rows.T, a channel at a time.
+        # Interpolates a coarse grid of colors to a frame: background = rows @ grid @ rows.T for each channel.
         place = np.linspace(0, 5, frame_size)
         self._spread = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(6))).astype(np.float32)
 
@@ -122,7 +125,7 @@ class GlyphVideos:
         return self.size
 
     def draw(self, index: int) -> Drawn:
-        """The video of an index in [0, size)."""
+        """Renders video `index`, which must be in [0, size)."""
         if not 0 <= index < self.size:
             raise IndexError(f"video {index} of {self.size}")
         rng = generator(self.seed, f"glyphs {self.split} {self.task}", index)
@@ -145,28 +148,29 @@ class GlyphVideos:
         return Drawn(frames, label, where.astype(np.float32), shown)
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
-        """Smooth colors with grain; gray enough that no part is as warm or as cold as a glyph."""
+        """A background (H, W, 3) of smooth colors with noise, so gray that no part is as warm or cold as a glyph."""
         grid = 110 + 40 * rng.random((1, 6, 6), dtype=np.float32) + 20 * rng.random((3, 6, 6), dtype=np.float32)
         smooth = (self._spread @ grid @ self._spread.T).transpose(1, 2, 0)
         grain = rng.integers(-20, 21, size=(self.frames, self.frame_size, self.frame_size, 1), dtype=np.int16)
         return (smooth.astype(np.int16) + grain).astype(np.uint8)
 
     def _path(self, rng: np.random.Generator, speed: float) -> np.ndarray:
-        """(T, 2) whole pixels: a straight drift, reflected at the border."""
+        """Glyph locations (T, 2) in integer pixels along a straight path that is reflected at the borders."""
         free = self.frame_size - self.glyph_size
         start, velocity = rng.uniform(0, free, 2), rng.uniform(-speed, speed, 2)
         place = start + velocity * np.arange(self.frames)[:, None]
         return _on_grid(free - np.abs(free - np.mod(place, 2 * free)), free)
 
     def _directed(self, rng: np.random.Generator, label: int) -> np.ndarray:
-        """(T, 2): a straight way in the direction of the class, which leaves at one border and enters at the other.
+        """Locations (T, 2) along a straight path in the direction of the class that wraps around at the borders.
 
-        A uniform place on a ring is uniform again after any shift. A way that had to stay inside would begin left for
-        one class and right for another, and a single frame would tell.
+        With wrap-around a uniform start makes the location in every frame uniform. A path inside the frame would start
+        on the left for one class and on the right for another, so that a single frame would show the class.
         """
         places = (self.frame_size - self.glyph_size) // REDUCTION + 1
         angle = 2 * np.pi * label / self.classes
-        # Half the ring in T steps: well below half a ring a step, where a direction and its opposite are the same.
+        # The path covers half the frame in T steps: a step is far below half a frame, at which a direction looks like
+        # its opposite.
         step = places / (2 * self.frames) * np.array([np.sin(angle), np.cos(angle)])
         way = rng.uniform(0, places, 2) + step * np.arange(self.frames)[:, None]
         return (np.floor(way).astype(np.int64) % places) * REDUCTION
@@ -174,7 +178,7 @@ class GlyphVideos:
     def _put(
         self, frames: np.ndarray, where: np.ndarray, ink: np.ndarray, colors: np.ndarray, shown: np.ndarray
     ) -> None:
-        """Draws a glyph of (paper, ink) colors into the frames that show it."""
+        """Draws a glyph with background and ink colors `colors` (2, 3) into the frames where `shown` is true."""
         picture = (colors[0] + ink[..., None] * (colors[1] - colors[0])).astype(np.uint8)
         side = self.glyph_size
         for frame in np.flatnonzero(shown):
@@ -183,12 +187,12 @@ class GlyphVideos:
 
 
 def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
-    """Whole pixels, multiples of REDUCTION, in [0, free]."""
+    """Rounds locations to integer pixels that are multiples of REDUCTION in [0, free]."""
     return (np.floor(np.minimum(place, free) / REDUCTION) * REDUCTION).astype(np.int64)
 
 
 def _warm(rng: np.random.Generator, tint: int, tints: int) -> np.ndarray:
-    """(2, 3) float32: colors of paper and ink; several tints go from magenta over red to green, away from the cold ones."""
+    """Random warm colors (2, 3) float32 of background and ink; several tints range from magenta over red to green."""
     colors = np.array([[120, 10, 10], [250, 200, 60]], np.float32)
     if tints > 1:
         hue = (200 * tint / (tints - 1) - 80) / 360

@@ -1,4 +1,4 @@
-"""A part of the training videos for validation: by a hash of the path, with groups on one side only, or in folds."""
+"""Splits training videos into training and validation: by a hash of the path, respecting groups, or in folds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import encode, printable
 
-_PASSES = 20  # over all groups, at most, in search of a better balance
-_ORDERS, _TRIED = 20, 5000  # orders of the groups that are tried, and so many groups in all of them
+_PASSES = 20  # maximal number of passes over all groups to improve the balance
+_ORDERS, _TRIED = 20, 5000  # maximal number of orders of the groups that are tried, and of groups over all orders
 
 
 def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None) -> tuple[Split, Split]:
@@ -25,8 +25,9 @@ def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None)
 
     Args:
         split: all videos.
-        fraction: of each class, for validation.
-        groups: of each record; a group is on one side only, and the shares are met as well as the groups allow.
+        fraction: share of each class for validation.
+        groups: the group of each record; a group is never divided, and the shares are met as well as the groups allow.
+            None: no groups.
     """
     if groups is not None:
         parts = _balanced(split.records, groups, np.array([1 - fraction, fraction]))
@@ -39,17 +40,21 @@ def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None)
 
 
 def fold_out(split: Split, folds: int, fold: int, groups: Sequence[str] | None = None) -> tuple[Split, Split]:
-    """(train, validation) of cross-validation: `fold` of `folds` parts that hold the classes in equal shares.
+    """(train, validation) for one fold of cross-validation; the parts hold the classes in equal shares.
 
     Args:
+        split: all videos.
+        folds: number of parts.
+        fold: index of the part for validation.
         groups: as in `hold_out`.
 
     Raises:
-        UserError: fewer videos or groups than folds.
+        UserError: there are fewer videos or groups than folds.
     """
     units = len(set(groups)) if groups is not None else len(split.records)
     if units < folds:
-        raise UserError(f"dataset.folds={folds}: there are only {units} {'groups' if groups is not None else 'videos'}")
+        what = "groups" if groups is not None else "videos"
+        raise UserError(f"dataset.folds={folds}: there are only {units} {what}; choose fewer folds")
     if groups is not None:
         return _two_sides(split, _balanced(split.records, groups, np.full(folds, 1 / folds)) == fold)
     parts, first = np.empty(len(split.records), int), 0
@@ -60,7 +65,7 @@ def fold_out(split: Split, folds: int, fold: int, groups: Sequence[str] | None =
 
 
 def _by_class(records: Sequence[Record]) -> dict[Hashable, list[int]]:
-    """Places of the records of each class, in the order of a hash of their paths."""
+    """Indices of the records of each class, in the order of a hash of their paths."""
     found: dict[Hashable, list[int]] = {}
     for place, record in enumerate(records):
         found.setdefault(record.labels, []).append(place)
@@ -76,23 +81,26 @@ def _two_sides(split: Split, chosen: np.ndarray) -> tuple[Split, Split]:
 
 
 def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndarray) -> np.ndarray:
-    """The part of each record: whole groups, shared so that of every class each part gets its target.
+    """The part (index) of each record, so that groups are not divided and each part gets its target share of every
+    class.
 
-    From the largest group on each goes where it serves the balance best; then single groups move as long as that helps. Of
-    several orders of groups of one size the best outcome is taken. A part that has nothing of a class with a group for
-    every part costs as much as the worst share.
+    Starting with the largest, each group is put where it improves the balance most; then single groups are moved as
+    long as that helps. This is repeated for several orders of groups of equal size, and the best result is taken. A
+    part without a class that has enough groups for all parts costs as much as the worst share.
     """
     names = sorted(set(groups))
     classes = sorted({record.labels for record in records})
     rows, columns = ({value: number for number, value in enumerate(values)} for values in (names, classes))
     counts = np.zeros((len(names), len(classes)))
     np.add.at(counts, ([rows[group] for group in groups], [columns[record.labels] for record in records]), 1)
-    counts = np.concatenate([counts, counts.sum(1, keepdims=True)], 1)  # the parts are of one size as well
+    counts = np.concatenate(
+        [counts, counts.sum(1, keepdims=True)], 1
+    )  # the total sizes of the parts are balanced as well
     shares, sizes = counts / counts.sum(0), counts[:, -1]
     enough = (counts > 0).sum(0) >= len(targets)
 
     def cost(part: np.ndarray) -> np.ndarray:
-        """Of shares (..., parts, classes)."""
+        """Cost of shares (..., parts, classes): the deviation from the targets."""
         return ((part - targets[:, None]) ** 2 + ((part <= 1e-9) & enough)).sum((-1, -2))
 
     outcomes = []
@@ -107,7 +115,7 @@ def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndar
 def _placed(
     shares: np.ndarray, order: np.ndarray, count: int, cost: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, np.ndarray]:
-    """(cost, part of each group) of placing groups with these shares of the classes in this order into `count` parts."""
+    """Puts groups with these shares of the classes into `count` parts, in this order; (cost, part of each group)."""
     parts, places = np.full(len(shares), -1), np.arange(count)
     held = np.zeros((count, shares.shape[1]))
     for turn in range(_PASSES):
@@ -130,18 +138,18 @@ def _placed(
 def groups_of(
     split: Split, by: str, columns: Sequence[str], classes_below: Sequence[str] | None
 ) -> tuple[list[str], str]:
-    """(the group of each record, a remark or "").
+    """The group of each record, and a remark for the log ("" if there is none).
 
     Args:
         split: the videos; `Record.group` is set where `by` is a column of their table.
         by: a column of the table, `parent` for the folder that the video is in, or a regular expression with one group
             that is searched in the file's name.
-        columns: of the table; none where there is no table.
+        columns: names of the table's columns; empty if there is no table.
         classes_below: for class folders, the folders (relative to the root) that the classes are in: `parent` is then the
             first folder below the class.
 
     Raises:
-        UserError: `by` is none of these, or says nothing about any video, or says no more than the class.
+        UserError: `by` is none of these, or applies to no video, or the groups are the same as the classes.
     """
     records = split.records
     if by in columns:
@@ -154,15 +162,17 @@ def groups_of(
         found = [match and match.group(1) for match in matches]
     alone = [record.path for record, group in zip(records, found, strict=True) if not group]
     if len(alone) == len(records):
-        raise UserError(f"dataset.group={by} says nothing about any video; the first: {printable(records[0].path)}")
+        raise UserError(f"dataset.group={by} applies to no video; the first is {printable(records[0].path)}")
     groups = [group or f"\0{record.path}" for record, group in zip(records, found, strict=True)]
     pairs = {(group, record.labels) for record, group in zip(records, groups, strict=True)}
     labels = {record.labels for record in records}
     if len(set(groups)) == len(pairs) == len(labels):
-        raise UserError(f"dataset.group={by}: the groups are the classes, so that none can be on both sides")
+        raise UserError(
+            f"dataset.group={by}: the groups equal the classes, so no class can be in both splits; choose another"
+        )
     remark = ""
     if alone:
-        remark = f"dataset.group={by} says nothing about {len(alone)} videos, each is a group of its own; the first: {alone[0]}"
+        remark = f"dataset.group={by} does not apply to {len(alone)} videos; each is a group of its own; the first: {alone[0]}"
     return groups, printable(remark)
 
 
@@ -186,7 +196,8 @@ def _pattern(by: str, columns: Sequence[str]) -> re.Pattern[str]:
         raise UserError(f"dataset.group={by}: neither {known}`parent`, nor a regular expression ({error})") from error
     if pattern.groups != 1:
         raise UserError(
-            f"dataset.group={by}: neither {known}`parent`, nor a regular expression with one group, as in '^(person\\d+)_'"
+            f"dataset.group={by}: neither {known}`parent`, nor a regular expression with one group, such as "
+            f"'^(person\\d+)_'"
         )
     return pattern
 

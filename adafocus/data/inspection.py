@@ -1,4 +1,4 @@
-"""Which video files are broken, known before the first step, and kept so that the next start knows it at once."""
+"""Finds unreadable video files before training by inspecting their packets, and caches the result for later runs."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def broken_files(
     timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """The files among `paths` that no reader can use, and why: packets are looked at and one frame is decoded.
+    """The unreadable files among `paths`, with reasons, found by inspecting packets and decoding one frame.
 
-    A finding holds for a file of the same path, size and time. It is kept in `root`, or in the user's cache folder where
-    `root` cannot be written. Processes that ask at the same time wait for the first one, and read what it has found.
+    Results are cached by path, size and modification time, in `root`, or in the user's cache folder if `root` cannot be
+    written. Processes that call this at the same time wait for the first one and use its results.
 
     Args:
-        paths: below `root`.
-        workers: processes.
-        timeout: seconds for one file. What takes longer counts as whole here, because a finding must not depend on how busy
-            the machine is; reading has a limit of its own.
+        paths: paths relative to `root`.
+        workers: number of processes.
+        timeout: seconds for one file. A file that takes longer counts as readable here, because the result must not
+            depend on the load of the machine; dataset.video_timeout limits reading.
         progress: called with (done, all) of the files that had to be looked at.
     """
     stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}
@@ -62,7 +62,7 @@ def broken_files(
                 if progress is not None:
                     progress(done, len(waiting))
         finally:
-            if waiting:  # an interrupted inspection goes on where it was
+            if waiting:  # save now and then, so that an interrupted inspection can continue
                 _store(place, {**known, **current})
     return broken | {path: reason for path, (_, _, reason) in current.items() if reason}
 
@@ -80,7 +80,7 @@ def _short(reason: str, path: Path) -> str:
 
 
 def _place(root: Path) -> Path | None:
-    """The file that findings about `root` are kept in; None if there is no place for it."""
+    """The cache file for `root`; None if neither `root` nor the user's cache folder can be written."""
     if os.access(root, os.W_OK):
         return root / KEPT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
@@ -93,7 +93,7 @@ def _place(root: Path) -> Path | None:
 
 @contextmanager
 def _locked(place: Path | None) -> Iterator[None]:
-    """Holds the lock of a file of findings, where the file system knows locks."""
+    """Holds the lock of the cache file, if the file system supports locks."""
     if place is None:
         yield
         return
@@ -111,7 +111,7 @@ def _locked(place: Path | None) -> Iterator[None]:
 
 
 def _load(place: Path | None) -> Findings:
-    """What is kept; nothing if the file is damaged or not one of ours. It may come with somebody's data, so nothing is believed."""
+    """The cached results; empty if the file is damaged. It may come from elsewhere, so every entry is checked."""
     if place is None:
         return {}
     try:
@@ -133,7 +133,7 @@ def _checked(value: Any) -> tuple[int, int, str] | None:
 
 
 def _store(place: Path | None, findings: Findings) -> None:
-    """Replaces the file as a whole; where that fails the next start inspects again."""
+    """Replaces the cache file atomically; if that fails, the next run inspects again."""
     if place is None:
         return
     text = json.dumps({"format": _FORMAT, "files": findings}, indent=0)

@@ -1,8 +1,9 @@
-"""Class names that official files do not carry."""
+"""Class names for published checkpoints whose files do not contain them."""
 
 from __future__ import annotations
 
-#: Jester, sorted as in the released lists. Source: spec tsm section 7.6.
+#: The classes of Jester, sorted as in the lists of WavesUR/embedded_TSM; `catigories` in online_demo/main.py of
+#: mit-han-lab/temporal-shift-module has the same.
 JESTER = (
     "Doing other things",
     "Drumming Fingers",
@@ -32,5 +33,6 @@ JESTER = (
     "Zooming Out With Full Hand",
     "Zooming Out With Two Fingers",
 )
-#: What the online demo does with them: classes never shown, class shown as another, label at rest.
+#: What `process_output` in TSM's online_demo/main.py does: classes that are never shown, a class that is shown as
+#: another, and the label shown at rest.
 JESTER_SMOOTHING = {"ignored": (7, 8, 21, 22, 3), "replaced": {0: 2}, "rest": 2}

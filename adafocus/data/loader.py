@@ -1,4 +1,4 @@
-"""Clips to batches, in an order that is a pure function of (seed, epoch)."""
+"""Batches of clips, loaded in worker processes, in an order that is a pure function of (seed, epoch)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ Key = tuple[int, int]
 
 
 class TrainOrder:
-    """Batches of (epoch, index) for one process: a batch sampler that can start anywhere.
+    """A batch sampler for training that yields (epoch, index) and can start at any step.
 
-    All processes walk the same permutation of the data. One optimizer step takes the next `batch` clips of it; process
-    r of w takes the r-th of w equal parts, and the parts of its accumulation steps one after the other. So the clips of
-    a step do not depend on how many processes and accumulation steps share it. The last incomplete step is dropped.
+    All processes use the same permutation of the data. An optimizer step takes the next `batch` clips; of them process
+    r of w takes the r-th of w equal parts, divided among its accumulation steps. So the clips of a step do not depend
+    on the numbers of processes and accumulation steps. The last incomplete step of an epoch is dropped.
 
     Args:
         size: clips in the data set.
-        batch: clips of one optimizer step, over all processes and accumulation steps.
-        parts: accumulation steps of one optimizer step.
-        rank, world: this process and their number.
-        seed: of the run.
+        batch: number of clips per optimizer step, over all processes and accumulation steps.
+        parts: number of accumulation steps per optimizer step.
+        rank, world: index of this process, and number of processes.
+        seed: seed of the run.
     """
 
     def __init__(self, size: int, batch: int, *, parts: int = 1, rank: int = 0, world: int = 1, seed: int = 0) -> None:
@@ -48,7 +48,7 @@ class TrainOrder:
         self.epoch, self.first_step = 0, 0
 
     def start_at(self, epoch: int, first_step: int) -> None:
-        """The next iteration yields `epoch` from its step `first_step` on."""
+        """Sets the epoch and the optimizer step in it at which the next iteration starts."""
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
@@ -64,7 +64,7 @@ class TrainOrder:
 
 
 class EvaluationOrder:
-    """Every clip exactly once over all processes, without padding: process r takes r, r + world, ..."""
+    """A batch sampler for evaluation: every clip exactly once over all processes; process r takes r, r + world, ..."""
 
     def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
         """`limit`: at most so many clips, evenly spread."""
@@ -80,7 +80,7 @@ class EvaluationOrder:
 
 
 class TrainingSweep:
-    """Every training clip once, in order and as the first epoch draws it, over all processes and without padding."""
+    """A batch sampler over the training clips of epoch 0, each once over all processes, in the order of the list."""
 
     def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
         """`limit`: at most so many clips, evenly spread."""
@@ -96,26 +96,26 @@ class TrainingSweep:
 
 
 def _settle(worker: int) -> None:
-    """What a loader process does first.
+    """Initializes a loader process.
 
-    It belongs to the process that started it and to nobody else: a signal to the whole group asks that process to finish its
-    step, for which it needs its loader processes, and when it is killed they must not live on.
+    It ignores SIGINT and SIGTERM, because a signal to the process group asks the training process to finish its step,
+    for which the loader processes are needed. The system kills it when the training process dies.
     """
     import torch
 
-    torch.set_num_threads(1)  # workers share the cores; threads inside each of them only get in each other's way
+    torch.set_num_threads(1)  # the loader processes share the cores, so threads within each of them do not help
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":  # elsewhere torch asks every five seconds whether the parent lives
+    if sys.platform == "linux":  # on other systems torch's worker checks every five seconds whether its parent is alive
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == 1:  # it has died before that call
             os._exit(1)
 
 
 def _collate(items: list[Item]) -> Batch:
-    """A batch; in a loader process already in the memory in which the other process reads it.
+    """Collates items; in a loader process the batch is moved to shared memory here.
 
-    Its queue would put it there as well, but in a thread, whose exception (memory full) nobody hears of.
+    The queue would do that too, but in a thread in which an exception (shared memory full) is not reported.
     """
     batch = collate(items)
     if get_worker_info() is not None:
@@ -128,9 +128,9 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when
 
 
 def loader_trouble(error: BaseException) -> str | None:
-    """One line about an exception that a broken loader process has caused; None for others.
+    """The message for an exception that a failed loader process has caused; None for other exceptions.
 
-    Torch raises it wherever the main thread is: in the loader's iteration, or in the handler of SIGCHLD.
+    Torch raises it in the loader's iteration, or wherever the main thread is when SIGCHLD arrives.
     """
     text = str(error)
     if not isinstance(error, RuntimeError) or not any(sign in text for sign in _TROUBLE):
@@ -138,8 +138,8 @@ def loader_trouble(error: BaseException) -> str | None:
     first = text.strip().splitlines()[-1] if "Caught RuntimeError" in text else text.strip().splitlines()[0]
     if any(sign in text for sign in _SHARED_MEMORY):
         return (
-            f"a loader process cannot hand over its clips ({first}); /dev/shm is probably too small: start the container with "
-            f"--shm-size=8g (or --ipc=host), or lower loader.workers or schedule.batch_size"
+            f"a loader process cannot hand over its clips ({first}); /dev/shm is probably too small: start the "
+            f"container with --shm-size=8g (or --ipc=host), or lower loader.workers or schedule.batch_size"
         )
     if "is killed by signal" in text:
         return _killed(first)
@@ -161,14 +161,14 @@ _TROUBLE = (*_SHARED_MEMORY, "timed out", "exited unexpectedly", "is killed by s
 
 
 class Loader:
-    """Iterates batches of a data set in a given order; workers live as long as this object.
+    """Iterates over batches of a data set in a given order; the worker processes live as long as this object.
 
     Args:
         clips: the data set.
-        order: which clips make which batch.
-        workers: loader processes; 0 reads in this one.
-        timeout: seconds after which a stuck worker ends the run with a message, instead of hanging it.
-        pin: pinned memory, for a faster copy to a GPU.
+        order: the batch sampler.
+        workers: number of loader processes; 0 reads in the calling process.
+        timeout: seconds without a batch after which an error ends the run.
+        pin: whether to use pinned memory, which is copied to a GPU faster.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class Loader:
         lazy = isinstance(order, EvaluationOrder) and getattr(clips, "candidates", 0)
         self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
         if workers:
-            # Loader processes put sockets into this folder; it is ours to remove, for some end without doing so.
+            # Loader processes create sockets in this folder and do not always remove it.
             multiprocessing.util.get_temp_dir()
         self._loader: DataLoader = DataLoader(
             clips,
@@ -226,7 +226,7 @@ class Loader:
             yield batch
 
     def _check_processes(self) -> None:
-        """Torch says in the handler of SIGCHLD that one has died; where Python drops that exception nobody would say it."""
+        """Raises if a loader process has died; torch's SIGCHLD handler does too, but that exception can get lost."""
         for process in self._processes:
             if not process.is_alive():
                 raise UserError(_killed(f"exit status {process.exitcode}"))

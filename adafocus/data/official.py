@@ -1,7 +1,8 @@
-"""Official annotation files of the known data sets as one thing: classes in the seeds' order, and videos by split.
+"""Reads the official annotation files of the supported data sets: classes in the usual order, and videos by split.
 
-A file's place is found by its name anywhere below the annotations' folder, so both an unpacked archive and a flat folder do.
-Source: spec tsm section 3.2, spec tam sections 3.1 and 3.4.
+Files are found by name anywhere below the annotations folder, so an unpacked archive and a flat folder both work.
+Source: the scripts tools/gen_label_kinetics.py, gen_label_sthv1.py and gen_label_sthv2.py of
+mit-han-lab/temporal-shift-module, and online_label_tools of liu-zhy/temporal-adaptive-module.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class Entry:
     """A video of the annotations.
 
     Attributes:
-        folder: where its frames go, and what the list says: a path below the video root.
+        folder: path of its frame folder relative to the video root, as in the lists.
         labels: class ids, ascending.
-        stems: names that its file may have, without suffix.
+        stems: names that its video file may have, without suffix.
     """
 
     folder: str
@@ -43,12 +44,12 @@ class Official:
 
 
 def read_official(dataset: str, annotations: Path, *, split: int = 1) -> Official:
-    """The official annotations of a data set.
+    """Reads the official annotations of a data set.
 
     Args:
-        dataset: a name of FORMATS.
+        dataset: a key of FORMATS.
         annotations: the folder of the files, as distributed.
-        split: which of UCF101's and HMDB51's three splits.
+        split: number of the split, for UCF101 and HMDB51, which have three.
 
     Raises:
         UserError: a file is missing, or a row of it cannot be read.
@@ -92,12 +93,12 @@ def _json(path: Path) -> Any:
 
 def _id(classes: dict[str, int], name: str, where: str) -> int:
     if name not in classes:
-        raise UserError(f"{where}: class {name!r} is not in the class file")
+        raise UserError(f"{where}: class {name!r} is not in the data set's class file; use files of one release")
     return classes[name]
 
 
 def clean_class(name: str) -> str:
-    """A Kinetics class as its folder is called: blanks become underscores, quotes and brackets go."""
+    """The folder name of a Kinetics class: spaces become underscores, quotes and parentheses are removed."""
     return re.sub("[\"()']", "", name.replace(" ", "_"))
 
 
@@ -197,7 +198,7 @@ def _by_csv(prefix: str) -> Callable[[Path, int], Official]:
 
 
 def _sthv2(folder: Path, split: int) -> Official:
-    """`labels.json` (class name to its id, in order) and lists of `id` and `template`, whose brackets go."""
+    """`labels.json` (class name -> id, in order) and lists of `id` and `template`, whose brackets are removed."""
     table = _json(_find(folder, "something-something-v2-labels.json", "labels.json"))
     names = sorted(table, key=lambda name: int(table[name]))
     if [int(table[name]) for name in names] != list(range(len(names))):
@@ -215,7 +216,7 @@ def _sthv2(folder: Path, split: int) -> Official:
 
 
 def _actnet(folder: Path, split: int) -> Official:
-    """`activity_net.v1-3*.json`; classes in the order of `classInd.txt` if it is there, else sorted. Several labels a video."""
+    """`activity_net.v1-3*.json`, with several labels per video; classes in the order of `classInd.txt`, else sorted."""
     if not sorted(folder.rglob("activity_net*.json")) and sorted(folder.rglob("actnet_train_split.txt")):
         lists = ("actnet_train_split.txt", "actnet_val_split.txt")
         return _shipped(lists, "classInd.txt", ",")(folder, split)
@@ -241,7 +242,7 @@ def _class_ind(path: Path) -> list[str]:
 
 
 def _shipped(names: Iterable[str], class_file: str, separator: str) -> Callable[[Path, int], Official]:
-    """Lists as the seeds ship them: rows `path, frames, label[, label]`; their counts are replaced by what is found."""
+    """Lists from the AdaFocus repositories: rows `path, frames, label[, label]`; frames are counted anew."""
 
     def read(folder: Path, split: int) -> Official:
         classes = _lines(_find(folder, class_file))
@@ -254,8 +255,8 @@ def _shipped(names: Iterable[str], class_file: str, separator: str) -> Callable[
     return read
 
 
-#: data set -> reader of its annotations. FCVID and Mini-Kinetics are distributed by their authors in ways that need a
-#: request; what everybody has is the lists that the seeds ship.
+#: Data set -> reader of its annotations. FCVID and Mini-Kinetics are given out by their authors on request only, so the
+#: lists in the AdaFocus repositories are read for them.
 FORMATS: dict[str, Callable[[Path, int], Official]] = {
     "kinetics400": _kinetics,
     "minik": _shipped(("mini_train_videofolder.txt", "mini_val_videofolder.txt"), "minik_classInd.txt", " "),

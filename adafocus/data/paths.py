@@ -1,4 +1,4 @@
-"""Paths and text that come with data: a row of somebody's list is data, and leads nowhere outside the data's folder."""
+"""Checks of paths and text that are read from lists: a path must stay inside the folder of the videos."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from adafocus.core.errors import UserError
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # bytes; what Linux allows, less some room for the folder above
-#: Control characters, line separators, changes of the writing direction, and bytes that are not UTF-8.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # in bytes: Linux's limits, less some room for the parent folder
+#: Characters that are not printed: control characters, line separators, direction marks, and bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def below(text: str, where: str, folder: Path | None = None) -> str:
-    """A path of a list row as one below the folder of the videos, without `..`.
+    """The path of a list row, relative to the folder of the videos and without `..`.
 
     Args:
-        text: the path as the row has it.
-        where: what messages call the row: the list and the number of the line.
-        folder: the folder of the videos; an absolute path is allowed if it lies in it.
+        text: the path in the row.
+        where: the list and the line number, for messages.
+        folder: the folder of the videos; an absolute path inside it is allowed.
 
     Raises:
-        UserError: an absolute path outside `folder`, a path that leads out with `..`, a name that no file can have.
+        UserError: the path leads out of the folder, or is not a possible file name.
     """
     path = text
     if path.startswith("/") and folder is not None:
@@ -34,21 +34,21 @@ def below(text: str, where: str, folder: Path | None = None) -> str:
     normal = posixpath.normpath(path)
     if path.startswith("/") or normal in (".", "..") or normal.startswith("../"):
         raise UserError(
-            f"{where}: the path {printable(text)[:80]!r} leads out of the folder of the videos; paths are relative to it"
+            f"{where}: the path {printable(text)[:80]!r} leads out of the folder of the videos; make it relative to it"
         )
     if any(ord(letter) < 32 for letter in normal):
         raise UserError(f"{where}: the path {printable(text)[:80]!r} holds control characters")
     raw = encode(normal)
     if len(raw) > _LONGEST_PATH or max(map(len, raw.split(b"/"))) > _LONGEST_NAME:
         raise UserError(
-            f"{where}: the path {printable(text)[:40]!r}... is too long for a file ({len(raw)} bytes; a name has at most "
-            f"{_LONGEST_NAME}, a path {_LONGEST_PATH})"
+            f"{where}: the path {printable(text)[:40]!r}... is too long for a file ({len(raw)} bytes; a name has at "
+            f"most {_LONGEST_NAME}, a path {_LONGEST_PATH})"
         )
     return normal
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether writing to `path` stays in `folder` when every link on the way is followed."""
+    """Whether `path` is inside `folder` after following all links."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # an endless loop of links
@@ -56,23 +56,24 @@ def inside(path: Path, folder: Path) -> bool:
 
 
 def encode(text: str) -> bytes:
-    """Bytes of a path as the file system has them; a file name that is not UTF-8 is kept in surrogates, as Python does."""
+    """The bytes of a path in the file system; bytes that are not UTF-8 are surrogates in `text`, as Python has them."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def printable(text: str) -> str:
-    """A name for messages and files of ours: what no terminal should receive, or is not UTF-8, is written as its code."""
+    """A name that is safe to print and to write: unprintable characters and bytes that are not UTF-8 become escapes."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def read_text(path: Path, *, names_of_files: bool = False) -> str:
-    """The text of a list: UTF-8 with or without a byte order mark, or UTF-16 with one.
+    """Reads a text file in UTF-8 (with or without byte order mark) or UTF-16 (with one).
 
     Args:
-        names_of_files: bytes that are not UTF-8 are kept, because file names may hold them.
+        path: the file.
+        names_of_files: whether to keep bytes that are not UTF-8, because file names may contain them.
 
     Raises:
-        UserError: it cannot be read, or is in another encoding; the message names the file and the line.
+        UserError: it cannot be read, or has another encoding; the message names the file and the line.
     """
     try:
         if not path.is_file():  # a FIFO would wait for ever

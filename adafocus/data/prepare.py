@@ -1,4 +1,4 @@
-"""Tools that look at a whole data set once: the check of every file."""
+"""The check of a whole data set: decodes every file completely."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from adafocus.data.video import decode_all
 
 @dataclass
 class CheckResult:
-    """What a complete decode of one file found.
+    """Result of decoding one file completely.
 
     Attributes:
-        path: as in the list.
-        ok: whether every frame decodes.
-        num_frames: frames that decode.
-        listed: frames that the list promises; None where it says nothing.
-        reason: why it is bad, or a remark about a good one.
+        path: the path in the list.
+        ok: whether every frame can be decoded.
+        num_frames: number of frames that can be decoded.
+        listed: number of frames according to the list; None if the list does not say.
+        reason: why it is unreadable, or a remark about a readable file.
     """
 
     path: str
@@ -35,7 +35,7 @@ class CheckResult:
 
 
 def _decode(path: Path) -> int:
-    """Frames of a file or frame folder that decode."""
+    """Number of frames of a file or frame folder; VideoError if one cannot be decoded."""
     return decode_folder(path) if path.is_dir() else decode_all(path)
 
 
@@ -50,13 +50,14 @@ def check_files(
     """Decodes every file completely, `workers` at a time.
 
     Args:
-        items: (path below root, frames that the list promises or None).
+        items: (path relative to root, number of frames according to the list or None) for each file.
         root: folder of the videos.
+        workers: number of processes.
         timeout: seconds for each file.
         progress: called with (done, all).
 
     Returns:
-        One result for each item, in the same order. Nothing that a file does ends the check.
+        One result for each item, in the same order. A file that crashes the decoder does not end the check.
     """
     results = [CheckResult(path, False, listed=count) for path, count in items]
     outcomes = in_processes(_decode, [root / path for path, _ in items], workers, timeout)

@@ -1,4 +1,4 @@
-"""Work on files in processes of its own, so that whatever a file does to its reader happens to no other file."""
+"""Processes files in worker processes, so that a file that crashes or hangs the decoder affects no other file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from adafocus.data.video import VideoError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What `work` made of the path at place `number`: its result, or None and the reason in one line."""
+    """Result of `work` for path number `number`, or None and the reason in one line."""
 
     number: int
     result: Any
@@ -27,7 +27,7 @@ class Outcome:
 
 @dataclass
 class _Worker:
-    """A process and the file that it works on; `number` is None while it waits for one."""
+    """A worker process and the index of the file that it works on; `number` is None while it is idle."""
 
     process: BaseProcess
     pipe: Connection
@@ -36,10 +36,10 @@ class _Worker:
 
 
 def _serve(work: Callable[[Path], Any], pipe: Connection, parent: int) -> None:
-    """A process answers (result, "") or (None, reason) for every path, as long as its parent lives."""
+    """Main loop of a worker: sends (result, "") or (None, reason) for every path it receives, until its parent dies."""
     try:
         while True:
-            while not pipe.poll(2.0):  # the pipe does not end with the parent: other processes of the pool hold it too
+            while not pipe.poll(2.0):  # the pipe stays open when the parent dies, because the other workers hold it too
                 if os.getppid() != parent:
                     return
             path = pipe.recv()
@@ -54,12 +54,12 @@ def _serve(work: Callable[[Path], Any], pipe: Connection, parent: int) -> None:
 def in_processes(
     work: Callable[[Path], Any], paths: Sequence[Path], workers: int = 1, timeout: float = 60.0
 ) -> Iterator[Outcome]:
-    """Calls `work` for every path, `workers` at a time, and yields what comes of it as it comes.
+    """Calls `work` for every path in `workers` processes, and yields the outcomes in the order in which they finish.
 
-    There is no result where `work` raises VideoError, takes longer than `timeout` seconds or kills its process; then
-    another process takes its place.
+    The result is None if `work` raises VideoError, takes longer than `timeout` seconds or crashes its process, which is
+    then replaced by a new one.
     """
-    # A fork has the decoders loaded.
+    # Forked processes have the decoders loaded already.
     context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
     pool: list[_Worker] = []
 
@@ -96,7 +96,7 @@ def in_processes(
                     yield Outcome(number, *worker.pipe.recv())
                 except (EOFError, OSError) as error:
                     reason = f"not decoded within {timeout:g} s"
-                    if not isinstance(error, TimeoutError):  # it died without a word
+                    if not isinstance(error, TimeoutError):  # the process ended without sending a result
                         worker.process.join()
                         reason = f"the decoder crashed (exit status {worker.process.exitcode})"
                     _end(worker)

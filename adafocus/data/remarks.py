@@ -1,4 +1,4 @@
-"""What somebody should know of a data set before training on it: a line for each thing."""
+"""Remarks about a data set for the log: uneven classes, videos that are listed twice, copies across splits."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import numpy as np
 from adafocus.data.annotations import Split
 from adafocus.data.paths import printable
 
-IMBALANCE = 10  # times as many clips in the largest class as in the smallest are said
-_NAMED = 5  # classes or files that a line names
-_HEAD = 2**16  # bytes of two files of one size that are compared before all of them
+IMBALANCE = 10  # a larger ratio between the largest and the smallest class gives a remark
+_NAMED = 5  # maximal number of classes or files that a remark names
+_HEAD = 2**16  # bytes at the start of two files of equal size that are compared before the whole files
 
 
 def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
-    """Clips of each class in each split; a clip of several classes counts in each of them."""
+    """By split, the number of videos of each class; a video with several classes counts for each of them."""
     return {
         name: np.bincount([label for record in split.records for label in record.labels], minlength=len(classes))
         for name, split in splits.items()
@@ -27,10 +27,10 @@ def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dic
 
 
 def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longest: int = 20) -> list[str]:
-    """Clips of each class as lines of text, or a line for each split where there are more than `longest` classes."""
+    """A table of videos per class as lines of text; with more than `longest` classes, one summary line per split."""
     if len(classes) > longest:
         return [
-            f"{name}: {values.min()} to {values.max()} clips a class, median {np.median(values):g}"
+            f"{name}: {values.min()} to {values.max()} clips per class, median {np.median(values):g}"
             for name, values in counts.items()
         ]
     shown = [printable(name)[:40] for name in classes]
@@ -43,7 +43,7 @@ def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longes
 
 
 def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
-    """Classes without clips, with one, and how uneven they are."""
+    """Remarks about classes with no or one video, and about uneven classes."""
 
     def named(chosen: np.ndarray) -> str:
         places = np.flatnonzero(chosen)
@@ -64,13 +64,13 @@ def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> l
         large, small = int(train.argmax()), int(np.where(train > 0, train, train.max() + 1).argmin())
         lines.append(
             f"uneven classes: {printable(classes[large])} has {train[large]} clips in train, {printable(classes[small])} "
-            f"{train[small]} ({train[large] / train[small]:.0f} times; more than {IMBALANCE} are said)"
+            f"{train[small]} ({train[large] / train[small]:.0f} times as many)"
         )
     return lines
 
 
 def about_rows(splits: Mapping[str, Split]) -> list[str]:
-    """Videos that are listed twice, in one split or in several."""
+    """Remarks about videos that are listed more than once, in one split or in several."""
     lines, sides = [], {}
     for name, split in splits.items():
         seen = Counter(record.path for record in split.records)
@@ -86,7 +86,7 @@ def about_rows(splits: Mapping[str, Split]) -> list[str]:
 
 
 def about_copies(splits: Mapping[str, Split], root: Path) -> list[str]:
-    """Files outside train with the content of a file in it: only those of one size are read."""
+    """Remarks about validation and test files that are copies of training files; only files of equal size are read."""
     sizes: dict[int, list[str]] = {}
     train = {record.path for record in splits["train"].records}
     for path in sorted(train):
@@ -107,7 +107,7 @@ def about_copies(splits: Mapping[str, Split], root: Path) -> list[str]:
 
 
 def _size(path: Path) -> int:
-    """Bytes of a file; -1 for none, and for each folder."""
+    """Size of a file in bytes; -1 for a folder or a missing file."""
     try:
         return os.path.getsize(path) if os.path.isfile(path) else -1
     except (OSError, ValueError):
@@ -115,7 +115,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path, whole: bool) -> bytes:
-    """A hash of a file or of its begin; nothing where it cannot be read."""
+    """A hash of a file, or with `whole` false of its first bytes; empty if it cannot be read."""
     digest = hashlib.blake2b()
     try:
         with open(path, "rb") as file:

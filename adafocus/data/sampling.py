@@ -1,7 +1,10 @@
-"""Which frames of a video make a clip: pure functions from a frame count to 0-based indices.
+"""Frame sampling: pure functions from the number of frames of a video to the 0-based indices of a clip's frames.
 
-Notation: n frames in the video, T segments, L consecutive frames a segment (1 for RGB, 5 for optical flow). The seeds
-number files from 1; add one for a file name.
+Notation: n frames in the video, T segments, L consecutive frames per segment (1 for RGB, 5 for optical flow), and
+m = n - L + 1 possible start indices. Frame files of the papers' repositories are numbered from 1.
+
+Source: TSN (arXiv 1608.00859); `TSNDataSet._sample_indices`, `_get_val_indices` and `_get_test_indices` in
+ops/dataset.py of mit-han-lab/temporal-shift-module, liu-zhy/temporal-adaptive-module, AdaFocus V1, V2 and Uni-AdaFocus.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import numpy as np
 
 from adafocus.core.choices import SHORT_RULES, TRAINING_RULES
 
-#: Rules of evaluation; N is a number of clips.
+#: Rules for evaluation; N stands for a number of clips. `evaluation_frames` defines them.
 EVALUATION_RULES = ("middle", "fractional", "uniform-N", "twice", "dense-N", "dense-random")
 
 
@@ -24,29 +27,26 @@ def segment_frames(
     rng: np.random.Generator | None = None,
     length: int = 1,
 ) -> np.ndarray:
-    """One frame of each of T equal segments: random inside the segment for training, its center for evaluation.
+    """One frame from each of T equal segments: a random one in training, the center in evaluation.
 
-    With m = n - L + 1 places to start at: training takes d = m // T places a segment, index i d + U{0..d-1}; the last
-    m - dT places are never drawn. Evaluation: floor(tick / 2 + tick i) with tick = m / T in double precision, where m > T.
+    Training: segment i has d = m // T start indices, and the index is i d + U{0..d-1}; the last m - dT indices are
+    never used. Evaluation, for m > T: floor(tick / 2 + tick i) with tick = m / T in double precision.
 
     Args:
-        num_frames: n.
-        segments: T.
-        short: what a video of too few frames gives (m < T in training, m <= T in evaluation). "repeat_last": frames
-            0..n-1, then n-1 again and again (ActivityNet, FCVID, Mini-Kinetics). "first_frame": frame 0, T times
-            (Something-Something, Jester, Kinetics; the released code's rule, kept for its published numbers). "spread":
-            evenly spread with repeats (MMAction2).
-        rng: draws the training indices; None means evaluation.
-        length: L.
+        num_frames: number of frames n of the video.
+        segments: number of segments T.
+        short: rule for videos with too few frames (m < T in training, m <= T in evaluation). "repeat_last": frames
+            0..n-1, then n-1 repeated (AdaFocus on ActivityNet, FCVID, Mini-Kinetics). "first_frame": frame 0, T times
+            (TSM, TAM and AdaFocus on Something-Something, Jester, Kinetics). "spread": evenly spaced with repeats
+            (MMAction2).
+        rng: random generator for training; None: evaluation.
+        length: number L of consecutive frames per segment.
 
     Returns:
-        (T,) int64 indices, the first frame of each snippet.
+        (T,) int64 indices, the first frame of each segment.
 
     Raises:
-        ValueError: an empty video, no segments or an unknown rule.
-
-    Source: AdaFocus V1 and V2, TSM and TAM, released data sets (the TSN rule of arXiv 1608.00859 with the seeds' treatment
-    of short videos); spec tsm section 3.3.
+        ValueError: the video is empty, there are no segments, or the rule is unknown.
     """
     if num_frames < 1 or segments < 1:
         raise ValueError(f"cannot take {segments} segments of a video of {num_frames} frames")
@@ -57,7 +57,7 @@ def segment_frames(
     each = places // segments
     if rng is not None and each > 0:
         return steps * each + rng.integers(0, each, size=segments)
-    if rng is not None and num_frames > segments:  # only snippets come here
+    if rng is not None and num_frames > segments:  # possible only with length > 1
         return np.sort(rng.integers(0, places, size=segments))
     if rng is None and (places > segments or short == "spread"):
         return _centers(places, segments)
@@ -69,7 +69,7 @@ def segment_frames(
 
 
 def _fractional(num_frames: int, segments: int, inside: float | np.ndarray, length: int) -> np.ndarray:
-    """(T,) frames at fractions of the video; double precision and this order of operations decide at whole numbers."""
+    """Frames (T,) at fractions of the video; double precision and the order of operations matter for exact integers."""
     if num_frames < 1 or segments < 1:
         raise ValueError(f"cannot take {segments} segments of a video of {num_frames} frames")
     places = max(num_frames - length + 1, 1)
@@ -91,13 +91,16 @@ def training_frames(
     window: int | None = 64,
     length: int = 1,
 ) -> np.ndarray:
-    """(T,) indices of a training clip.
+    """Frame indices (T,) of a training clip.
 
     Args:
-        rule: "uniform" (`segment_frames`). "fractional": floor((i + u_i) / T m), so that every frame can be drawn and short
-            videos repeat theirs (Uni-AdaFocus). "dense": every (64 // T)-th frame of a window at a random place, which starts
-            again at frame 0 where it runs over the end. The last place is never drawn, as in the released code.
-        window: frames of the window; None: (64 // T) T, which is less where T does not divide 64 (TAM).
+        num_frames, segments, short, length: see `segment_frames`.
+        rng: random generator.
+        rule: "uniform": `segment_frames`. "fractional": floor((i + u_i) / T m) with random u_i in [0, 1), so every
+            frame can occur and short videos repeat frames (Uni-AdaFocus). "dense": every (64 // T)-th frame from a
+            random start, wrapped around at the end of the video; the last possible start is never used, as in TSM's
+            code.
+        window: number of frames that "dense" spans; None: (64 // T) * T, which is less if T does not divide 64 (TAM).
     """
     if rule == "uniform":
         return segment_frames(num_frames, segments, short=short, rng=rng, length=length)
@@ -118,17 +121,18 @@ def evaluation_frames(
     length: int = 1,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """(clips, T) indices of all clips that a video is judged by.
+    """Frame indices (clips, T) of all evaluation clips of a video.
 
     Args:
-        rule: "middle": centers of the segments, short videos by `short` (one clip). "fractional": floor((i + 1/2) / T m)
-            (Uni-AdaFocus; `short` is not read). "uniform-1": centers for every
-            length. "uniform-N": N clips that start at N evenly spread places of the first segment (TAM). "twice": centers,
-            and starts of the segments (TSM). "dense-1": the window in the middle. "dense-N": N evenly spread windows.
-            "dense-random": one window at a place drawn by `rng` (TSM's validation).
+        num_frames, segments, short, length: see `segment_frames`.
+        rule: "middle": one clip of the segments' centers, short videos by `short`. "fractional": one clip of
+            floor((i + 1/2) / T m) (Uni-AdaFocus; `short` is not used). "uniform-1": one clip of the segments' centers
+            for any length. "uniform-N": N clips that start at N evenly spaced frames of the first segment (TAM).
+            "twice": two clips, of the centers and of the starts of the segments (TSM). "dense-1": one clip from a window
+            in the middle. "dense-N": N clips from evenly spaced windows. "dense-random": one clip from a random window
+            (TSM's validation).
         window: see `training_frames`.
-
-    Source: spec tsm section 3.3, spec tam section 3.2.
+        rng: random generator for "dense-random".
     """
     match = re.fullmatch(r"(uniform|dense)-(\d+)", rule)
     clips = int(match.group(2)) if match else 0
@@ -148,7 +152,7 @@ def evaluation_frames(
     if match and clips and match.group(1) == "uniform":
         tick = places / segments
         starts = np.floor(np.linspace(0, tick - 1, clips))
-        # A start of -1 (fewer frames than segments) truncates towards zero before it wraps, as the released code does.
+        # A start of -1 (fewer frames than segments) is truncated towards zero before wrapping, as in TAM's code.
         return np.trunc(starts[:, None] + tick * steps).astype(np.int64) % places
     if match and clips:
         last = _dense_places(num_frames, segments, window)
@@ -160,7 +164,7 @@ def evaluation_frames(
 
 
 def dense_frames(num_frames: int, segments: int, start: int, window: int | None = 64) -> np.ndarray:
-    """(T,) every (64 // T)-th frame from `start` on, wrapped around the end."""
+    """Every (64 // T)-th frame from `start` on, (T,), wrapped around at the end of the video."""
     return (start + np.arange(segments) * _stride(segments, window)) % num_frames
 
 

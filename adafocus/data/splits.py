@@ -1,4 +1,4 @@
-"""What a folder holds: lists, a table or class folders, which videos are in which split, and which classes there are."""
+"""Finds the splits and classes of a data set folder, from lists, a CSV table or class folders."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _USUAL = frozenset(f"{name}.{suffix}" for names in SPLIT_NAMES.values() for name
 
 @dataclass(frozen=True)
 class Where:
-    """Where the videos and lists of a data set are. File names are relative to `root`; None: those of `SPLIT_NAMES`.
+    """Paths of the videos and lists of a data set. File names are relative to `root`; None: the names in `SPLIT_NAMES`.
 
     Attributes:
         root: the folder of the data set.
-        videos: the folder that the paths of lists are relative to.
+        videos: the folder that paths in lists are relative to.
         train_list, val_list, test_list: lists or tables.
-        class_file: class names, one a line.
-        classes: their number, where it is known.
+        class_file: file with one class name per line.
+        classes: number of classes, if known.
         separator, min_frames, divisor: see `read_list`.
         group: a column of tables that becomes `Record.group`.
     """
@@ -46,20 +46,20 @@ class Where:
     group: str | None = None
 
     def typed(self) -> dict[str, str | None]:
-        """The lists that are named, by split."""
+        """The configured lists, by split."""
         return {"train": self.train_list, "val": self.val_list, "test": self.test_list}
 
 
 @dataclass
 class Found:
-    """The videos of a data set by split: `train`, `val` and `test`, as far as they are there.
+    """The videos of a data set.
 
     Attributes:
-        classes: names by id.
-        splits: videos by split.
-        columns: of the table, if there is one.
-        classes_below: folders (relative to the root) that hold class folders; None where lists name the videos.
-        notes: what somebody should know, a line each.
+        classes: class names by id.
+        splits: the videos by split: those of `train`, `val` and `test` that exist.
+        columns: names of the table's columns, if there is a table.
+        classes_below: folders (relative to the root) that hold class folders; None if lists name the videos.
+        notes: remarks for the log.
     """
 
     classes: list[str]
@@ -74,8 +74,8 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
 
     Args:
         where: the files.
-        known: classes by id that a network has; names of class folders and tables are looked up there.
-        evaluation: only what is evaluated is looked at: test, without it val, without both train.
+        known: class names by id of an evaluated network, which define the ids of class folders and table labels.
+        evaluation: whether to look only for the videos to evaluate: test, else val, else train.
 
     Raises:
         UserError: nothing is found, it is ambiguous, a row cannot be read, a class is unknown.
@@ -116,7 +116,7 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
 
 
 def listed(where: Where) -> list[Record]:
-    """Every video of every split, with the entries that are named like videos and are none; their labels are not looked at."""
+    """All videos of all splits, without their labels, including entries that are named like videos but are not."""
     lists = _lists(where)
     records = []
     for path in lists.values():
@@ -136,13 +136,13 @@ def listed(where: Where) -> list[Record]:
 
 
 def _lists(where: Where) -> dict[str, Path]:
-    """The lists by split: those that are named, and those that have the usual names; nothing where folders are the classes."""
+    """The lists by split, configured or with the usual names; empty if the classes are folders."""
     typed, root = where.typed(), where.root
     lists = {split: root / name for split, name in typed.items() if name}
     standard = {
         split: path for split in SPLIT_NAMES if split not in lists and (path := _standard(root, split)) is not None
     }
-    if lists:  # who names lists has all of them named, but for a list of validation
+    if lists:  # if one list is configured, the usual names are not searched, except for validation
         return {**lists, **{split: path for split, path in standard.items() if split == "val" or "train" not in lists}}
     folders = [folder.name for folder in folders_below(root)]
     if "train" in standard or (standard and "train" not in map(split_of, folders)):
@@ -179,7 +179,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _class_names(where: Where) -> list[str] | None:
-    """Names of the class file, or numbers where only their number is known."""
+    """Class names from the class file, or numbers if only the number of classes is known; else None."""
     file = where.root / (where.class_file or "classes.txt")
     if where.class_file or file.is_file():
         return read_classes(file)
@@ -189,7 +189,7 @@ def _class_names(where: Where) -> list[str] | None:
 def _from_tables(
     where: Where, tables: dict[str, Table], taught: Table | None, known: Sequence[str] | None, evaluation: bool
 ) -> Found:
-    """`taught`: the table of the training videos, if there is one."""
+    """The data set of CSV tables; `taught` is the table of the training videos, which defines the classes."""
     first = next(iter(tables.values()))
     alone = len(tables) == 1 and any(row.split for row in first.rows)
     classes = _class_names(where) or (list(known) if known else None)
@@ -243,7 +243,7 @@ def _from_folders(where: Where, known: Sequence[str] | None, evaluation: bool) -
 
 
 def _split_folders(root: Path) -> dict[str, str]:
-    """Names of the folders train, val and test, as far as they are there, by split; nothing where folders are classes."""
+    """Names of the existing folders train, val and test, by split; empty if the folders are classes."""
     folders = [folder.name for folder in folders_below(root)]
     below: dict[str, str] = {}
     for name in folders:
@@ -257,8 +257,8 @@ def _split_folders(root: Path) -> dict[str, str]:
         if others.videos or others.loose:
             classes = ", ".join(map(printable, list(others.videos)[:3])) or others.loose[0].name
             raise UserError(
-                f"{root} holds {', '.join(below.values())} and also {classes}: it is not clear whether folders are classes or "
-                f"splits; move the classes into train/, or rename the class"
+                f"{root} holds {', '.join(below.values())} and also {classes}: it is not clear whether folders are "
+                f"classes or splits; move the classes into train/, or rename the class"
             )
     return {split: below[split] for split in SPLIT_NAMES if split in below}
 
@@ -284,7 +284,7 @@ def _folder_classes(
     taught: list[str] | None,
     known: Sequence[str] | None,
 ) -> list[str]:
-    """Classes by id: those of the class file, of the network where its classes have such names, or of the training folder."""
+    """Class names by id: from the class file, else from the evaluated network, else from the training folder."""
     classes, source = taught or next(iter(found.values())).classes, "the training set"
     if where.class_file:
         classes, source = read_classes(where.root / where.class_file), where.class_file

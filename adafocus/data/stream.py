@@ -1,4 +1,4 @@
-"""Frames one by one, from a file or a camera, and back into a file."""
+"""Reads frames one by one from a file or a camera, and writes frames to a video file."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 from adafocus.data.video import VideoError
 
-#: FFmpeg's camera of each system, and how it names the n-th one.
+#: By operating system: FFmpeg's input format for cameras, and its name of camera number n.
 _CAMERAS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
 
 
 def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, np.ndarray]]:
-    """(seconds, frame (H, W, 3) uint8 RGB, upright) of every n-th frame, as they come.
+    """Yields (time in seconds, upright frame (H, W, 3) uint8 RGB) as the frames arrive.
 
     Args:
-        source: a video file, or a number: the index of a camera.
-        every: n.
+        source: a video file, or the index of a camera.
+        every: n yields every n-th frame only.
 
     Raises:
-        VideoError: it cannot be opened, or it ends in damage.
+        VideoError: it cannot be opened, or is damaged.
     """
     import av
 
@@ -33,7 +33,7 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
         system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
         name, options = pattern.format(name), {"format": system}
     elif not Path(name).is_file():
-        raise VideoError(f"{name}: no such file, and no number of a camera")
+        raise VideoError(f"{name}: no such file, and not the index of a camera")
     try:
         with av.open(name, **options) as container:
             if not container.streams.video:
@@ -47,7 +47,7 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:
-    """Writes (H, W, 3) uint8 frames of one size as H.264; returns how many. Odd sides lose a row or column."""
+    """Writes frames (H, W, 3) uint8 of equal size as an H.264 video and returns their number; odd sides lose a pixel."""
     import av
 
     count, stream = 0, None

@@ -1,4 +1,4 @@
-"""Lists with a header: `path,label[,group][,split]`, where labels are names or numbers."""
+"""CSV tables of videos with a header: `path,label[,group][,split]`, where labels are class names or numbers."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import below, printable, read_text
 
-#: How the folders, lists and rows of a split may be called, in upper or lower case.
+#: Accepted names of each split, for folders, lists and the split column; upper and lower case are equal.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def split_of(name: str) -> str | None:
-    """train, val or test; None for another name."""
+    """The split (train, val or test) that a name stands for; None for other names."""
     return next((split for split, names in SPLIT_NAMES.items() if name.strip().casefold() in names), None)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A video of a table, as it stands there."""
+    """A row of a table, with its fields as text."""
 
     path: str
     label: str
@@ -41,7 +41,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def records(self, classes: Sequence[str], named: bool, split: str | None = None) -> Split:
-        """The rows (of one split) with their labels as ids. `named`: labels are names of `classes`, not numbers."""
+        """The rows (of one split, or all) as a `Split`; `named`: labels are class names, not numbers."""
         numbers = {name: number for number, name in enumerate(classes)}
         records = []
         for row in self.rows:
@@ -60,12 +60,12 @@ def _number(label: str, limit: int) -> int | None:
 
 
 def read_table(path: Path, videos: Path | None = None, group: str | None = None) -> Table | None:
-    """A table with a header that has the columns path and label; None for any other file.
+    """Reads a table whose header has the columns path and label; None for any other file.
 
     Args:
         path: the file; its fields are separated by commas, semicolons or tabs.
-        videos: see `below`.
-        group: the column that becomes `Row.group`, where the table has it.
+        videos: the folder of the videos; absolute paths inside it are allowed.
+        group: name of the column that becomes `Row.group`, if the table has it.
 
     Raises:
         UserError: a row that cannot be read; the message has its line.
@@ -121,7 +121,7 @@ def classes_of(tables: Sequence[Table]) -> list[str]:
 
 
 def labels_are_names(tables: Sequence[Table], classes: Sequence[str]) -> bool:
-    """Whether labels are names of `classes`; otherwise they are places in it."""
+    """Whether the labels are class names from `classes`; otherwise they are class ids."""
     known = set(classes)
     return all(row.label in known for table in tables for row in table.rows) or not all(
         row.label.isdecimal() for table in tables for row in table.rows

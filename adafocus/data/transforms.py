@@ -1,6 +1,6 @@
-"""Pixels of a clip: crop, resize and flip on uint8 in the worker, normalization on the device.
+"""Transforms of a clip: crop, resize and flip on uint8 in the loader process, normalization on the device.
 
-One draw serves all frames of a clip. Frames are (T, H, W, 3) uint8, RGB.
+All frames of a clip get the same crop and flip. Frames are (T, H, W, 3) uint8, RGB.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ class Box(NamedTuple):
     width: int
 
 
-#: Places of the training crop, in quarters of the free range: (across, down).
+#: Corners of the training crop as (x, y), in quarters of the largest offset (frame side minus crop side).
 _PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0), (1, 1), (3, 1), (1, 3), (3, 3))
 
 
 def multi_scale_sizes(
     height: int, width: int, size: int, scales: Sequence[float] = CROP_SCALES
 ) -> list[tuple[int, int]]:
-    """(height, width) of every training crop of TSN and all its descendants, in the seeds' order.
+    """(height, width) of every possible training crop of TSN, TSM, TAM and AdaFocus.
 
-    Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width come from
-    scales whose places in the list differ by at most one.
+    Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width use scales
+    whose positions in the list differ by at most one.
 
-    Source: spec of AdaFocus V1/V2 section 3.4, spec tsm section 3.4 (GroupMultiScaleCrop of the TSN code).
+    Source: `GroupMultiScaleCrop` in ops/transforms.py of mit-han-lab/temporal-shift-module and of the AdaFocus
+    repositories.
     """
     sides = [int(min(height, width) * scale) for scale in scales]
     sides = [size if abs(side - size) < 3 else side for side in sides]
@@ -51,7 +52,7 @@ def multi_scale_sizes(
 
 
 def multi_scale_places(height: int, width: int, crop: tuple[int, int]) -> list[Box]:
-    """A training crop at its 13 places, in the seeds' order; places are whole quarters of the free range."""
+    """The 13 possible boxes of a training crop, in the order of `GroupMultiScaleCrop.fill_fix_offset`."""
     down, right = (height - crop[0]) // 4, (width - crop[1]) // 4
     return [Box(along * down, across * right, *crop) for across, along in _PLACES]
 
@@ -59,28 +60,28 @@ def multi_scale_places(height: int, width: int, crop: tuple[int, int]) -> list[B
 def multi_scale_box(
     height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
 ) -> Box:
-    """One of `multi_scale_sizes` at one of its places, both uniform draws."""
+    """A random training crop: a uniformly chosen size of `multi_scale_sizes` at a uniformly chosen location."""
     sizes = multi_scale_sizes(height, width, size, scales)
     crop = sizes[int(rng.integers(len(sizes)))]
     return multi_scale_places(height, width, crop)[int(rng.integers(len(_PLACES)))]
 
 
 def stretched_box(height: int, width: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES) -> Box:
-    """A crop whose sides are each one of `scales` of the frame's own, at a uniform place: for clips that keep whole frames."""
+    """A random crop with height and width each scaled by an element of `scales`, for dataset.fit=stretch."""
     crop_height, crop_width = (round(side * scales[int(rng.integers(len(scales)))]) for side in (height, width))
     top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
     return Box(top, left, crop_height, crop_width)
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) when the shorter side becomes `short_side` and the longer is truncated to whole pixels."""
+    """(height, width) after resizing the shorter side to `short_side`; the longer one is truncated to an integer."""
     if height <= width:
         return short_side, int(short_side * width / height)
     return int(short_side * height / width), short_side
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize, as Pillow's: (T, H, W, C) uint8 to (T, height, width, C) uint8."""
+    """Antialiased bilinear resize like Pillow's: (T, H, W, C) uint8 to (T, height, width, C) uint8."""
     if frames.shape[1:3] == (height, width):
         return frames
     # The permuted view is what torch calls channels-last: the kernel works on it without a copy.
@@ -108,7 +109,7 @@ def train_view(
 
 
 def mirror(frames: Tensor) -> Tensor:
-    """Frames (T, H, W, C) as in a mirror; optical flow (C even, x before y) also changes the sign of its x."""
+    """Flips frames (T, H, W, C) horizontally; of optical flow (even C, x before y) x also changes its sign."""
     mirrored = frames.flip(2)
     if frames.shape[-1] % 2 == 0:
         mirrored[..., ::2] = 255 - mirrored[..., ::2]
@@ -116,17 +117,20 @@ def mirror(frames: Tensor) -> Tensor:
 
 
 def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool = False) -> list[tuple[int, int]]:
-    """(top, left) of the square test crops of `size` in a frame whose short side has its test size.
+    """(top, left) of the square test crops of `size` pixels in a frame that was resized for the test.
 
-    1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the same five (each is
-    shown once more in a mirror, which is not a place). Steps are whole quarters of the free range, so the right and lower
-    crops may end up to 3 pixels before the border, and the three crops of a portrait frame coincide where they fill its
-    width: both as in the released code.
+    Offsets are integer quarters of the largest offset, so the right and lower crops may end up to 3 pixels before the
+    border, and the three crops of a portrait frame coincide if they fill its width; both are as in TSM's code.
 
     Args:
-        flush: MMAction2's three crops: first, last and middle place, along the longer side.
+        height, width: of the resized frame.
+        size: side of the crops in pixels.
+        crops: 1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the
+            same five, which `evaluation_views` also flips.
+        flush: MMAction2's three crops: at both ends and in the middle of the longer side.
 
-    Source: spec tsm section 3.4, spec tam sections 3.3 and 12.2.
+    Source: `GroupFullResSample` and `GroupOverSample` in ops/transforms.py of mit-han-lab/temporal-shift-module;
+    `ThreeCrop` in open-mmlab/mmaction2.
     """
     if size > min(height, width):
         raise ValueError(f"a crop of {size} pixels does not fit into a frame of {width}x{height}")
@@ -146,7 +150,7 @@ def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool =
 
 
 def evaluation_views(frames: Tensor, size: int, short_side: int, crops: int = 1, *, flush: bool = False) -> Tensor:
-    """Shorter side to `short_side`, then the test crops: (T, H, W, C) to (crops, T, size, size, C), contiguous."""
+    """Resizes the shorter side to `short_side` and takes the test crops: (T, H, W, C) to (crops, T, size, size, C)."""
     frames = resize(frames, *short_side_size(frames.shape[1], frames.shape[2], short_side))
     views = []
     for top, left in crop_places(frames.shape[1], frames.shape[2], size, crops, flush=flush):
@@ -156,10 +160,10 @@ def evaluation_views(frames: Tensor, size: int, short_side: int, crops: int = 1,
 
 
 class Normalize:
-    """uint8 clips to what networks read: (B, T, H, W, C) to float (B, T, C, H, W), (x / 255 - mean) / std per channel.
+    """Normalizes uint8 clips (B, T, H, W, C) to float (B, T, C, H, W): (x / 255 - mean) / std per channel.
 
     Args:
-        mean, std: of each channel, or one number for all of them (optical flow).
+        mean, std: one number per channel, or one for all channels (optical flow).
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -167,6 +171,6 @@ class Normalize:
         self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
 
     def __call__(self, frames: Tensor) -> Tensor:
-        """Runs on the device of `frames`; the result is a channels-last view, which convolutions read without a copy."""
+        """Normalizes on the device of `frames`; the result is a channels-last view."""
         scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
         return torch.addcmul(shift, frames.float(), scale).permute(0, 1, 4, 2, 3)

@@ -1,7 +1,7 @@
-"""Video files to frames, and always the right frames: the only importer of a decoder.
+"""Reads frames of video files by index, with decord, PyAV or torchcodec; the only module that imports a decoder.
 
-The index of a frame is its place in presentation order, as a sequential decode of the first video stream gives it,
-upright as a player shows it, without the hidden pre-roll of cut files. decord's random access is fast and silently wrong
+The index of a frame is its position in presentation order in a sequential decode of the first video stream, without the
+hidden pre-roll of cut files. Frames are rotated upright. decord's random access is fast but returns wrong frames
 on many files (open GOPs, MPEG-4 with B frames, AVI, TS, stream-copied cuts), so a file's packets are inspected first,
 without decoding, and everything that is not known to be safe is read in order by PyAV.
 """
@@ -33,7 +33,7 @@ _DECORD_WIDTHS = frozenset((8, 12, 16, 24, 48, 72))
 
 
 class VideoError(Exception):
-    """A video that cannot be read: one line with path and reason. Never a defect of ours, and never fatal to a run."""
+    """A video cannot be read; the message is one line with path and reason. A single one does not end a run."""
 
 
 @cache
@@ -44,7 +44,7 @@ def installed_readers() -> tuple[str, ...]:
         if importlib.util.find_spec(module) is not None:
             found.append(name)
     if importlib.util.find_spec("torchcodec") is not None:
-        try:  # it imports only beside the right torch and FFmpeg libraries
+        try:  # its import fails without matching versions of torch and FFmpeg
             importlib.import_module("torchcodec.decoders")
         except (RuntimeError, ImportError, OSError):
             return tuple(found)
@@ -54,15 +54,15 @@ def installed_readers() -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the packets of a file say, without decoding.
+    """Properties of a video file from its packets, without decoding.
 
     Attributes:
-        frames: packets that will be shown; equals the decodable frames of an undamaged file.
-        height, width: upright.
-        turns: quarter turns anticlockwise from the stored to the upright picture.
-        doubt: why random access or the packet count cannot be trusted; empty where both can.
-        counted: whether `frames` is sure without decoding.
-        keys: frames that decoding can start at.
+        frames: number of packets that are displayed; equals the number of frames of an undamaged file.
+        height, width: size of the upright frames in pixels.
+        turns: counterclockwise quarter turns from the stored to the upright frame.
+        doubt: why random access or the packet count cannot be trusted; empty if both can.
+        counted: whether `frames` is certain without decoding.
+        keys: indices of the key frames, at which decoding can start.
     """
 
     frames: int
@@ -158,7 +158,7 @@ class Video:
     def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         self.path, self._layout, self.timeout = path, layout, timeout
         self.num_frames, self.height, self.width, self.fps = layout.frames, layout.height, layout.width, layout.fps
-        #: Frames that are decoded to get at a single one, at most.
+        #: Maximal number of frames that must be decoded to read a single one (distance between key frames).
         self.group = layout.frames / layout.keys
 
     def __enter__(self) -> Video:
@@ -168,7 +168,7 @@ class Video:
         self.close()
 
     def close(self) -> None:
-        """Frees the decoder."""
+        """Closes the decoder."""
 
     def read(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
         """Frames by index: (N, H, W, 3) uint8, RGB.
@@ -219,18 +219,18 @@ class _Decord(Video):
 
 
 class _Auto(_Decord):
-    """decord, and PyAV in order for a file that decord gives up on (it is slower, and the last word)."""
+    """Reads with decord, or sequentially with PyAV if decord fails, which is slower but reads more files."""
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
         try:
             return super()._read_sorted(order, height, width)
-        except Exception:  # decord raises plain Exceptions; if the file is to blame, PyAV says so
+        except Exception:  # decord raises plain Exceptions; if the file is damaged, PyAV raises too
             self.reader = _Sequential.reader
             return _Sequential(self.path, self._layout, self.timeout)._read_sorted(order, height, width)
 
 
 class _Sequential(Video):
-    """PyAV, frame after frame; only wanted frames are converted to RGB."""
+    """Reads sequentially with PyAV; only the requested frames are converted to RGB."""
 
     reader = "pyav"
 
@@ -243,7 +243,7 @@ class _Sequential(Video):
                 raise VideoError(f"{path}: no frame can be decoded")
 
     def decode(self) -> Iterator[Any]:
-        """All frames in order, as the decoder's own objects."""
+        """Yields all frames in order, as PyAV's frame objects."""
         import av
 
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
@@ -256,7 +256,7 @@ class _Sequential(Video):
                 yield frame
 
     def pictures(self, short_side: int | None = None) -> Iterator[np.ndarray]:
-        """All frames in order, (H, W, 3) uint8; the shorter side reduced to this (never enlarged)."""
+        """Yields all frames in order, (H, W, 3) uint8; the shorter side is reduced to `short_side`, never enlarged."""
         size = self.height, self.width
         if short_side is not None and short_side < min(size):
             size = short_side_size(*size, short_side)
@@ -271,7 +271,7 @@ class _Sequential(Video):
     def _picture(self, frame: Any, height: int, width: int) -> np.ndarray:
         turns = self._layout.turns
         stored = (width, height) if turns % 2 else (height, width)
-        # Without a size the conversion is FFmpeg's plain one, equal to the bit in every reader.
+        # Without a size, FFmpeg's plain conversion is used, which gives the same bits in every reader.
         fits = (frame.height, frame.width) == stored
         reduced = {} if fits else {"height": stored[0], "width": stored[1], "interpolation": "BICUBIC"}
         return np.rot90(frame.to_ndarray(format="rgb24", **reduced), turns)
@@ -337,7 +337,7 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
 
 
 def check_file(path: Path) -> None:
-    """VideoError unless this is a file with something in it. A FIFO or a device, which might be waited for, is not one."""
+    """Raises VideoError unless `path` is a regular, non-empty file; reading a FIFO or a device could block."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # also a name that is too long, an endless loop of links, a zero byte
@@ -351,7 +351,7 @@ def check_file(path: Path) -> None:
 
 
 def inspect_video(path: Path) -> None:
-    """Looks at the packets of a file and decodes its first frame; VideoError if no training can use it."""
+    """Inspects the packets of a file and decodes its first frame; VideoError if it is unreadable."""
     check_file(path)
     try:
         _inspect(path)
@@ -370,7 +370,7 @@ def read_frames(
 
 
 def decode_all(path: str | Path) -> int:
-    """Decodes every frame in order, keeps none, and returns their number; VideoError at the first that fails."""
+    """Decodes every frame in order and returns their number; VideoError at the first one that fails."""
     with open_video(path, "pyav") as video:
         try:
             return sum(1 for _ in video.decode())

@@ -1,4 +1,4 @@
-"""How a data set is looked at: which frames of a video, at what size and crop, in training and in evaluation."""
+"""`View`: how clips are made from a video, that is which frames, at what size and crop, in training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views,
 
 @dataclass(frozen=True)
 class View:
-    """How frames become a clip, in training and in evaluation.
+    """How clips are made from a video, in training and in evaluation.
 
     Attributes:
-        segments: T, segments of a clip, one frame each.
-        second: a second set of frames, drawn on its own and appended to the clip (glance frames, then focus frames).
-        candidates: N, frames that a network chooses from: in training all of them follow the glance frames; in evaluation they
-            are read when they are chosen, and no others.
-        first: positions of the glance frames among the candidates, where they are no set of their own: a training clip then
+        segments: number of segments T of a clip, with one frame each.
+        second: number of frames in a second set, sampled independently and appended to the clip (focus frames).
+        candidates: number of frames N that a network chooses from. A training clip holds all of them after the glance
+            frames; evaluation decodes only the chosen ones.
+        first: positions of the glance frames among the candidates, if they are not a separate set; a training clip then
             holds the candidates only.
-        separate_crops: in training the second set has a crop of its own, as in the released programs on TSM.
+        separate_crops: whether the second set has its own random crop in training, as in the AdaFocus code for TSM.
         size: side of the square clip in pixels.
-        short_side: evaluation resizes the shorter side to this before the crops.
+        short_side: evaluation resizes the shorter side to this many pixels before the crops.
         short: rule for short videos (`choices.SHORT_RULES`).
-        training_rule, evaluation_rule: which frames (`choices.TRAINING_RULES`, `sampling.EVALUATION_RULES`).
-        window: of dense sampling.
-        crops: 1, 3, 5 or 10 places that evaluation looks at.
-        flush: MMAction2's three crops, see `transforms.crop_places`.
-        flip: probability of a mirrored training clip.
-        flip_labels: class ids that a mirror exchanges.
-        scales: of the training crop.
-        stretch: whole frames are stretched to the square, instead of cropped to it; training crops keep to the frame's shape.
-        decode_short_side: decode at this short side (None: as stored).
-        snippet: L, consecutive frames of each segment, side by side in the channels (optical flow: 5).
+        training_rule, evaluation_rule: rules for the frames (`choices.TRAINING_RULES`, `sampling.EVALUATION_RULES`).
+        window: number of frames that dense sampling spans.
+        crops: number of test crops: 1, 3, 5 or 10.
+        flush: whether to use MMAction2's three crops, see `transforms.crop_places`.
+        flip: probability of a horizontal flip in training.
+        flip_labels: class ids that a flip exchanges.
+        scales: scales of the training crop.
+        stretch: whether frames are stretched to the square instead of cropped; training crops keep the frame's shape.
+        decode_short_side: shorter side to decode at; None: as stored.
+        snippet: number L of consecutive frames per segment, concatenated on the channels (5 for optical flow).
     """
 
     segments: int

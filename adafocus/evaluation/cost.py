@@ -1,8 +1,8 @@
-"""What a forward pass costs, counted on the real network without weights, data or device.
+"""Cost of a forward pass in multiply-adds, counted on the real network without weights, data or a device.
 
-Costs are multiply-adds, which the papers of this field print as "FLOPs". They are counted by torch's own counter on the
-meta device: convolutions, linear and recurrent layers, matrix products. BatchNorm, activations, pooling and resizing are
-not counted, by the seeds' convention.
+A multiply-add (multiply-accumulate, MAC) is one multiplication with one addition; the papers of this field print
+billions of them as "GFLOPs". torch's FLOP counter counts them on the meta device: convolutions, linear and recurrent
+layers, matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ PER_BLENDED_VALUE = 4  # multiply-adds of one bilinear output value
 
 @dataclass
 class Cost:
-    """Multiply-adds of one video.
+    """Multiply-adds (MACs) per video.
 
     Attributes:
-        parts: by part of the network, as its `parts` names them: glance, policy, focus, head ...; `crop` is the blending
-            of patches; `auxiliary ...` are heads that only training and controls need.
-        total: what our forward does for a prediction: everything but the auxiliary heads.
-        published: the same without the crop but with auxiliary heads and steps, where the seed's own table has them: the
-            convention of the seeds.
+        parts: by part of the network (the keys of its `parts`): glance, policy, focus, head, ...; "crop" is the
+            bilinear interpolation of patches; "auxiliary ..." are heads that only training and controls need.
+        total: MACs of a prediction: all parts but the auxiliary ones.
+        published: MACs in the convention of the method's paper: without the crop, but with auxiliary heads if the
+            paper's repository counts them. It is comparable with published figures.
     """
 
     parts: dict[str, int]
@@ -44,9 +44,9 @@ class Cost:
 def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -> Cost:
     """Counts a network on the meta device for one video of `segments` square frames.
 
-    `model.parts` maps names of parts to the submodules they consist of; `model.left_out` (optional) names those that the seed's
-    table leaves out; `model.crop_values` (optional) is the number of
-    values that cropping computes a video. A module with `uncounted(input)` says what torch's counter does not see.
+    `model.parts` maps names of parts to their submodules; `model.left_out` (optional) names parts that the method's
+    repository does not count; `model.crop_values` (optional) is the number of pixel values that cropping computes per
+    video. A module may define `uncounted(input)`, the multiply-adds that torch's counter misses.
     """
     frames = torch.empty(1, segments, channels, frame_size, frame_size, device="meta")
     everything = _count(model, frames)

@@ -21,12 +21,12 @@ from adafocus.processes.distributed import World
 
 @dataclass
 class Example:
-    """A clip to draw.
+    """A clip for the picture of patches.
 
     Attributes:
         frames: (T, H, W, 3) uint8 in temporal order.
         boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
-        label, answer: class ids.
+        label, answer: the true and the predicted class id.
     """
 
     frames: Tensor
@@ -37,9 +37,10 @@ class Example:
 
 @dataclass
 class Report:
-    """What an evaluation found: scores in percent of every variant, unreadable videos, seconds and a few clips.
+    """Result of an evaluation: scores of every variant in percent, unreadable videos, seconds, and example clips.
 
-    `places` are those that the policy chose, where the first variant looks at learned places in one view of a video.
+    `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
+    are several views per video.
     """
 
     scores: dict[Variant, dict[str, float]]
@@ -63,17 +64,17 @@ def evaluate(
     average: str = "logits",
     chunk: int = 32,
 ) -> Report:
-    """Runs `stage` over this process's share and joins the shares by index.
+    """Evaluates this process's share of a split and merges the results of all processes.
 
     Args:
-        stage: answers batches.
-        batches: this process's share, without padding.
-        size: videos of the whole split; anything else that comes back is a defect.
+        stage: the stage with the network.
+        batches: this process's share of the videos, without padding.
+        size: number of videos of the whole split, to check that each was evaluated exactly once.
         world: the processes.
-        variants: which answers are wanted; see `Stage.variants`.
-        examples: clips of this process to keep for pictures.
-        average: how the views of a video are joined, see `metrics.average_views`.
-        chunk: clips of one forward pass where videos have several views.
+        variants: the evaluation variants to compute; see `Stage.variants`.
+        examples: number of clips of this process to keep for pictures.
+        average: how the views of a video are averaged, see `metrics.average_views`.
+        chunk: number of clips per forward pass if videos have several views.
     """
     started = time.monotonic()
     shares: list[dict[str, object]] = []
@@ -109,13 +110,13 @@ def evaluate(
 
 
 def _rows(output: Output, rows: Tensor) -> Output:
-    """Logits and places of some clips."""
+    """The logits and patch locations of some clips of a batch."""
     where = None if output.where is None else output.where[rows.to(output.where.device)]
     return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
 
 
 def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
-    """(B, T, 2 or 4) the places that the policy chose."""
+    """Patch locations (B, T, 2 or 4) that the policy chose; None if the main variant has none."""
     where = answers[main].where if main.where == "learned" and answers else None
     return None if where is None else where.float().cpu()
 
@@ -123,7 +124,7 @@ def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
 def answer(
     stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
 ) -> dict[Variant, Output]:
-    """Answers to videos; several views of one are answered a chunk at a time and averaged. See `evaluate`."""
+    """Outputs by variant for a batch; several views per video run `chunk` clips at a time and are averaged."""
     if batch.frames.ndim == 5:
         return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]

@@ -1,10 +1,10 @@
-"""Early exit: thresholds from one split, and what leaving by them does on another, simulated or for real.
+"""Early exit: computes thresholds on one split and applies them on another, simulated or with real early stopping.
 
-The released programs only simulate: they run the whole network and choose afterwards which of its answers would have been
-the last. `thresholds` and `leaving` do that, exactly as they do; `leave` really stops.
+The repositories only simulate early exit: they run the whole network and determine afterwards at which step each clip
+would have stopped. `thresholds` and `leaving` do exactly the same; `leave` really stops.
 
-Source: AdaFocus V2 (arXiv 2112.14238) and Uni-AdaFocus (arXiv 2412.11228), released early-exit programs; spec adafocus_v2
-section 7, uni_adafocus section 7, uni_adafocus_tsm section 7.
+Source: AdaFocus V2 (arXiv 2112.14238), ops/early_exit.py of LeapLabTHU/AdaFocusV2; Uni-AdaFocus (arXiv 2412.11228),
+ops/early_exit_uni_adafocus.py of LeapLabTHU/Uni-AdaFocus.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from torch import Tensor
 from adafocus.core.batch import Batch
 from adafocus.core.choices import CRITERIA
 
-NEVER, ALWAYS = 1e8, -1e8  # thresholds of the released programs
+NEVER, ALWAYS = 1e8, -1e8  # thresholds at which no clip or every clip exits; the repositories' values
 
 
 def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
-    """How sure an answer is: (..., K) to (...); the larger, the earlier a clip leaves.
+    """The exit criterion of predictions, logits (..., K) to (...); a clip exits once it exceeds the exit's threshold.
 
     Args:
-        criterion: "confidence": the largest raw logit (not probability, whatever the papers write). "entropy": sum of
-            p log p. The released code takes the logarithm of the softmax, which is NaN where a probability underflows;
-            elsewhere it is the same.
+        logits: the predictions.
+        criterion: "confidence": the largest logit (the repositories do not use the probability, unlike the papers'
+            text). "entropy": sum of p log p, the negative entropy. The repositories compute log(softmax), which is NaN
+            if a probability underflows; otherwise the values agree.
     """
     if criterion == "confidence":
         return logits.amax(-1)
@@ -41,9 +42,10 @@ def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
 
 
 def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tensor:
-    """(Q, E) float32: of clips that should leave at each exit, in proportion to q ** (first + exit) for budgets q.
+    """Shares of clips (Q, E) float32 that should stop at each exit, proportional to q ** (first + exit) for Q budgets
+    q.
 
-    Normalized twice, as in the released programs, because thresholds count whole clips of these very numbers.
+    They are normalized twice, as in the repositories, because rounding affects how many clips a threshold lets exit.
     """
     q = torch.tensor(budgets, dtype=torch.float32)[:, None]
     weights = torch.exp(torch.arange(first, first + exits, dtype=torch.float32) * q.log())
@@ -52,13 +54,14 @@ def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tenso
 
 
 def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
-    """(E,) of one budget: at each exit the surest of those that are still there leave, as many as their share.
+    """Thresholds (E,) for one budget: at each exit, of the clips that are left, those with the highest criterion exit.
+
+    At exit k, floor(N * shares[k]) clips exit (with the float32 product, as in the repositories); at the last exit,
+    all.
 
     Args:
-        sure: (N, E) certainty of the clips that thresholds are found on.
-        shares: (E,) float32.
-
-    floor(N share) is taken of the float32 product, as in the released programs. The last exit takes everybody.
+        sure: (N, E) exit criterion of N clips at every exit.
+        shares: (E,) float32 shares of clips that should exit.
     """
     count, exits = sure.shape
     here = torch.ones(count, dtype=torch.bool)
@@ -75,7 +78,7 @@ def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
 
 
 def leaving(sure: Tensor, limits: Tensor) -> Tensor:
-    """(N,) int64: the first exit at which each clip is sure enough; sure (N, E), limits (E,)."""
+    """The exit (N,) int64 of each clip: the first whose criterion `sure` (N, E) reaches the threshold `limits` (E,)."""
     enough = sure >= limits
     enough[:, -1] = True
     return enough.int().argmax(1)
@@ -83,12 +86,12 @@ def leaving(sure: Tensor, limits: Tensor) -> Tensor:
 
 @dataclass
 class Left:
-    """How the clips of a batch left.
+    """Result of early exit on a batch.
 
     Attributes:
-        logits: (B, K) their answers.
-        exits: (B,) int64 where they left.
-        networks, reading: seconds spent in networks and on reading what was chosen.
+        logits: (B, K) the predictions with which the clips exited.
+        exits: (B,) int64 the index of each clip's exit; -1 without early exit.
+        networks, reading: seconds spent in the networks and on decoding chosen frames.
     """
 
     logits: Tensor
@@ -99,13 +102,14 @@ class Left:
 
 @torch.no_grad()
 def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], criterion: str, chunk: int = 1) -> Left:
-    """Runs a batch until every clip has left; nothing is computed or read for those that have.
+    """Runs a batch with early exit; nothing is computed or decoded for clips that have exited.
 
     Args:
-        stage: with `model.walk`, `first_frames`, `other_frames` and `normalize`.
-        batch: on the device.
-        limits: (E',) thresholds of the exits that the walk passes.
-        numbers: which of the network's exits these are (see `methods.network.passed_exits`).
+        stage: a stage whose model is an `EarlyExitNetwork`.
+        batch: the batch, on the device.
+        limits: (E',) thresholds of the exits in use.
+        numbers: indices of these exits among the network's exits (see `methods.network.passed_exits`).
+        criterion: exit criterion, see `certainty`.
         chunk: steps between two exits.
     """
     clock = Clock(batch)
@@ -124,7 +128,7 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
     for place, number in enumerate(numbers):
         go = certainty(logits, criterion) >= limits[place]
         if place == len(numbers) - 1:
-            go = torch.ones_like(go)  # also of a clip whose answer is NaN
+            go = torch.ones_like(go)  # a clip with NaN logits, which reaches no threshold, exits here too
         answers[rows[go]], exits[rows[go]] = logits[go].float(), number
         try:
             logits = walk.send(~go)
@@ -136,7 +140,7 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
 
 
 def whole(stage: Any, batch: Batch) -> Left:
-    """The same for the network as a whole, which nobody leaves early; exits are not told."""
+    """Runs the full network on a batch without early exit and times it; `exits` is -1 for every clip."""
     clock = Clock(batch)
     logits = stage.evaluate(clock.batch, stage.variants[:1])[stage.variants[0]].logits
     networks, reading = clock.stop()
@@ -144,7 +148,7 @@ def whole(stage: Any, batch: Batch) -> Left:
 
 
 class Clock:
-    """Seconds in networks, and on reading through `batch.source`; waits for the device before it looks at the time."""
+    """Measures the seconds spent in networks and on reading through `batch.source`; synchronizes the device first."""
 
     def __init__(self, batch: Batch) -> None:
         self.device, self.reading = batch.frames.device, 0.0

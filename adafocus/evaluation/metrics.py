@@ -1,4 +1,4 @@
-"""Scores of a whole split, from the class scores of every video."""
+"""Metrics of a split (top-1, top-5, mean class accuracy, mAP), and the averaging of a video's views."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ SOFTMAXES = ("none", "video", "frames")
 
 
 def average_views(logits: Tensor, average: str = "logits") -> Tensor:
-    """One score of a video from those of its views: (B, V, K) to (B, K).
+    """Averages the logits of the views of each video, (B, V, K) to (B, K).
 
     Args:
-        logits: class scores of clips and crops.
-        average: "logits" (the seeds), or "probabilities": the logarithm of the mean softmax (MMAction2's `average_clips`).
+        logits: logits of all views (clips times crops).
+        average: "logits" (TSM, TAM), or "probabilities": the logarithm of the mean softmax (MMAction2's
+            `average_clips`).
     """
     if average == "logits":
         return logits.mean(1)
@@ -28,14 +29,14 @@ def average_views(logits: Tensor, average: str = "logits") -> Tensor:
 
 
 def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
-    """One score of a video from those of single frames of its views, as the seeds' test script prints it.
+    """Video scores (B, K) from per-frame logits of all views, with the softmax options of TSM's test script.
 
     Args:
-        logits: (B, V, T, K).
-        softmax: "none"; "video": of the mean over views and frames; "frames": over the T K entries of all frames together,
-            before their mean. The last is what the released script does to TSN; its values add up to 1 / T.
+        logits: (B, V, T, K) per-frame logits.
+        softmax: "none": the mean over views and frames; "video": softmax of that mean; "frames": softmax over all T * K
+            entries of a view before the mean, which the script does for TSN, so that scores add up to 1 / T.
 
-    Source: spec tsm section 7.2.
+    Source: `eval_video` in test_models.py of mit-han-lab/temporal-shift-module.
     """
     over_views = logits.mean(1)
     if softmax == "frames":
@@ -47,7 +48,7 @@ def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
 
 
 def ensemble(scores: Sequence[Tensor], coefficients: Sequence[float] | None = None) -> Tensor:
-    """Several models' scores (B, K) as one: the weighted sum divided by the number of models, as the released script does."""
+    """Ensemble of several models' scores (B, K): the weighted sum divided by their number, as in TSM's test script."""
     coefficients = coefficients or [1.0] * len(scores)
     if len(coefficients) != len(scores):
         raise ValueError(f"{len(coefficients)} coefficients for {len(scores)} models")
@@ -59,11 +60,11 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
 
     Args:
         logits: (N, K) class scores.
-        labels: (N, L) class ids padded with -1; column 0 is the class that top-1 and top-5 ask for.
-        valid: (N,) bool; False where a video could not be read: it counts as wrong, and ranks behind all others for mAP.
+        labels: (N, L) class ids padded with -1; top-1 and top-5 use column 0.
+        valid: (N,) bool; False if a video could not be read: it counts as wrong, and ranks last for mAP.
 
-    mAP ranks videos by softmax probability; a class without a positive video is left out of the mean (the released code
-    counts it as 0 after renumbering labels, which shifts its columns: adafocus_v2 spec 3.7).
+    mAP ranks videos by softmax probability. A class without a positive video is left out of the mean; the AdaFocus
+    repositories (`cal_map` in ops/utils.py) renumber the labels that occur and so compare with wrong columns then.
     """
     classes = logits.shape[1]
     target = labels[:, 0]
@@ -80,12 +81,12 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
-    """Mean over the classes that occur of their average precision, in percent; see `scores`."""
+    """Mean average precision in percent, over the classes that occur; see `scores`."""
     return float(np.nanmean(average_precision(logits, labels, valid)))
 
 
 def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarray:
-    """(K,) average precision of each class in percent; NaN for a class without a positive video."""
+    """Average precision (K,) of each class in percent; NaN for a class without a positive video."""
     from torchmetrics.functional.classification import binary_average_precision, multilabel_average_precision
 
     probability = logits.double().softmax(1)
@@ -95,7 +96,7 @@ def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarr
     positive = positive[:, :-1]
     values = np.full(logits.shape[1], np.nan)
     occurs = positive.any(0)
-    if occurs.sum() == 1:  # torchmetrics calls this another task
+    if occurs.sum() == 1:  # for a single class torchmetrics has another function
         found = binary_average_precision(probability[:, occurs].flatten(), positive[:, occurs].flatten())
     else:
         found = multilabel_average_precision(

@@ -1,4 +1,4 @@
-"""Where a policy looked, in numbers: the mean place, how far places move, and how large they are."""
+"""Statistics of the patch locations that a policy chooses: their mean, their variation and the patches' area."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from adafocus.core.batch import Batch, only
 from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
 
-TRAINING_CLIPS = 256  #: the mean place is measured on so many clips of the training set at most
-STILL = 0.02  #: a policy whose places move by less than this share of the range stands still
-WHOLE = 0.98  #: a rectangle with this share of the frame's area is the whole frame
-MOST = 0.9  #: of the clips
+TRAINING_CLIPS = 256  #: maximal number of training clips for the mean location
+STILL = 0.02  #: below this standard deviation of the locations there is a warning
+WHOLE = 0.98  #: a rectangle with at least this share of the frame's area counts as the whole frame
+MOST = 0.9  #: above this share of clips with whole-frame rectangles there is a warning
 
 
 @dataclass(frozen=True)
 class PlaceStatistics:
-    """The places that a policy chose for N clips.
+    """Statistics of the patch locations for N clips. Locations are fractions of the largest offset.
 
     Attributes:
-        clips: N.
-        spread_clips: standard deviation over clips of the corner (y, x) at the same step, as a share of the range in which
-            the corner is free; the mean over steps, y and x. 0: the same places in every clip.
-        spread_frames: standard deviation over the frames of a clip, likewise, the mean over clips; None where a clip has
-            one place for all its frames.
-        area_min, area_median, area_max: smallest, median and largest share of the frame's area, over clips; that of a clip
-            is the mean over its frames.
-        whole_frames: clips whose share is at least `WHOLE`.
+        clips: number of clips N.
+        spread_clips: standard deviation over clips of the location (y, x) at the same step, averaged over steps, y and
+            x; 0 if the locations are the same in every clip.
+        spread_frames: standard deviation over the frames of a clip, averaged over clips, y and x; None if there is one
+            location per clip.
+        area_min, area_median, area_max: smallest, median and largest patch area over clips, as a share of the frame's
+            area; a clip's area is the mean over its frames.
+        whole_frames: number of clips whose area is at least `WHOLE`.
     """
 
     clips: int
@@ -44,7 +44,7 @@ class PlaceStatistics:
 
     @property
     def warning(self) -> str | None:
-        """One line where the policy does not choose places."""
+        """A warning for the log if the locations hardly vary or the rectangles are whole frames; else None."""
         if self.whole_frames >= MOST * self.clips:
             return (
                 f"the learned rectangle is the whole frame (at least {100 * WHOLE:.0f} % of its area) on "
@@ -62,16 +62,16 @@ class PlaceStatistics:
         return {**asdict(self), "warning": self.warning}
 
     def scalars(self) -> dict[str, float]:
-        """What is worth a curve in the course of training."""
+        """The statistics that are logged during training."""
         curves = {"place_spread_clips": self.spread_clips, "place_area": self.area_median}
         return curves if self.spread_frames is None else {**curves, "place_spread_frames": self.spread_frames}
 
 
 def place_statistics(where: Tensor, boxes: Tensor, frame_size: int) -> PlaceStatistics:
-    """Statistics of the places of N clips.
+    """Statistics of the patch locations of N clips.
 
     Args:
-        where: (N, T, 2) corners or (N, T, 4) rectangles, as `Output.where` has them; T is 1 where a clip has one place.
+        where: (N, T, 2) locations or (N, T, 4) rectangles as in `Output.where`; T is 1 if there is one per clip.
         boxes: (N, T, 4) the same as top, left, height and width in pixels.
         frame_size: side of the square frames in pixels.
     """
@@ -89,10 +89,10 @@ def place_statistics(where: Tensor, boxes: Tensor, frame_size: int) -> PlaceStat
 
 
 def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
-    """The mean square or rectangle of all places, in pixels: (2,) or (4,) float32 in [0, 1], as `Output.where` has them.
+    """The mean patch location (2,) or rectangle (4,), float32 in [0, 1], in the format of `Output.where`.
 
-    The mean of centers and sides is meant: a corner is a share of the range that its rectangle leaves free, so corners of
-    rectangles count by that range. Arguments are those of `place_statistics`.
+    Centers and sides are averaged in pixels and converted back, because fractions of offsets have different scales for
+    rectangles of different sizes. Arguments are those of `place_statistics`.
     """
     where, boxes = where.flatten(0, 1).double(), boxes.flatten(0, 1).double()
     free = frame_size - boxes[:, 2:]
@@ -102,9 +102,9 @@ def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
 
 @torch.no_grad()
 def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor | None:
-    """`mean_place` of what the policy chooses for this process's share of clips and the other processes' shares.
+    """`mean_place` of the locations that the policy chooses for the clips of all processes.
 
-    Only the glance network and the policy run. None where no clip could be read.
+    Only the glance network and the policy run. None if no clip could be read.
     """
     found: list[Tensor] = []
     for batch in batches:
@@ -118,6 +118,6 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
 
 
 def _readable(batch: Batch) -> Batch:
-    """The clips that could be read, of several views of a video the first."""
+    """The readable clips of a batch; the first view of each video if there are several."""
     batch = only(batch, batch.valid)
     return batch if batch.frames.ndim == 5 else replace(batch, frames=batch.frames[:, 0])

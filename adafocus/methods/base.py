@@ -138,7 +138,8 @@ class Method(ABC):
             )
         if backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(
-                f"method={self.name} knows the temporal shift only: choose another backbone, or method=recognizer for this one"
+                f"method={self.name} supports no other temporal module than the shift: choose another backbone, "
+                f"or method=recognizer for this one"
             )
 
     def check_same_frames(self) -> None:

@@ -1,4 +1,4 @@
-"""The processes of one run: the only place that knows torch.distributed."""
+"""The processes of one run; the only module that uses torch.distributed."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ from adafocus.processes.environment import STORE
 from adafocus.processes.signals import Interrupted
 
 _DDP_OPTIONS = inspect.signature(DistributedDataParallel.__init__).parameters
-SHARED_WAIT = 5.0  # seconds in which a network file system must show a new file to all nodes
+SHARED_WAIT = 5.0  # seconds within which a new file must be visible on all nodes of a network file system
 
 
 class Told(UserError):
-    """Another process of this run has the trouble and says so itself."""
+    """Another process of this run failed and reports the error itself."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all processes of the run. Every method is a no-op copy in a run of one process."""
+    """Communication between the processes of a run; with one process, the methods return their argument."""
 
     rank: int
     size: int
@@ -47,7 +47,7 @@ class World:
         return self.rank == 0
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model with averaged gradients. Its BatchNorm statistics stay those of each process, see `share_buffers`."""
+        """Wraps the model in DistributedDataParallel. BatchNorm buffers stay separate, see `share_buffers`."""
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
@@ -59,21 +59,21 @@ class World:
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{keep: False})
 
     def synchronize_norms(self, model: nn.Module) -> nn.Module:
-        """The model with BatchNorm over the clips of all processes in training. Weights keep their names.
+        """Converts BatchNorm layers to SyncBatchNorm, whose statistics cover all processes; parameter names stay.
 
         Raises:
-            UserError: the devices are no GPUs, for which alone torch has this layer.
+            UserError: the devices are not GPUs; torch has SyncBatchNorm for GPUs only.
         """
         if self.device.type != "cuda":
             raise UserError("sync_batchnorm=true works on CUDA devices only; leave it out")
         return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Gives every process the buffers of rank 0, which are those that checkpoints hold.
+        """Copies the buffers of rank 0, which checkpoints store, to every process.
 
-        Running statistics of BatchNorm are not read in a training step, so once before an evaluation is enough. Those of
-        rank 0 follow its own share of the clips, as in the released programs, where `nn.DataParallel` keeps those of the
-        first GPU.
+        Training steps do not read BatchNorm's running statistics, so copying them before an evaluation is enough. Those
+        of rank 0 come from its own share of the clips; likewise `nn.DataParallel`, which the repositories use, keeps
+        those of the first GPU.
         """
         if self.size > 1:
             for buffer in model.buffers():
@@ -88,7 +88,7 @@ class World:
         return values / self.size
 
     def largest(self, number: int) -> int:
-        """The largest number of all processes; exchanged between the CPUs, so no GPU waits for it."""
+        """The maximum over all processes; exchanged between the CPUs, so that no GPU has to wait."""
         if self.size == 1:
             return number
         found = torch.tensor(number)
@@ -109,18 +109,18 @@ class World:
 
 
 def lost_contact(error: BaseException) -> bool:
-    """Whether an exception says that another process of the run no longer answers."""
+    """Whether an exception means that the connection to another process of the run was lost."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def pick_device(name: str, local_rank: int, devices: int, *, own: bool = True) -> torch.device:
-    """The device of this process; `auto` is CUDA where there is one.
+    """The device of this process.
 
     Args:
-        name: auto, cpu or cuda.
-        local_rank: this process among those of this machine.
-        devices: processes on this machine.
-        own: we have started them. Others (srun) may let each process see one GPU only, its own.
+        name: cpu, cuda, or auto for CUDA if available.
+        local_rank: index of this process on its machine.
+        devices: number of processes on the machine.
+        own: whether this package started the processes; other launchers (srun) may show each process one GPU only.
     """
     count = torch.cuda.device_count()
     if name == "auto":
@@ -138,16 +138,16 @@ def pick_device(name: str, local_rank: int, devices: int, *, own: bool = True) -
 def join(
     device_name: str, timeout: float, folder: Path, claim: Callable[[], AbstractContextManager[None]]
 ) -> Iterator[World]:
-    """Joins the processes that the environment names (RANK, WORLD_SIZE, LOCAL_RANK: ours or another starter's).
+    """Joins the processes of the run that the environment variables RANK, WORLD_SIZE and LOCAL_RANK describe.
 
     Args:
         device_name: auto, cpu or cuda.
-        timeout: seconds after which a process that waits for another one gives up.
-        folder: the run folder; every process must see the same one.
-        claim: takes the folder, on rank 0.
+        timeout: seconds that a process waits for another one before it fails.
+        folder: the run folder, which all processes must see.
+        claim: a context that holds the folder's lock, entered on rank 0.
 
     Raises:
-        UserError: a device is missing, the folder is taken or not shared. All processes leave then, and one says why.
+        UserError: a device is missing, or the folder is in use or not shared. All processes raise, and one reports it.
     """
     rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     local_rank, local_size = (
@@ -170,7 +170,7 @@ def join(
         store = _store(rank, size, timeout)
         device = _agree(store, "start", rank, size, timeout, prepare)
         _agree(store, "folder", rank, size, timeout, lambda: _see_folder(store, folder, rank, timeout))
-        # gloo beside NCCL: plain numbers and objects go from CPU to CPU, and no GPU waits for them.
+        # gloo in addition to NCCL: numbers and objects are exchanged between CPUs, so that no GPU waits for them.
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,
@@ -190,7 +190,7 @@ def join(
 
 
 def _store(rank: int, size: int, timeout: float) -> dist.Store:
-    """Where the processes leave each other notes before they are a group."""
+    """The key-value store through which the processes communicate before the process group exists."""
     place = os.environ.get(STORE)
     if place is None:
         store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=timeout)))
@@ -208,7 +208,7 @@ def _store(rank: int, size: int, timeout: float) -> dist.Store:
 
 
 def _agree(store: dist.Store, what: str, rank: int, size: int, timeout: float, work: Callable[[], Any]) -> Any:
-    """Does some work on every process; if it fails on one of them, all raise."""
+    """Calls `work` on every process; if it fails on one, all processes raise."""
     failure: Exception | None = None
     result = None
     try:
@@ -216,12 +216,12 @@ def _agree(store: dist.Store, what: str, rank: int, size: int, timeout: float, w
     except UserError as error:
         failure = error
     store.set(f"{what}/{rank}", "" if failure is None else str(failure))
-    # Asked again and again instead of waiting in the store, where no signal could end us.
+    # Polling instead of the store's own waiting, which signals cannot interrupt.
     told = [_note(store, f"{what}/{other}", timeout) for other in range(size)]
     store.add(f"{what}/read", 1)
     if not any(told):
         return result
-    if rank == 0:  # the store may live in this process: the others read first
+    if rank == 0:  # this process may host the store, so it waits until the others have read
         until = time.monotonic() + SHARED_WAIT
         while store.add(f"{what}/read", 0) < size and time.monotonic() < until:
             time.sleep(0.02)
@@ -236,14 +236,14 @@ def _note(store: dist.Store, key: str, timeout: float) -> str:
     while not store.check([key]):
         if time.monotonic() > until:
             raise UserError(
-                f"another process of this run has not come within {timeout:g} seconds; see its own messages"
+                f"another process of this run did not respond within {timeout:g} seconds; see the messages of that process"
             )
         time.sleep(0.02)
     return store.get(key).decode()
 
 
 def _see_folder(store: dist.Store, folder: Path, rank: int, timeout: float) -> None:
-    """Rank 0 leaves a note in the run folder: every process must find it there, for each reads checkpoints itself."""
+    """Checks that all processes see the run folder, from which each reads checkpoints: rank 0 writes a file there."""
     path = folder / ".nodes"
     if rank == 0:
         token = secrets.token_hex(8)
@@ -254,7 +254,7 @@ def _see_folder(store: dist.Store, folder: Path, rank: int, timeout: float) -> N
     while not (path.is_file() and path.read_text() == token):
         if time.monotonic() > until:
             raise UserError(
-                f"{socket.gethostname()} does not see what process 0 writes to {folder.resolve()}; give all nodes a folder "
+                f"{socket.gethostname()} does not see files that process 0 writes to {folder.resolve()}; choose a folder "
                 f"on a shared file system with hydra.run.dir=FOLDER"
             )
         time.sleep(0.1)

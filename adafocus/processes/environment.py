@@ -1,4 +1,4 @@
-"""Names of the environment variables between a launcher and its processes (apart, so that launching needs no torch)."""
+"""Names of environment variables that the launcher sets for its processes; a module without torch."""
 
-STORE = "ADAFOCUS_STORE"  # port on which processes that we started meet; for rank 0 also the socket that listens there
-PARENT = "ADAFOCUS_PARENT"  # pipe through which a launcher passes signals on, and which closes when it dies
+STORE = "ADAFOCUS_STORE"  # port of the rendezvous store; for rank 0 also the file descriptor of the listening socket
+PARENT = "ADAFOCUS_PARENT"  # file descriptor of a pipe that carries the launcher's signals and closes when it dies

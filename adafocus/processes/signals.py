@@ -1,6 +1,6 @@
-"""SIGINT and SIGTERM in a process of a run: where they end it at once, and where only after the running step.
+"""Handling of SIGINT and SIGTERM: a run ends after the present training step, or at once outside of training.
 
-No torch here: the launcher imports this file as well.
+This module does not import torch, because the launcher uses it too.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 from adafocus.processes.environment import PARENT
 
 CAUGHT = (signal.SIGINT, signal.SIGTERM)
-HANG = 10.0  # seconds in which a process must notice a signal; after them it hangs in native code
+HANG = 10.0  # seconds after which a process that has not reacted to a signal is assumed to hang in native code
 
 
 class Interrupted(KeyboardInterrupt):
@@ -26,7 +26,8 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: the signal.
-        step, steps: the step that was reached and saved, of all steps of this stage; 0 of 0 outside training.
+        step, steps: the last step, whose state was saved, and the number of steps of the stage; 0 and 0 outside
+            training.
     """
 
     def __init__(self, number: int, step: int = 0, steps: int = 0) -> None:
@@ -35,20 +36,21 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Signals:
-    """What this process was asked by signals, while it is used as a context manager.
+    """Receives SIGINT and SIGTERM while it is used as a context manager.
 
-    The same request can reach a process twice: a terminal sends Ctrl-C to the launcher and to the worker, and the launcher
-    passes on what it gets. So both ways are counted apart, and only a second signal on one of them ends the process at once.
+    A terminal sends Ctrl-C both to the launcher and to its processes, and the launcher forwards it, so that one key
+    press can arrive twice. Direct and forwarded signals are therefore counted separately, and only a second one of the
+    same kind ends the process at once.
 
     Attributes:
-        number: the signal that asks to end; 0 while none does.
+        number: the signal received; 0 if there is none.
     """
 
     def __init__(self) -> None:
         self.number = 0
         self._deferred = False
-        self._direct = 0  # signals that were sent to this process itself
-        self._passed_on = False  # the next signal is one that the launcher passes on
+        self._direct = 0  # number of signals sent to this process directly
+        self._passed_on = False  # whether the next signal is one that the launcher forwards
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Signals:
@@ -59,12 +61,12 @@ class Signals:
         return self
 
     def accept(self) -> None:
-        """From here on signals are taken, those included that have come while Python was importing."""
+        """Unblocks the signals; those that arrived during the imports are handled now."""
         if not self._before:
             return
         if launcher := os.environ.pop(PARENT, None):
             threading.Thread(target=self._watch_launcher, args=(int(launcher),), daemon=True).start()
-        # The launcher starts us with both signals blocked, so that none is lost while Python imports torch.
+        # The launcher starts this process with both signals blocked, so that none is lost while torch is imported.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, CAUGHT)
 
     def __exit__(self, *_: object) -> None:
@@ -73,7 +75,7 @@ class Signals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, a signal is only noted in `number`."""
+        """A context in which a signal is only stored in `number`."""
         before, self._deferred = self._deferred, True
         try:
             yield
@@ -82,7 +84,7 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Inside, a signal raises `Interrupted`, one noted earlier included."""
+        """A context in which a signal raises `Interrupted`; one that was stored before raises at once."""
         before, self._deferred = self._deferred, False
         try:
             if self.number:
@@ -92,7 +94,7 @@ class Signals:
             self._deferred = before
 
     def ignore(self) -> None:
-        """From here on a signal changes nothing any more: the process is on its way out."""
+        """Ignores all further signals, because the process is ending."""
         self._deferred = True
 
     def _receive(self, number: int, _: object) -> None:
@@ -108,7 +110,7 @@ class Signals:
             raise Interrupted(number)
 
     def _watch_launcher(self, pipe: int) -> None:
-        """A byte of the launcher is a signal that it has got; the end of its pipe means that it is gone or gives us up."""
+        """Reads the launcher's pipe: a byte is a forwarded signal; its end means that the launcher died or gave up."""
         asked = 0
         while True:
             readable, _, _ = select.select([pipe], [], [], HANG if asked and not self.number else None)
@@ -122,6 +124,6 @@ class Signals:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process without a goodbye, but for the folder in which the sockets of loader processes lie."""
+    """Exits at once without Python's cleanup, except that the loader processes' socket folder is removed."""
     shutil.rmtree(multiprocessing.util.get_temp_dir(), ignore_errors=True)
     os._exit(status)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,6 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     if config.devices != world.size:
         raise UserError(f"devices={config.devices}, but {world.size} processes were started; make them agree")
     started, training = time.monotonic(), config.mode == "train"
-    if config.precision == "auto":
-        config = replace(config, precision=config.schedule.precision if world.device.type == "cuda" else "fp32")
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -172,7 +170,7 @@ class Job:
         )
         stage = build.stage(config, self.network)
         folder.mkdir(parents=True, exist_ok=True)
-        loop = build.settings(config, len(data.train))
+        loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
         order = TrainOrder(
             len(data.train),

@@ -1,4 +1,4 @@
-"""Checkpoints: tensors and plain data, written whole or not at all."""
+"""Training checkpoints: tensors and plain data, written atomically."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ FORMAT = 1
 
 
 class Keeper:
-    """Keeps the last and the best state of a run in its folder.
+    """Saves and loads the last and the best checkpoint of a run.
 
     Args:
-        folder: of the run, or of one of its stages.
-        active: this process writes there; what a killed one has left half-written is removed.
+        folder: the folder of the run, or of one of its stages.
+        active: whether this process writes; it then removes incomplete files of a killed process.
     """
 
     def __init__(self, folder: Path, *, active: bool = True) -> None:
@@ -35,8 +35,8 @@ class Keeper:
         """Writes a state.
 
         Raises:
-            NotFinite: it holds a number that is infinite or not a number; the older file stays.
-            UserError: it cannot be written; the older file stays.
+            NotFinite: the state holds infinite or NaN numbers; the older file is kept.
+            UserError: the file cannot be written; the older file is kept.
         """
         if not all_finite(state):
             raise NotFinite
@@ -47,17 +47,17 @@ class Keeper:
         self.save({**(self.load(best=best) or {}), **changes}, best=best)
 
     def load(self, *, best: bool = False) -> dict[str, Any] | None:
-        """The saved state, on the CPU; None where nothing was saved yet."""
+        """The saved state, on the CPU; None if nothing has been saved yet."""
         path = self.folder / (BEST if best else LAST)
         return read(path) if path.is_file() else None
 
 
 class NotFinite(Exception):
-    """A state that must not be saved."""
+    """The state holds infinite or NaN numbers and is therefore not saved."""
 
 
 def all_finite(state: Any) -> bool:
-    """Whether all floating-point tensors in nested dicts and lists are finite; one transfer from each device."""
+    """Whether all floating-point tensors in nested dicts and lists are finite; synchronizes once per device."""
     tensors = [tensor for tensor in _tensors(state) if tensor.is_floating_point() and tensor.numel()]
     largest = torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))
     return bool(largest.isfinite())
@@ -72,11 +72,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours. Only tensors and plain data are read: a file that holds anything else is refused.
+    """Reads a training checkpoint of this package. A file with anything but tensors and plain data is refused.
 
     Raises:
-        UserError: the file is no checkpoint of ours. Any bytes may lie there, and torch.load answers them with
-            exceptions of many types.
+        UserError: the file is damaged or not a checkpoint of this package.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""What a run tells: log, metrics.jsonl, loggers, status.json and the progress line."""
+"""Logging of a run: run.log, metrics.jsonl, TensorBoard, status.json and the progress bar."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ log = logging.getLogger("adafocus")
 
 
 class Journal:
-    """The diary of one run; on all ranks but the first every method does nothing.
+    """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
-    `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to it:
-    a resumed run then writes the same lines as an uninterrupted one.
+    `offset` is the length of metrics.jsonl in bytes. Every checkpoint stores it, and `rewind` truncates the file to it,
+    so that a resumed run writes the same lines as an uninterrupted one.
 
     Args:
         folder: of the run.
-        loggers: who is told the same, by name; see `training.loggers.Loggers`.
+        active: whether this process writes.
+        loggers: factories by name of those that are told the same; see `training.loggers.Loggers`.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Journal:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def rewind(self, offset: int, step: int) -> None:
-        """Forgets what was written after a checkpoint, and says it where something is missing before that."""
+        """Removes the lines written after a checkpoint; logs a warning if earlier lines are missing."""
         if not self.active:
             return
         kept = _whole_lines(self.path, offset) if self.path.exists() else 0
@@ -71,7 +72,7 @@ class Journal:
         self.loggers.start(step)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, and the same to the loggers."""
+        """Writes one line of metrics.jsonl, and passes it to the loggers."""
         if not self.active:
             return
         try:
@@ -82,7 +83,7 @@ class Journal:
         self.loggers.record(kind, step, values)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """A PIL picture to the loggers."""
+        """Passes a PIL image to the loggers."""
         if self.active:
             self.loggers.picture(name, step, image)
 
@@ -94,7 +95,7 @@ class Journal:
             self._task = self._progress.add_task("training", total=steps, completed=step)
 
     def tick(self, step: int, steps: int, text: str) -> None:
-        """Progress: a bar on a terminal, else a line every 20 seconds; status.json at most once in 2 seconds."""
+        """Updates the progress bar (without a terminal, logs a line every 20 s) and status.json (at most every 2 s)."""
         if not self.active:
             return
         now = time.monotonic()
@@ -122,7 +123,7 @@ class Journal:
 
 @contextmanager
 def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """A function (done, all) that shows how far something is: a bar on a terminal, else a line every 20 seconds."""
+    """Yields a function (done, all) that displays progress: a bar on a terminal, else a log line every 20 seconds."""
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
@@ -143,14 +144,14 @@ def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int],
 
 
 class _Lines(logging.Formatter):
-    """Lines without control codes: they name files, classes and paths that others have written."""
+    """Escapes control codes in log lines, which may quote file names, classes and paths from data."""
 
     def format(self, record: logging.LogRecord) -> str:
         return "\n".join(printable(line) for line in super().format(record).split("\n"))
 
 
 def _whole_lines(path: Path, offset: int) -> int:
-    """The length of the whole JSON lines with which the first `offset` bytes of a file begin."""
+    """Length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
     kept = 0
     with open(path, "rb") as file:
         for line in file:
@@ -169,7 +170,7 @@ def _is_json(line: bytes) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """run.log. Where it cannot be written the terminal still has the line, and a file that matters ends the run."""
+    """Handler for run.log; if the file cannot be written, the line is still shown on the terminal."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the name is logging's
         pass

@@ -1,4 +1,4 @@
-"""The learning rate as an array with one entry per optimizer step: nothing to restore, nothing to drift."""
+"""Learning-rate schedules as an array with one entry per optimizer step, so that resuming needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -21,15 +21,19 @@ def learning_rates(
     decay: float = 0.1,
     warmup_epochs: float = 0.0,
 ) -> np.ndarray:
-    """Rates of all steps, float64 of length epochs * steps_per_epoch.
+    """Learning rates of all optimizer steps, float64 of length epochs * steps_per_epoch.
 
     Args:
-        rate: the peak.
-        shape: "cosine": rate / 2 (1 + cos(pi e / horizon)); "step": times `decay` at each milestone; "constant".
-        per_epoch: e is the number of finished epochs (constant inside an epoch, as the seeds do) instead of a real number.
-        horizon: epochs to the cosine's zero; None means `epochs`. The seeds run one epoch more than their horizon, at rate 0.
-        milestones: epochs at which "step" falls.
-        warmup_epochs: the rate rises linearly from 0 over so many epochs (times the shape).
+        rate: peak learning rate.
+        epochs, steps_per_epoch: length of training.
+        shape: "cosine": rate / 2 (1 + cos(pi e / horizon)) with e the epochs so far; "step": multiplied by `decay` at
+            each milestone; "constant".
+        per_epoch: whether e is the number of finished epochs, as in the AdaFocus and TSM code; else it includes
+            fractions.
+        horizon: epochs until the cosine reaches 0; None: `epochs`. AdaFocus' code trains one epoch more, at rate 0.
+        milestones: epochs at which "step" multiplies.
+        decay: factor of "step".
+        warmup_epochs: during these epochs the rate is also multiplied by a factor that rises linearly from 0 to 1.
     """
     if shape not in LR_SCHEDULES:
         raise ValueError(f"shape={shape!r} is unknown; choose one of {', '.join(LR_SCHEDULES)}")
@@ -48,7 +52,7 @@ def learning_rates(
 
 
 def scaled_rate(rate: float, batch: int, base_batch: int, scaling: str = "linear") -> float:
-    """The recipe's rate, given for batches of `base_batch`, for batches of `batch` (arXiv 1706.02677)."""
+    """The learning rate for batches of `batch` clips, from the one for `base_batch` clips (arXiv 1706.02677)."""
     if scaling not in LR_SCALINGS:
         raise ValueError(f"scaling={scaling!r} is unknown; choose one of {', '.join(LR_SCALINGS)}")
     return rate * batch / base_batch if scaling == "linear" else rate

@@ -1,4 +1,4 @@
-"""The training loop: the only one. It knows neither glance nor patch nor reward."""
+"""The training loop of all methods; what differs between methods is in their stages."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class Settings:
-    """Numbers of the loop.
+    """Options of the training loop.
 
     Attributes:
-        epochs, steps_per_epoch: length; `rates` has one learning rate for each of their steps.
-        parts: accumulation steps of an optimizer step.
+        epochs, steps_per_epoch: length of training.
+        rates: learning rate of each optimizer step.
+        parts: accumulation steps per optimizer step.
         optimizer: sgd or adamw.
-        clip: limit of the gradient's L2 norm; None for no limit.
+        clip: maximal L2 norm of the gradient; None: not clipped.
         precision: fp32, bf16 or fp16.
-        metric: which score of the evaluation decides what is best.
+        metric: the score that selects the best checkpoint.
         evaluate_every, evaluate_last: evaluate after every n-th epoch (1, 1 + n, ...) and after each of the last m.
-        save_seconds: how often a checkpoint is written inside an epoch.
+        save_seconds: seconds between two checkpoints within an epoch.
         log_every: steps between two lines of metrics.jsonl.
-        bad_limit: how many different videos may turn out unreadable.
+        bad_limit: maximal number of unreadable training videos.
     """
 
     epochs: int
@@ -62,7 +63,7 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where training stands: all that a resumed run needs beside weights and optimizer."""
+    """The state of training that a checkpoint stores besides weights and optimizer."""
 
     step: int = 0
     evaluated: int = -1  # the last epoch that was evaluated
@@ -74,7 +75,7 @@ class Progress:
 
 
 def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
-    """Freezes what the stage does not name and makes one optimizer group for each of its groups."""
+    """Freezes parameters that are in no group of the stage, and makes the optimizer with one group for each of them."""
     groups = stage.param_groups()
     learning = {id(parameter) for group in groups for parameter in group.parameters}
     for parameter in stage.model.parameters():
@@ -95,17 +96,17 @@ def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
 
 
 class Trainer:
-    """Trains one stage: rate from the array, step of the stage, optimizer, journal, evaluation, checkpoint.
+    """Trains one stage.
 
     Args:
-        stage: what learns. Its model is on `world.device`.
-        batches: (epoch, first step) -> that epoch's batches from that step on.
-        evaluate: scores of the model as it is now, on every process.
+        stage: the stage; its model is on `world.device`.
+        batches: (epoch, first step) -> iterator over the epoch's batches from that step on.
+        evaluate: returns the scores of the present model, on every process.
         settings, world, journal, keeper: see their classes.
-        extra: plain data that every checkpoint carries (configuration, class names).
-        compiled: wraps the network in torch.compile.
-        protocol: how `evaluate` measures; it stands beside every score.
-        signals: what this process is asked to do; a signal ends training after the running step.
+        extra: plain data that every checkpoint stores (configuration, class names).
+        compiled: whether to wrap the network in torch.compile.
+        protocol: description of how `evaluate` measures, which is logged with every score.
+        signals: signals that this process receives; they end training after the present step.
     """
 
     def __init__(
@@ -137,11 +138,11 @@ class Trainer:
         self._saved = time.monotonic()
 
     def run(self) -> Progress:
-        """Trains to the end, from the last checkpoint if there is one.
+        """Trains to the end, resuming from the last checkpoint if there is one.
 
         Raises:
-            Interrupted: a signal has ended it. In training the state is saved then, on the same step by all processes.
-            UserError: the run has diverged, too many videos are broken, or a file cannot be read or written.
+            Interrupted: a signal ended training; all processes stopped after the same step, and the state was saved.
+            UserError: the run diverged, too many videos are unreadable, or a file cannot be read or written.
         """
         with self.signals.deferred():
             self._restore()
@@ -176,7 +177,7 @@ class Trainer:
         self._save()
 
     def _stop(self, number: int, seconds: float) -> None:
-        """Saves the state between two steps, metrics that are not yet in the journal included, and raises."""
+        """Saves the state, including metrics that are not yet in metrics.jsonl, and raises Interrupted."""
         self.progress.seconds += seconds
         self._share_bad()
         pending = [{name: value.cpu() for name, value in values.items()} for values in self._pending]
@@ -187,11 +188,11 @@ class Trainer:
         self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """One optimizer step; returns the clips that this process contributed."""
+        """One optimizer step; returns the number of clips that this process trained on."""
         settings, step = self.settings, self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings.rates[step]) * group["rate"]
-        # Dropout is a function of (seed, step, rank): nothing about it has to be saved.
+        # Dropout is seeded by (seed, step, rank), so no random state has to be saved.
         torch.manual_seed(int(generator(settings.seed, "dropout", step, self.world.rank).integers(2**62)))
         clips, metrics = 0, []
         for part in range(settings.parts):
@@ -221,12 +222,12 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _share_gradient(self, last: bool) -> Any:
-        """Processes exchange gradients in the last accumulation step only."""
+        """A context in which gradients are averaged over processes in the last accumulation step only."""
         wrapped = isinstance(self.stage.net, nn.parallel.DistributedDataParallel)
         return self.stage.net.no_sync() if wrapped and not last else nullcontext()
 
     def _flush(self, epoch: int) -> float:
-        """Journals the mean of the steps since the last call; stops a run that has diverged, on all processes."""
+        """Writes the mean metrics since the last call; raises on all processes if the run has diverged."""
         names = sorted(self._pending[0])
         table = torch.stack([torch.stack([values[name] for name in names]) for values in self._pending])
         means = self.world.mean(
@@ -267,7 +268,7 @@ class Trainer:
         return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
 
     def _evaluate(self) -> None:
-        with self.signals.at_once():  # the end of the epoch is saved, and its evaluation can be repeated
+        with self.signals.at_once():  # the state is saved already, so the evaluation can be interrupted and repeated
             scores = self.evaluate()
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
@@ -291,7 +292,7 @@ class Trainer:
         }
 
     def _save(self, *, best: bool = False, pending: list[list[dict[str, Tensor]]] | None = None) -> None:
-        """Rank 0 writes the state. `pending`: metrics of the steps since the last line of the journal, by rank."""
+        """Saves the state on rank 0; `pending` holds, by rank, metrics that are not yet in metrics.jsonl."""
         if self.world.first:
             try:
                 self.keeper.save({**self._state(), "pending": pending or []}, best=best)
@@ -314,7 +315,7 @@ class Trainer:
         log.info("continuing from step %d of %d", self.progress.step, self.steps)
 
     def _take(self, state: dict[str, Any]) -> None:
-        """Everything of a checkpoint; raises exceptions of several types where it is not one of this run."""
+        """Restores the state of a checkpoint; raises exceptions of several types if it does not fit this run."""
         if not all_finite(state):
             raise ValueError("it holds numbers that are not finite")
         self.stage.model.load_state_dict(state["model"])
@@ -328,7 +329,7 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if not 0 <= self.progress.step <= self.steps or state["journal"] < 0:
             raise ValueError(f"step {self.progress.step} of {self.steps}")
-        if pending := state.get("pending"):  # rank 0 alone has written it, for all
+        if pending := state.get("pending"):  # rank 0 wrote the pending metrics of all ranks
             self._pending = [
                 {name: value.to(self.world.device) for name, value in values.items()}
                 for values in pending[self.world.rank]

@@ -109,6 +109,7 @@ class AdaFocusV2(EarlyExitNetwork):
             state: `Plan.state` after the frames before these; None for the first frames.
         """
         whole = glance.maps.shape[1] == self.segments
+        # Not len(), which would fix the batch size of an exported program.
         frames = self.order.expand(glance.maps.shape[0], -1) if whole else None
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
