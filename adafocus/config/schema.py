@@ -23,7 +23,6 @@ Weight = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Below(0, 1)]
 Probability = Annotated[float, Between(0, 1)]
 Words = Annotated[str, Text()]
-METHODS = ("adafocus_v1", "adafocus_v2", "uni_adafocus", "recognizer")
 #: Rules that choose the frames of evaluation clips; `adafocus.data.sampling.evaluation_frames` defines them.
 EvaluationRule = Annotated[
     str,
@@ -36,7 +35,7 @@ EvaluationRule = Annotated[
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output")
+RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 

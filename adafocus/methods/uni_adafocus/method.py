@@ -63,8 +63,8 @@ class UniAdaFocusMethod(Method):
         smallest = patch.smallest or 3 * self.config.dataset.frame_size / 7
         if patch.size < smallest:
             raise UserError(
-                f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger patch "
-                f"or a smaller patch.smallest"
+                f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger "
+                f"patch or a smaller patch.smallest"
             )
         if self.config.dataset.separate_crops and not self.on_tsm:
             raise UserError(
