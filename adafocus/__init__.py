@@ -1,7 +1,7 @@
 """Video recognition that spends its computation where it matters.
 
-Everything in `__all__` is public. Names are imported when they are used, so that `import adafocus` is fast and does not load
-torch.
+Everything in `__all__` is public. Names are imported when they are used, so that `import adafocus` is fast and does
+not load torch.
 
 - `load(RUN_OR_FILE)` gives a `Predictor`, whose answers are `Prediction`s.
 - `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` gives the configuration alone.

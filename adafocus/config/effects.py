@@ -68,8 +68,8 @@ READERS = (
         _keys(
             "dataset",
             "videos train_list val_list test_list group folds fold inspect class_file separator frame_template "
-            "expected_train expected_val allow_partial min_frames hold_out bad_list reader video_timeout cache_megabytes "
-            "modality snippet count_divisor",
+            "expected_train expected_val allow_partial min_frames hold_out bad_list reader video_timeout "
+            "cache_megabytes modality snippet count_divisor",
         ),
         "dataset=folder, or another data set of files",
         _files,

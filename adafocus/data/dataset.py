@@ -266,8 +266,8 @@ class ArrayClips(VideoClips):
     """Clips of videos that are given as arrays.
 
     Args:
-        videos: by index, (T, H, W, 3) uint8 in RGB. Each is asked for when it is needed. OSError and ValueError mean that
-            it cannot be read.
+        videos: by index, (T, H, W, 3) uint8 in RGB. Each is asked for when it is needed. OSError and ValueError mean
+            that it cannot be read.
         labels: class of every video.
         view, seed, cache_bytes: see `VideoClips`.
         name: what messages call a video, before its number.
