@@ -136,7 +136,7 @@ def test_a_job_is_not_written_over_another_one(
     (tmp_path / "config.json").write_text(json.dumps(stored))
     node = SimpleNamespace(mode=mode, checkpoint=checkpoint, dataset=SimpleNamespace(root=None))
     if says is None:
-        sweep._check_folder(tmp_path, node)
+        sweep.check_folder(tmp_path, node)
     else:
         with pytest.raises(UserError, match=says):
-            sweep._check_folder(tmp_path, node)
+            sweep.check_folder(tmp_path, node)
