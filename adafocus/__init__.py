@@ -1,32 +1,83 @@
-"""Video recognition that spends its computation where it matters."""
+"""Video recognition that spends its computation where it matters.
+
+Everything in `__all__` is public: it keeps its meaning between minor versions. Names are imported when they are used,
+so that `import adafocus` is fast and does not load torch.
+
+- `load(RUN_OR_FILE)` gives a `Predictor`, whose answers are `Prediction`s.
+- `train(...)`, `evaluate(RUN, ...)` do in Python what `adafocus run` does; `compose(...)` gives the configuration
+  alone.
+- `AdaFocusV1` ... `Recognizer` are the networks, with plain arguments.
+- `features_of` and `register_...` add backbones, methods, data sets, policies and loggers; see docs/extending.md.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from adafocus.api import compose, evaluate, load, train
+    from adafocus.backbones import features_of
+    from adafocus.core.errors import UserError
+    from adafocus.core.registry import register_backbone, register_dataset, register_logger, register_policy
+    from adafocus.methods import register_method
+    from adafocus.methods.adafocus_v1.model import AdaFocusV1
+    from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
+    from adafocus.methods.adafocus_v2.model import AdaFocusV2
+    from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.recognizer.model import Recognizer
+    from adafocus.methods.uni_adafocus.model import UniAdaFocus
+    from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+    from adafocus.predict import Prediction, Predictor
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = [
+    "AdaFocusV1",
+    "AdaFocusV1TSM",
+    "AdaFocusV2",
+    "AdaFocusV2TSM",
+    "Prediction",
+    "Predictor",
+    "Recognizer",
+    "UniAdaFocus",
+    "UniAdaFocusTSM",
+    "UserError",
+    "compose",
+    "evaluate",
+    "features_of",
+    "load",
+    "register_backbone",
+    "register_dataset",
+    "register_logger",
+    "register_method",
+    "register_policy",
+    "train",
+]
+#: Where each of them is.
+_HOMES = {
+    "adafocus.api": ("compose", "evaluate", "load", "train"),
+    "adafocus.backbones": ("features_of",),
+    "adafocus.core.errors": ("UserError",),
+    "adafocus.core.registry": ("register_backbone", "register_dataset", "register_logger", "register_policy"),
+    "adafocus.methods": ("register_method",),
+    "adafocus.methods.adafocus_v1.model": ("AdaFocusV1",),
+    "adafocus.methods.adafocus_v1.model_tsm": ("AdaFocusV1TSM",),
+    "adafocus.methods.adafocus_v2.model": ("AdaFocusV2",),
+    "adafocus.methods.adafocus_v2.model_tsm": ("AdaFocusV2TSM",),
+    "adafocus.methods.recognizer.model": ("Recognizer",),
+    "adafocus.methods.uni_adafocus.model": ("UniAdaFocus",),
+    "adafocus.methods.uni_adafocus.model_tsm": ("UniAdaFocusTSM",),
+    "adafocus.predict": ("Prediction", "Predictor"),
+}
 
 
-def load(path: Any, *recipe: str, classes: Any = None, device: str = "auto") -> Any:
-    """Loads a predictor from a run folder, a checkpoint of this package, or one published by a paper's authors.
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module 'adafocus' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
 
-        predictor = adafocus.load("outputs/default")
-        prediction = predictor("clip.mp4")
-        prediction.labels[0], prediction.frames, prediction.boxes, prediction.cost
 
-    Args:
-        path: run folder or file.
-        recipe: overrides for what a published checkpoint does not contain, such as `experiment=tsm_sthv2_8f`.
-        classes: class names; None: those in the file, else numbers.
-        device: auto, cpu or cuda.
-
-    Returns:
-        an `adafocus.predict.Predictor`.
-
-    Raises:
-        adafocus.core.errors.UserError: the file is missing or damaged, or does not fit the network.
-    """
-    from adafocus.predict import load as load_predictor
-
-    return load_predictor(path, recipe, classes=classes, device=device)
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

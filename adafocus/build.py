@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from adafocus.backbones import BACKBONES
+from adafocus.backbones import BACKBONES, check_backbone
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
 from adafocus.checkpoints import imagenet_weights
 from adafocus.config.schema import BackboneConfig, Config
+from adafocus.core import registry
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.transforms import Normalize
@@ -83,8 +84,10 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
 
 def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
     """Builds a backbone by name; `channels` and the other options apply to tiny networks only."""
+    if name in registry.BACKBONES:
+        return check_backbone(name, registry.BACKBONES[name]())
     if name not in BACKBONES:
-        raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join(BACKBONES)}")
+        raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join((*BACKBONES, *registry.BACKBONES))}")
     if not name.startswith("tiny"):
         return BACKBONES[name]()
     return BACKBONES[name](channels=tuple(channels), **tiny) if channels else BACKBONES[name](**tiny)
@@ -119,8 +122,7 @@ def stage(config: Config, network: nn.Module) -> Stage:
 
 def not_needed(config: Config) -> tuple[str, ...]:
     """Prefixes of state dict keys that evaluation of this stage does not need, so that a checkpoint may lack them."""
-    before_policy = config.method.name == "adafocus_v1" and config.stage.name in ("glance", "focus", "1")
-    return ("policy.",) if before_policy else ()
+    return method_of(config).not_needed
 
 
 def stream_line(config: Config, network: nn.Module) -> str | None:
@@ -130,8 +132,14 @@ def stream_line(config: Config, network: nn.Module) -> str | None:
     return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
-def settings(config: Config, train_size: int) -> Settings:
-    """The options of the training loop for a training set of `train_size` clips."""
+def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings:
+    """The options of the training loop for a training set of `train_size` clips.
+
+    Args:
+        config: the configuration.
+        train_size: number of training clips.
+        cuda: whether training runs on a GPU, where precision=auto means schedule.precision.
+    """
     schedule = config.schedule
     if train_size < schedule.batch_size:
         raise UserError(
@@ -160,7 +168,7 @@ def settings(config: Config, train_size: int) -> Settings:
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
         clip=schedule.clip_grad_norm,
-        precision=config.precision,
+        precision=config.precision if config.precision != "auto" else schedule.precision if cuda else "fp32",
         metric=config.dataset.metric,
         evaluate_every=schedule.evaluate_every,
         evaluate_last=schedule.evaluate_last,

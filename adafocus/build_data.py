@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from inspect import signature
 from pathlib import Path
 
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.frames import FramePlan
+from adafocus.core.registry import DATASETS
 from adafocus.data import annotations
 from adafocus.data.collect import Collected, Demands, Division, Trained, collect
-from adafocus.data.dataset import ClipSource, GlyphClips, VideoClips
+from adafocus.data.dataset import ArrayClips, ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
 from adafocus.data.splits import Where
 from adafocus.data.tables import read_table
@@ -71,6 +73,8 @@ def data(
     with as_user_error():
         if config.dataset.source == "glyphs":
             return _glyphs(config)
+        if config.dataset.source in DATASETS:
+            return _registered(config)
         return _files(config, collected or _collect(config, trained, progress))
 
 
@@ -130,6 +134,51 @@ def _glyphs(config: Config) -> Data:
     }
     return Data(
         clips["train"], clips["val"], clips["val"], classes, found, {"train": [], "evaluate": []}, protocol, protocol
+    )
+
+
+def _registered(config: Config) -> Data:
+    """A data set of a plug-in; its "val" split is the test as well."""
+    dataset, name = config.dataset, config.dataset.source
+    splits = {}
+    for split in ("train", "val"):
+        arguments = {"seed": config.seed, "root": dataset.root, **dataset.options}
+        try:
+            signature(DATASETS[name]).bind(split, **arguments)
+        except TypeError as error:
+            raise UserError(f"dataset.options={dataset.options} do not fit dataset.source={name}: {error}") from error
+        splits[split] = DATASETS[name](split, **arguments)
+    classes = [str(word) for word in splits["train"].classes]
+    for split, videos in splits.items():
+        if not len(videos.labels) or not 0 <= min(videos.labels) <= max(videos.labels) < len(classes):
+            raise UserError(f"dataset.source={name}: labels of {split} must be 0..{len(classes) - 1}, at least one")
+    if dataset.classes not in (None, len(classes)):
+        raise UserError(f"dataset.source={name} has {len(classes)} classes, not dataset.classes={dataset.classes}")
+    test, validate = views(config, classes)
+
+    def clips(split: str, view: View) -> ArrayClips:
+        videos, cache = splits[split], _cache_bytes(config)
+        made = ArrayClips(videos, videos.labels, view, seed=config.seed, name=f"{name} {split}", cache_bytes=cache)
+        if dataset.limit is not None:
+            made.records = made.records[:: -(-len(made.records) // dataset.limit)]
+        return made
+
+    train, tested = clips("train", validate), clips("val", test)
+    validated = tested if validate == test else clips("val", validate)
+    found = {
+        split: {"listed": len(videos), "expected": None, "found": len(videos), "missing": 0, "unreadable": 0}
+        for split, videos in (("train", train), ("evaluate", tested))
+    }
+    return Data(
+        train,
+        validated,
+        tested,
+        classes,
+        found,
+        {"train": [], "evaluate": []},
+        protocol_line(config, test),
+        protocol_line(config, validate),
+        test.views,
     )
 
 

@@ -15,6 +15,7 @@ from adafocus.config.compose import (
     conf_folder,
     explain,
     first_unparsable,
+    load_plugins,
     quote_paths,
     refuse_empty,
     register,
@@ -81,12 +82,14 @@ def run(argv: list[str]) -> int:
 
     # With this variable Hydra raises exceptions instead of printing them; they are then reported in one line.
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    arguments, sweep = argv, False
     try:
         refuse_empty(argv)
         typed = quote_paths(argv)
+        load_plugins(typed)
         sweep = any(argument in ("-m", "--multirun", "hydra.mode=MULTIRUN") for argument in typed)
         count = check_typed(typed, sweep=sweep)
-        stored = _stored(typed)
+        stored = stored_overrides(typed)
         arguments = naming.quote_numbers([*stored, *typed])
         register(arguments, stored=stored)
         sys.argv = ["adafocus run", *arguments]
@@ -115,7 +118,7 @@ def run(argv: list[str]) -> int:
     return jobs.finish()
 
 
-def _stored(arguments: list[str]) -> list[str]:
+def stored_overrides(arguments: list[str]) -> list[str]:
     """The overrides that a checkpoint of `mode=evaluate` stores; they precede those of the command line, which win."""
     mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
     if mode not in ("evaluate", "early_exit") or checkpoint is None:
@@ -131,9 +134,9 @@ def _stored(arguments: list[str]) -> list[str]:
 
         words = from_folder(path, [naming.key_of(argument) for argument in arguments])
     elif path.is_file():
-        from adafocus.predict import stored_overrides
+        from adafocus.predict import stored_overrides as of_file
 
-        words = stored_overrides(path, arguments)
+        words = of_file(path, arguments)
     else:
         raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
     if words:
@@ -163,11 +166,11 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         from adafocus.runs.job import report_cost
 
         return report_cost(settings, folder)
-    values = config.to_dict(settings)
+    values, unread = config.to_dict(settings), effects.unread(settings)
 
     def inspect() -> str:
         stored = folders.stored_config(folder) if settings.mode == "train" else None
-        return folders.inspect(folder, config.identity(values), config.stored_identity(stored))
+        return folders.inspect(folder, config.identity(values, unread), config.stored_identity(stored, unread))
 
     state = inspect()
     if state == folders.FINISHED:
@@ -201,7 +204,7 @@ def _work(settings: Config, folder: Path, started: bool) -> int:
         from adafocus.runs.job import run as work
 
         return work(folder, settings)
-    return launch(folder, settings.devices)
+    return launch(folder, settings.devices, settings.plugins)
 
 
 def main_and_exit() -> None:

@@ -22,6 +22,7 @@ from adafocus.config import stored
 from adafocus.config.compose import compose
 from adafocus.config.naming import split_override
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.output import Output
 from adafocus.core.rng import generator
@@ -173,7 +174,8 @@ class Predictor:
         for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
             numbers, chosen = zip(*group, strict=True)
             if kind == "array":
-                clips = ArrayClips([np.asarray(video) for video in chosen], view, seed=self.settings.seed)
+                arrays = [np.asarray(video) for video in chosen]
+                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=self.settings.seed)
                 names = [f"array {number}" for number in numbers]
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
@@ -342,6 +344,7 @@ def load(
     Raises:
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
+    plugins.load()  # those that are installed
     file = Path(path).expanduser()
     if file.is_dir():
         select = config.read(file).schedule.select

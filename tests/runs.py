@@ -25,7 +25,7 @@ SMALL = {
     "schedule.evaluate_every": "1",
     "loader.workers": "0",
     "output.log_every": "1",
-    "output.tensorboard": "false",
+    "output.loggers": "[]",
     "device": "cpu",
 }
 

@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 #: Which of our rooms a room may import; a file stands for itself.
 ALLOWED = {
     "core": set(),
-    "config": {"core"},
+    "config": {"methods", "core"},  # it asks methods what they read; their method.py import no torch
     "layers": {"core"},
     "backbones": {"layers", "core"},
     "policies": {"layers", "core"},
@@ -66,7 +66,7 @@ ALLOWED = {
 }
 #: External packages that only some files may import.
 ONLY_IN = {
-    "hydra": {"cli.py", "config/compose.py", "runs/sweep.py", "config/stored.py"},
+    "hydra": {"cli.py", "config/compose.py", "config/searchpath.py", "runs/sweep.py", "config/stored.py"},
     "omegaconf": {"cli.py", "config/compose.py", "config/load.py", "config/schema.py"},
     "decord": {"data/video.py"},
     "av": {"data/video.py", "data/stream.py"},  # files, and streams

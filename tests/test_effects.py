@@ -205,3 +205,13 @@ def test_a_stored_file_of_the_version_before_is_the_same_run() -> None:
 
     stored = json.loads((Path(__file__).parent / "golden/config_before_renaming.json").read_text())
     assert config.stored_identity(stored) == config.identity(config.to_dict(composed("method=recognizer", "seed=3")))
+
+
+def test_what_nothing_reads_makes_no_other_run() -> None:
+    """A recognizer of the version before could be given a patch, which is refused today: without it the run goes on."""
+    now = composed("method=recognizer")
+    values, unread = config.to_dict(now), effects.unread(now)
+    stored = older({**values, "patch": {**values["patch"], "size": 24}})
+    assert config.stored_identity(stored, unread) == config.identity(values, unread)
+    assert config.stored_identity(stored) != config.identity(values)
+    assert {"patch", "schedule.cosine_epochs"} & effects.unread(composed()) == set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,14 @@ def test_folder_of_videos(run: Path) -> None:
         table = list(csv.DictReader(file))
     assert [Path(row["video"]).name for row in table] == ["one.mp4", "page.mp4", "two.mp4"]
     assert table[0]["label"] in "ab" and not table[1]["label"] and "page.mp4" in table[1]["error"]
+
+
+def test_train_in_python(tmp_path: Path) -> None:
+    """An own network and own data learn; the same command continues and has nothing left to do."""
+    text = (ROOT / "examples" / "train_in_python.py").read_text()
+    assert len([line for line in text.splitlines() if line.strip()]) < 60 and "hydra" not in text
+    example("train_in_python.py", tmp_path)
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["top1"] == 100.0
+    example("train_in_python.py", tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text().splitlines() == lines

@@ -96,7 +96,7 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
         "schedule.base_batch_size=4",
         "schedule.evaluate_every=1",
         "loader.workers=0",
-        "output.tensorboard=false",
+        "output.loggers=[]",
         "device=cpu",
     ]
     runs.run(tmp_path, *typed, "protocol=tsm_dense_30view", "name=dense")

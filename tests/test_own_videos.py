@@ -25,7 +25,7 @@ SMALL = [
     "loader.workers=0",
     "device=cpu",
     "inline=true",
-    "output.tensorboard=false",
+    "output.loggers=[]",
     "evaluate.examples=0",
 ]
 
@@ -88,7 +88,7 @@ def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, m
         (["dataset.folds=3"], "needs the fold for validation"),
         (["dataset.fold=1"], "needs the number of folds"),
         (["dataset.folds=3", "dataset.fold=3"], "does not exist; of dataset.folds=3 choose 0,1,2"),
-        (["dataset.folds=1", "dataset.fold=0"], "at least 2"),
+        (["dataset.folds=1", "dataset.fold=0"], "between 2 and 100"),
     ],
 )
 def test_folds_are_typed_completely(typed: list[str], says: str, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -123,7 +123,7 @@ def test_what_is_typed_wins_and_what_was_about_that_run_alone_stays_there() -> N
         "init.from=/x",
         "init.glance=/y",
     ]
-    own += ["early_exit.baseline=/x", "backbone.weights=/x.pth", "output.tensorboard=false"]
+    own += ["early_exit.baseline=/x", "backbone.weights=/x.pth", "output.loggers=[]"]
     assert stored.overrides(["seed=1", "dataset.root=/x", *own], ["dataset.root"], "FILE") == ["seed=1"]
 
 
@@ -251,3 +251,13 @@ def test_the_overrides_of_every_group_of_ours_are_taken(tmp_path: Path) -> None:
 def test_errors_hold_no_control_codes() -> None:
     assert str(UserError("a\x1b[31m\nb\u202ec\u2028")) == "a\\x1b[31m\\nb\\u202ec\\u2028"
     assert printable("Größe 日本 🙂") == "Größe 日本 🙂"
+
+
+def test_words_of_the_version_before_are_translated(tmp_path: Path) -> None:
+    said = ["method=recogniser", "schedule.rate=0.1", "method.where=centre", "evaluate.batch=3"]
+    assert stored.overrides(said, [], "x") == [
+        "method='recognizer'",
+        "schedule.lr=0.1",
+        "method.where='center'",
+        "evaluate.batch_size=3",
+    ]

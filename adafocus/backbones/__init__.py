@@ -5,6 +5,7 @@
 - `map_size(size)`: height and width (h, w) of the maps for square images of `size` pixels.
 
 `backbones.temporal` inserts temporal modules. After that, the images must be the frames of clips, (B * T, 3, H, W).
+`adafocus.register_backbone` adds a backbone, and `features_of` makes one of any torch module that returns such maps.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from functools import partial
 
 from torch import nn
 
+from adafocus.backbones.features import Features, check_backbone, features_of
 from adafocus.backbones.mobilenet import mobilenet_v2
 from adafocus.backbones.resnet import DEPTHS, ResNet
 from adafocus.backbones.tiny import tiny_focus, tiny_glance
+
+__all__ = ["BACKBONES", "Features", "check_backbone", "features_of"]
 
 BACKBONES: dict[str, Callable[..., nn.Module]] = {
     "mobilenet_v2": mobilenet_v2,

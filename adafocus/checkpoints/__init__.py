@@ -57,7 +57,7 @@ class Source:
 
 
 SOURCES = {
-    "adafocus": Source("our own", dict),
+    "adafocus": Source("our own", current_state),
     "adafocus_v1": Source("official AdaFocus V1", from_adafocus_v1),
     "adafocus_v2": Source("official AdaFocus V2", from_adafocus_v2),
     "adafocus_v2_tsm": Source("official AdaFocus V2 on TSM", from_adafocus_v2_tsm),
@@ -114,7 +114,7 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
     if source is None:
         raise UserError(f"checkpoint {path}: unknown layout (first keys: {', '.join(list(state)[:3]) or 'none'})")
     try:
-        return source, state, current_state(SOURCES[source].convert(state))
+        return source, state, SOURCES[source].convert(state)
     except (IndexError, KeyError, ValueError, RuntimeError) as error:
         # Exceptions of a converter for tensors of unexpected shapes or unknown keys.
         raise UserError(

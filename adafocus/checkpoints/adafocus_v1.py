@@ -30,11 +30,11 @@ def from_adafocus_v1(state: State) -> State:
         }
         nets = (("glance", {f"base_model.{k}": v for k, v in glance.items()}), ("focus", named))
         for name, net in nets:
-            ours |= {name + key.removeprefix("backbone"): value for key, value in from_tsm(net).items()}
+            ours |= {f"{name}_net" + key.removeprefix("backbone"): value for key, value in from_tsm(net).items()}
         ours |= {key: value for key, value in state.items() if key.startswith("classifier.")}
     else:
         ours |= {f"focus_head.{leaf}": focus.pop(f"fc.{leaf}") for leaf in ("weight", "bias") if f"fc.{leaf}" in focus}
-        for name, net in (("glance.", glance), ("focus.", focus)):
+        for name, net in (("glance_net.", glance), ("focus_net.", focus)):
             ours |= {name + key: value for key, value in backbone_state(net).items()}
         for key in (key for key in state if key.startswith("classifier.")):
             ours[key.replace("classifier.fc.", "classifier.head.")] = state[key]

@@ -28,7 +28,7 @@ def from_adafocus_v2(state: State) -> State:
         "classifier.mlp.layers.1.": "classifier.norm.",
     }
     ours: State = {}
-    for part, name in (("global_CNN.", "glance."), ("local_CNN.", "focus.")):
+    for part, name in (("global_CNN.", "glance_net."), ("local_CNN.", "focus_net.")):
         backbone = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
         ours |= {name + key: value for key, value in backbone_state(backbone).items()}
     steps: dict[str, dict[int, Tensor]] = {"weight": {}, "bias": {}}
@@ -54,6 +54,6 @@ def from_adafocus_v2_tsm(state: State) -> State:
         for prefix, place in heads.items():
             ours |= {place + key.removeprefix(prefix): own[key] for key in own if key.startswith(prefix)}
         net = from_tsm({key: value for key, value in own.items() if key.startswith("base_model.")})
-        ours |= {name + key.removeprefix("backbone"): value for key, value in net.items()}
+        ours |= {f"{name}_net" + key.removeprefix("backbone"): value for key, value in net.items()}
     policy = {key: value for key, value in state.items() if key.startswith("policy_stn.")}
     return ours | {key.replace("policy_stn.", "policy.layers."): value for key, value in policy.items()}

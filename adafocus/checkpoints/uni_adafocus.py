@@ -27,7 +27,7 @@ def from_uni_adafocus(state: State) -> State:
         "classifier.local_mlp.layers.1.": "focus_steps.norm.",
     }
     ours = _policies(state)
-    for part, name in (("global_CNN.", "glance."), ("local_CNN.", "focus.")):
+    for part, name in (("global_CNN.", "glance_net."), ("local_CNN.", "focus_net.")):
         backbone = {key.removeprefix(part): value for key, value in state.items() if key.startswith(part)}
         ours |= {name + key: value for key, value in backbone_state(backbone).items()}
     steps: dict[str, dict[int, Tensor]] = {}
@@ -50,7 +50,7 @@ def from_uni_adafocus_tsm(state: State) -> State:
         for prefix, place in heads.items():
             ours |= {place + key.removeprefix(prefix): own[key] for key in own if key.startswith(prefix)}
         net = from_tsm({key: value for key, value in own.items() if key.startswith("base_model.")})
-        ours |= {name + key.removeprefix("backbone"): value for key, value in net.items()}
+        ours |= {f"{name}_net" + key.removeprefix("backbone"): value for key, value in net.items()}
     for prefix, place in _POLICIES.items():
         ours |= {place + key.removeprefix(prefix): state[key] for key in state if key.startswith(prefix)}
     return ours

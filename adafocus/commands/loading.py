@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 
@@ -22,6 +23,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE"
         + ("" if rest == "KEY=VALUE" else "; else video files or frame folders, with --online also a camera index"),
     )
     parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, one a line")
+    parser.add_argument(
+        "--plugins", action="append", default=[], metavar="NAME", help="a module or .py file to import; may be repeated"
+    )
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
 
 
@@ -33,6 +37,7 @@ def split_typed(values: list[str]) -> tuple[list[str], list[str]]:
 
 def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
     """The predictor that the arguments name; overrides are in `options.rest`, which may also hold videos."""
+    plugins.load(options.plugins)
     from adafocus import predict
     from adafocus.data.annotations import read_classes
 

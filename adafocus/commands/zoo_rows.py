@@ -12,6 +12,7 @@ from adafocus import build
 from adafocus.commands.zoo import Row
 from adafocus.config.compose import compose as compose_overrides
 from adafocus.config.compose import conf_folder
+from adafocus.methods import method_of
 
 _COUNTED: dict[str, tuple[float, float, int]] = {}
 
@@ -47,7 +48,7 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
             experiment=name,
             file=file,
             dataset=settings.dataset.name,
-            patch=None if settings.method.name == "recognizer" else settings.patch.size,
+            patch=settings.patch.size if method_of(settings).has_glance else None,
             frames=_frames(settings),
             views=build.views(_without_flip(settings), [])[0].views,
             metric={"map": "mAP", "top1": "top-1"}[settings.dataset.metric],

@@ -1,7 +1,7 @@
 """The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects).
 
-The functions of `load` can be imported from this package. They are imported when first used, so that commands which
-need only other modules, such as `adafocus zoo`, start without OmegaConf.
+The functions of `load` and `same_run` can be imported from this package. They are imported when first used, so that
+commands which need only other modules, such as `adafocus zoo`, start without OmegaConf.
 """
 
 from __future__ import annotations
@@ -16,14 +16,12 @@ if TYPE_CHECKING:
         for_stage,
         from_dict,
         from_node,
-        identity,
-        own_widths,
         plain,
         read,
         stages,
-        stored_identity,
         to_dict,
     )
+    from adafocus.config.same_run import identity, stored_identity
 
 __all__ = [
     "check",
@@ -32,7 +30,6 @@ __all__ = [
     "from_dict",
     "from_node",
     "identity",
-    "own_widths",
     "plain",
     "read",
     "stages",
@@ -43,5 +40,6 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        return getattr(import_module("adafocus.config.load"), name)
+        home = "same_run" if name in ("identity", "stored_identity") else "load"
+        return getattr(import_module(f"adafocus.config.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adafocus.config import domains, naming, renamed
 from adafocus.config.schema import GROUPS, Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 #: Groups whose options are numbers, with the key that sets a number for which there is no file.
@@ -27,26 +29,86 @@ def conf_folder() -> Path:
     raise UserError(f"no conf/ folder in {package} or beside it; the installation is incomplete")
 
 
+class Composed(NamedTuple):
+    """What Hydra makes of overrides.
+
+    Attributes:
+        node: the configuration, not yet typed.
+        folder: of the run that the overrides describe.
+        overrides: all of them, without those about Hydra itself.
+        choices: the option of every group.
+    """
+
+    node: Any
+    folder: Path
+    overrides: list[str]
+    choices: dict[str, str]
+
+
 def compose(typed: list[str]) -> Config:
     """Composes and checks the configuration for these overrides, without starting a run."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     from adafocus import config
 
+    try:
+        with composed(typed) as job:
+            return config.from_node(job.node, said(job.overrides))
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+
+
+@contextmanager
+def composed(typed: list[str], stored: Sequence[str] = ()) -> Iterator[Composed]:
+    """These overrides through Hydra; inside the context `said` can be asked.
+
+    Args:
+        stored: overrides that an older run says, before the typed ones, which win.
+
+    Raises:
+        UserError: one line about the override that is wrong.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf, open_dict
+    from omegaconf.errors import OmegaConfBaseException
+
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     refuse_empty(typed)
     typed = quote_paths(typed)
+    load_plugins(typed)
     check_typed(typed, sweep=False)
-    arguments = naming.quote_numbers(typed)
-    try:
-        register(arguments)
-        with initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())):
-            return config.from_node(hydra_compose("config", arguments), said(arguments))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, first_unparsable(arguments))) from error
+    arguments = naming.quote_numbers([*stored, *typed])
+    register(arguments, stored=stored)
+    with ExitStack() as hydra:
+        try:
+            hydra.enter_context(initialize_config_dir(version_base="1.3", config_dir=str(conf_folder())))
+            node = hydra_compose("config", arguments, return_hydra_config=True)
+            about = node.hydra
+            found = (
+                Path(about.run.dir),
+                list(about.overrides.task),
+                {name: str(about.runtime.choices[name]) for name in GROUPS},
+            )
+            OmegaConf.set_readonly(node, False)
+            with open_dict(node):
+                del node["hydra"]
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, first_unparsable(arguments))) from error
+        yield Composed(node, *found)
+
+
+def load_plugins(typed: Iterable[str]) -> None:
+    """Imports the plug-ins that overrides name, so that what they register can be chosen.
+
+    Raises:
+        UserError: they are no list, or one of them cannot be imported.
+    """
+    named = typed_value(typed, "plugins")
+    if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
+        raise UserError(f"plugins={named} must be a list of modules or .py files, as in plugins=[my_package]")
+    plugins.load(named or ())
 
 
 def said(overrides: Sequence[str]) -> set[str]:
@@ -165,7 +227,6 @@ def first_unparsable(arguments: list[str]) -> str | None:
 def quote_paths(arguments: Iterable[str]) -> list[str]:
     """Quotes the names of existing files and folders that Hydra's parser would refuse or split at commas."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import Quote, QuotedString
     from hydra.errors import HydraException
 
     parser, found = OverridesParser.create(), []
@@ -177,9 +238,16 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
         except HydraException:
             plain = False
         if not plain and _exists(value):
-            argument = f"{key}={QuotedString(value, Quote.single).with_quotes()}"
+            argument = f"{key}={quoted(value)}"
         found.append(argument)
     return found
+
+
+def quoted(value: str) -> str:
+    """A text in Hydra's grammar, whatever characters it holds."""
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(value, Quote.single).with_quotes()
 
 
 def _exists(value: str) -> bool:
@@ -250,7 +318,10 @@ def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf
 
+    from adafocus.config.searchpath import add_folders
+
     ConfigStore.instance().store(name="schema", node=Config)
+    add_folders(conf_folder())
     stored = set(stored)
     overrides = [argument for argument in arguments if "=" in argument and not argument.startswith("-")]
     overrides = [argument for argument in overrides if argument not in stored]

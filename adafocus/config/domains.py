@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
@@ -73,9 +73,14 @@ class Below:
 
 @dataclass(frozen=True)
 class OneOf:
-    """Words or numbers from a closed list."""
+    """Words or numbers from a list; of `registered` as well, which plug-ins fill later."""
 
-    choices: Sequence[Any]
+    words: Collection[Any]
+    registered: Collection[Any] = ()
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys((*self.words, *self.registered)))
 
     def holds(self, value: Any) -> bool:
         return value in self.choices

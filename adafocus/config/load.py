@@ -16,19 +16,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from adafocus.config import domains, renamed
-from adafocus.config.schema import ABOUT, RUNTIME, Config, DatasetConfig, ScheduleConfig
-from adafocus.core.choices import V1_STAGES
+from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
+from adafocus.core import choices, plugins
 from adafocus.core.errors import UserError, printable
-
-#: Default widths of the policy and of the classifier, by method and whether the backbones are plain (else on TSM):
-#: those of the published networks. None: this network has no such part.
-_WIDTHS = {
-    ("adafocus_v1", True): (1024, 1024),
-    ("adafocus_v1", False): (1024, None),
-    ("adafocus_v2", True): (2048, 4096),
-    ("adafocus_v2", False): (1024, None),
-    ("uni_adafocus", True): (None, 4096),
-}
+from adafocus.methods import method_of
 
 _MOST_VALUES = 10_000  # limit for a stored configuration; a real one has about 200 values
 
@@ -74,6 +65,7 @@ def from_dict(values: dict[str, Any]) -> Config:
     plain(values, "a stored configuration")
     # Version 0.1 stored the published results of an experiment with the run; they do not belong to its configuration.
     values = {key: value for key, value in values.items() if key != "published"}
+    values = renamed.with_loggers(values)
     older = renamed.is_older(values)
     config = _typed(renamed.translated(values) if older else values)
     if older:
@@ -118,18 +110,14 @@ def _typed(values: Any) -> Config:
         raise UserError(renamed.unknown_key(str(error.full_key or error.key), domains.leaves(Config))) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise UserError(_one_line(error)) from error
+    plugins.require(config.plugins, "this configuration")
     domains.check(config)
-    backbone, (policy, classifier) = config.backbone, own_widths(config)
+    backbone, (policy, classifier) = config.backbone, method_of(config).widths
     backbone.policy_hidden, backbone.classifier_width = (
         own if value is None else value
         for value, own in ((backbone.policy_hidden, policy), (backbone.classifier_width, classifier))
     )
     return config
-
-
-def own_widths(config: Config) -> tuple[int | None, int | None]:
-    """Default widths of the method's policy and classifier; None for a part that its network does not have."""
-    return _WIDTHS.get((config.method.name, config.backbone.shift == "none"), (None, None))
 
 
 def _read_as_before(config: Config) -> None:
@@ -144,7 +132,9 @@ def _read_as_before(config: Config) -> None:
         for key in table:
             if (value := getattr(config.schedule, key, None)) != defaults.get(key):
                 table[key] = {**table[key], **value} if isinstance(value, dict) else value
-    for key, own, default in zip(("policy_hidden", "classifier_width"), own_widths(config), (2048, 4096), strict=True):
+    for key, own, default in zip(
+        ("policy_hidden", "classifier_width"), method_of(config).widths, (2048, 4096), strict=True
+    ):
         value = getattr(config.backbone, key)
         if own is None:
             setattr(config.backbone, key, None if value == default else value)
@@ -175,24 +165,9 @@ def to_dict(config: Config) -> dict[str, Any]:
     return asdict(config)
 
 
-def identity(values: dict[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that decides whether two runs are the same; keys in RUNTIME and ABOUT do not."""
-    return {key: value for key, value in values.items() if key not in (*RUNTIME, *ABOUT)}
-
-
-def stored_identity(values: dict[str, Any] | None) -> dict[str, Any] | None:
-    """`identity` of a configuration that a run folder holds; keys that are newer than the run get their defaults."""
-    if values is None:
-        return None
-    try:
-        return identity(to_dict(from_dict(values)))
-    except UserError:  # stored by a version with other keys: it counts as another configuration
-        return identity(values)
-
-
 def stages(config: Config) -> tuple[str, ...]:
     """Names of the stages that a run trains, in order."""
-    return V1_STAGES if config.stage.name == "all" else (config.stage.name,)
+    return method_of(config).stages if config.stage.name == "all" else (config.stage.name,)
 
 
 def for_stage(config: Config, name: str) -> Config:
@@ -260,11 +235,11 @@ def check_start(config: Config) -> None:
 
 
 def _check_mode(config: Config) -> None:
-    allowed = (*V1_STAGES, "all") if config.method.name == "adafocus_v1" else ("joint",)
+    method = method_of(config)
+    allowed = (*method.stages, "all") if len(method.stages) > 1 else method.stages
     if config.stage.name not in allowed:
         raise UserError(
-            f"stage={config.stage.name} does not exist for method={config.method.name}; "
-            f"choose one of {', '.join(allowed)}"
+            f"stage={config.stage.name} does not exist for method={method.name}; choose one of {', '.join(allowed)}"
         )
     if config.dataset.source == "files" and not config.dataset.root and config.mode != "cost":
         raise UserError(f"dataset={config.dataset.name} needs its files: set dataset.root=FOLDER")
@@ -289,12 +264,7 @@ def _check_mode(config: Config) -> None:
 
 
 def _check_clips(config: Config) -> None:
-    dataset, segments = config.dataset, config.segments
-    if config.patch.size > dataset.frame_size and config.method.name != "recognizer":
-        raise UserError(
-            f"patch.size={config.patch.size} is larger than the frame of {dataset.frame_size} pixels; "
-            f"choose a smaller patch or raise dataset.frame_size"
-        )
+    dataset, segments, method = config.dataset, config.segments, method_of(config)
     if dataset.short_side is not None and dataset.short_side < dataset.frame_size:
         raise UserError(f"dataset.short_side={dataset.short_side} is below dataset.frame_size={dataset.frame_size}")
     if segments.pool is not None and segments.pool < max(segments.focus or 0, segments.glance):
@@ -302,38 +272,24 @@ def _check_clips(config: Config) -> None:
             f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
             f"frames to choose from them; raise segments.pool"
         )
-    plain, ours = config.backbone.shift == "none", config.method.name != "recognizer"
-    if ours and config.method.name != "uni_adafocus" and plain and segments.focus not in (None, segments.glance):
-        raise UserError(
-            f"method={config.method.name} on plain backbones focuses on the frames it glances at: "
-            f"segments.focus={segments.focus} must be {segments.glance} (or segments={segments.glance})"
-        )
-    if config.method.name == "uni_adafocus":
-        _check_choices(config)
-    if config.mode == "early_exit" and not (
-        config.method.name == "uni_adafocus" or (plain and config.method.name == "adafocus_v2")
-    ):
+    method.check()
+    if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
             f"mode=early_exit needs method=uni_adafocus, or method=adafocus_v2 on plain backbones, which predict step "
-            f"by step; this is method={config.method.name}"
-        )
-    backbone = config.backbone
-    if ours and (backbone.adaptive or backbone.non_local or backbone.temporal_pool):
-        raise UserError(
-            f"method={config.method.name} supports no other temporal module than the shift: choose another backbone, "
-            f"or method=recognizer for this one"
+            f"by step; this is method={method.name}"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
-    if dataset.modality == "flow" and (dataset.frame_template is None or config.method.name != "recognizer"):
+    if dataset.modality == "flow" and (dataset.frame_template is None or not method.reads_flow):
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
-    temporal = backbone.shift != "none" or backbone.adaptive or backbone.non_local or backbone.temporal_pool
-    if config.protocol.segments not in (None, segments.glance) and (temporal or config.method.name != "recognizer"):
+    if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:
         raise UserError(
             f"protocol={config.protocol.name} tests with {config.protocol.segments} frames, which only TSN supports: a "
             f"network with temporal modules needs segments={segments.glance}; choose another protocol"
         )
     _check_division(dataset)
+    if dataset.options and dataset.source in choices.SOURCES:
+        raise UserError(f"dataset.options are for a data set of a plug-in, not for dataset.source={dataset.source}")
     if dataset.source == "glyphs" and dataset.flip:
         raise UserError("dataset=glyphs must not be flipped, since a flip could change the class: set dataset.flip=0")
 
@@ -354,31 +310,6 @@ def _check_division(dataset: DatasetConfig) -> None:
         raise UserError(f"dataset.fold={dataset.fold} does not exist; of dataset.folds={dataset.folds} choose {every}")
 
 
-def _check_choices(config: Config) -> None:
-    """Checks the numbers of frames and the sizes of rectangles of Uni-AdaFocus."""
-    segments, patch = config.segments, config.patch
-    plain = config.backbone.shift == "none"
-    focus, pool = segments.chosen(plain)
-    if pool < focus:
-        raise UserError(
-            f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"
-        )
-    if plain and pool % segments.glance:
-        raise UserError(
-            f"segments.pool={pool} must be a multiple of segments.glance={segments.glance} (one glance frame a segment)"
-        )
-    smallest = patch.smallest or 3 * config.dataset.frame_size / 7
-    if patch.size < smallest:
-        raise UserError(
-            f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger patch or "
-            f"a smaller patch.smallest"
-        )
-    if config.dataset.separate_crops and plain:
-        raise UserError(
-            "dataset.separate_crops=true needs a backbone with the temporal shift; leave it out for plain backbones"
-        )
-
-
 def _check_schedule(config: Config) -> None:
     schedule = config.schedule
     for key in ("lr", "epochs", "batch_size", "base_batch_size"):
@@ -395,12 +326,10 @@ def _check_schedule(config: Config) -> None:
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
         )
-    uni = config.method.name == "uni_adafocus"
-    known = {"glance", "focus", "classifier", *(("temporal", "spatial") if uni else ("policy",))}
-    if unknown := sorted(set(schedule.lr_mults) - known):
-        raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(known)}")
-    needed = known if config.backbone.shift == "none" else known - {"classifier"}
-    if (uni or config.method.name == "adafocus_v2") and (missing := sorted(needed - set(schedule.lr_mults))):
+    method = method_of(config)
+    if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
+        raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
+    if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):
         raise UserError(
             f"schedule.lr_mults needs a learning-rate multiplier for each of {missing}: +schedule.lr_mults.NAME=VALUE"
         )

@@ -23,6 +23,7 @@ KEYS = {
     "schedule.groups": "schedule.param_groups",
     "schedule.head_rate": "schedule.head_lr_mult",
     "evaluate.batch": "evaluate.batch_size",
+    "output.tensorboard": "output.loggers",
 }
 VALUES = {"method.name": {"recogniser": "recognizer"}, "method.where": {"centre": "center"}}
 #: Common names in other projects -> the key here, for "did you mean".
@@ -113,6 +114,15 @@ def is_older(values: dict[str, Any]) -> bool:
     """Whether a stored configuration was written by version 0.1, before the keys were renamed."""
     schedule = values.get("schedule")
     return isinstance(schedule, dict) and "rate" in schedule
+
+
+def with_loggers(values: dict[str, Any]) -> dict[str, Any]:
+    """A stored configuration in which the loggers of a run are a list; version 0.1 had one, which was on or off."""
+    output = values.get("output")
+    if not isinstance(output, dict) or "tensorboard" not in output:
+        return values
+    rest = {key: value for key, value in output.items() if key != "tensorboard"}
+    return {**values, "output": {**rest, "loggers": ["tensorboard"] if output["tensorboard"] else []}}
 
 
 def translated(values: dict[str, Any]) -> dict[str, Any]:

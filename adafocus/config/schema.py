@@ -13,7 +13,8 @@ from typing import Annotated, Any
 from omegaconf import MISSING
 
 from adafocus.config.domains import Above, AtLeast, Below, Between, Keys, Length, Matching, OneOf, Text
-from adafocus.core import choices
+from adafocus.core import choices, registry
+from adafocus.methods import METHODS, STAGES
 
 Count = Annotated[int, AtLeast(1)]
 NotNegative = Annotated[int, AtLeast(0)]
@@ -22,7 +23,6 @@ Weight = Annotated[float, AtLeast(0)]
 Share = Annotated[float, Below(0, 1)]
 Probability = Annotated[float, Between(0, 1)]
 Words = Annotated[str, Text()]
-METHODS = ("adafocus_v1", "adafocus_v2", "uni_adafocus", "recognizer")
 #: Rules that choose the frames of evaluation clips; `adafocus.data.sampling.evaluation_frames` defines them.
 EvaluationRule = Annotated[
     str,
@@ -35,7 +35,7 @@ EvaluationRule = Annotated[
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output")
+RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
@@ -45,7 +45,8 @@ class DatasetConfig:
     """Where the videos and lists of a data set are, and how clips are made from them."""
 
     name: Words = MISSING
-    source: Annotated[str, OneOf(choices.SOURCES)] = "files"
+    source: Annotated[str, OneOf(choices.SOURCES, registry.DATASETS)] = "files"
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's data set
     metric: Annotated[str, OneOf(choices.METRICS)] = "top1"  # score that is reported and selects the best epoch
     # source=files
     root: Words | None = None  # folder of the data set
@@ -175,6 +176,7 @@ class SegmentsConfig:
 @dataclass
 class MethodConfig:
     name: Annotated[str, OneOf(METHODS)] = MISSING
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
     where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # how patch locations are chosen
     when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # how focus frames are chosen (Uni-AdaFocus)
     order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # order in which frames are processed (AdaFocus V2)
@@ -187,6 +189,8 @@ class MethodConfig:
 class PolicyConfig:
     """Options of the reinforcement-learned policy of AdaFocus V1 and of the temporal policy of Uni-AdaFocus."""
 
+    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # the spatial policy of AdaFocus V2
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's policy
     temperature: Amount = 1.0  # softmax temperature of the weights that choose frames (Uni-AdaFocus)
     # Number of Monte Carlo samples for the temporal logits (Uni-AdaFocus; 128 in its repository); 0: exact, in closed
     # form.
@@ -211,7 +215,7 @@ class PolicyConfig:
 class StageConfig:
     # Training stage: joint, or for AdaFocus V1 glance, focus, 1, 2, 3 (see `adafocus.methods.adafocus_v1.stages`) or
     # all.
-    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"))] = MISSING
+    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"), STAGES)] = MISSING
 
 
 @dataclass
@@ -316,7 +320,10 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps between two lines of metrics.jsonl
     save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
-    tensorboard: bool = True  # whether to write TensorBoard files
+    # Loggers that get the metrics and pictures beside metrics.jsonl: tensorboard, or those of plug-ins; empty: none.
+    loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
+        default_factory=lambda: ["tensorboard"]
+    )
 
 
 @dataclass
@@ -343,6 +350,7 @@ class Config:
     init: Annotated[dict[str, Words | None], Keys(("from", "glance", "focus"))] = field(
         default_factory=lambda: dict.fromkeys(("from", "glance", "focus"))
     )  # a dataclass cannot name a field `from`
+    plugins: list[Words] = field(default_factory=list)  # modules or .py files that register what this run uses
     mode: Annotated[str, OneOf(("train", "evaluate", "early_exit", "cost"))] = "train"
     name: Words | None = None  # name of the run folder; None: made from the overrides
     checkpoint: Words | None = None  # run folder or checkpoint file for mode=evaluate and mode=early_exit

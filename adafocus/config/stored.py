@@ -20,6 +20,7 @@ from adafocus import config
 from adafocus.config import naming, renamed
 from adafocus.config.compose import conf_folder
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 #: Keys that are not taken over from a stored run: those of the run itself, and of weights and other runs that it used.
@@ -61,6 +62,8 @@ def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
     typed, found = set(typed), []
     for text in said:
         key, value, argument = _read(text, where)
+        if key == "plugins":
+            plugins.require(value if isinstance(value, list) else [], where)
         if key not in typed and not any(key == own or key.startswith(f"{own}.") for own in _ITS_OWN):
             config.plain({key: value}, where)
             found.append(argument)
@@ -85,7 +88,7 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
         raise refused
     key, value = renamed.KEYS.get(read.key_or_group, read.key_or_group), read.value()
     if isinstance(value, str):
-        value = renamed.VALUES.get(key, {}).get(value, value)
+        value = renamed.VALUES.get(key, renamed.VALUES.get(f"{key}.name", {})).get(value, value)
     if (conf_folder() / key).is_dir() and key.isidentifier():
         known = value is None or (not isinstance(value, bool) and _OPTION.fullmatch(str(value)))
     else:

@@ -16,6 +16,8 @@ TRAINING_RULES = ("uniform", "fractional", "dense")
 CROPS = (1, 3, 5, 10)
 AVERAGES = ("logits", "probabilities")
 #: Networks.
+BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny_glance", "tiny_focus")
+POLICIES = ("paper",)
 GLANCE_RESIZES = ("aligned", "area")
 SHIFTS = ("bidirectional", "online")
 SHIFT_PLACES = ("blockres", "block", "branch")
@@ -30,5 +32,7 @@ LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 PARAM_GROUPS = ("single", "tsm", "mmaction2")
 PRECISIONS = ("fp32", "bf16", "fp16")
+#: What a run tells to whom, beside metrics.jsonl.
+LOGGERS = ("tensorboard",)
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

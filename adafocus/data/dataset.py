@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from adafocus.core.batch import BadVideo, Batch
+from adafocus.core.files import first_line
 from adafocus.core.rng import generator
 from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.arrays import ArrayVideo
@@ -64,6 +65,12 @@ class ChosenSource(ClipSource, Protocol):
 
 def pad_labels(labels: Sequence[int]) -> Tensor:
     return torch.tensor([*labels, *[-1] * (MAX_LABELS - len(labels))], dtype=torch.int64)
+
+
+class Indexed(Protocol):
+    """Videos by index."""
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
 
 
 class FrameCache:
@@ -256,15 +263,36 @@ class VideoClips:
 
 
 class ArrayClips(VideoClips):
-    """Clips of videos in memory, arrays (T, H, W, 3) uint8; for evaluation only."""
+    """Clips of videos that somebody's code gives as arrays.
 
-    def __init__(self, videos: Sequence[np.ndarray], view: View, *, seed: int) -> None:
-        records = [Record(f"array {number}", (0,)) for number in range(len(videos))]
-        super().__init__(records, Path(), view, seed=seed)
-        self.videos = {record.path: video for record, video in zip(records, videos, strict=True)}
+    Args:
+        videos: by index; (T, H, W, 3) uint8 each, in RGB. Asked for one when it is needed; OSError and ValueError mean
+            that it cannot be read.
+        labels: class of every video.
+        view, seed, cache_bytes: see `VideoClips`.
+        name: what messages call a video, before its number.
+    """
+
+    def __init__(
+        self,
+        videos: Indexed,
+        labels: Sequence[int],
+        view: View,
+        *,
+        seed: int,
+        name: str = "array",
+        cache_bytes: int = 0,
+    ) -> None:
+        records = [Record(f"{name} {number}", (int(label),)) for number, label in enumerate(labels)]
+        super().__init__(records, Path(), view, seed=seed, cache_bytes=cache_bytes)
+        self.videos, self.numbers = videos, {record.path: number for number, record in enumerate(records)}
 
     def _open(self, record: Record) -> Any:
-        return ArrayVideo(self.videos[record.path], record.path)
+        try:
+            frames = self.videos[self.numbers[record.path]]
+        except (OSError, ValueError) as error:
+            raise VideoError(f"{record.path}: {first_line(error)}") from error
+        return ArrayVideo(frames, record.path)
 
 
 def _gather(frames: Tensor, place: np.ndarray) -> Tensor:

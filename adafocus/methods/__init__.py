@@ -1,8 +1,9 @@
-"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes."""
+"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes. Plug-ins add to it."""
 
 from __future__ import annotations
 
 from adafocus.core.errors import UserError
+from adafocus.core.registry import add
 from adafocus.methods.adafocus_v1.method import AdaFocusV1Method
 from adafocus.methods.adafocus_v2.method import AdaFocusV2Method
 from adafocus.methods.base import Method, Sections
@@ -12,6 +13,19 @@ from adafocus.methods.uni_adafocus.method import UniAdaFocusMethod
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (RecognizerMethod, AdaFocusV1Method, AdaFocusV2Method, UniAdaFocusMethod)
 }
+#: Words of `stage.name` beside those of our methods.
+STAGES: dict[str, None] = {}
+
+
+def register_method(method: type[Method]) -> type[Method]:
+    """Makes a method known as `method.name=NAME`; may stand as a decorator over its class.
+
+    Raises:
+        UserError: the name is taken.
+    """
+    add("method", METHODS, method.name, method)
+    STAGES.update(dict.fromkeys(method.stages))
+    return method
 
 
 def method_of(config: Sections) -> Method:

@@ -18,11 +18,19 @@ class AffinePolicy(nn.Module):
         map_size: height and width (h, w) of the glance map.
         hidden: width of the linear layer and the GRU (2048 in all published models).
         squeeze: number of channels after the 1x1 convolution.
+        segments: number of frames of a clip, which the policy does not depend on.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3.1; LeapLabTHU/AdaFocusV2, `PolicySTN` in models/adafocus_v2.py.
     """
 
-    def __init__(self, channels: int, map_size: tuple[int, int], hidden: int = 2048, squeeze: int = 64) -> None:
+    def __init__(
+        self,
+        channels: int,
+        map_size: tuple[int, int],
+        hidden: int = 2048,
+        squeeze: int = 64,
+        segments: int | None = None,
+    ) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
             nn.Conv2d(channels, squeeze, 1, bias=False),

@@ -1,6 +1,7 @@
 """One process of a job: reads the configuration from a run folder, trains or evaluates, and writes the status.
 
-It is started as `python -m adafocus.runs.job FOLDER` with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
+It is started as `python -m adafocus.runs.job FOLDER [PLUGIN...]` with RANK, WORLD_SIZE and LOCAL_RANK in the
+environment.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import nn
 from adafocus import build, checkpoints
 from adafocus import config as configs
 from adafocus.config.schema import Config
+from adafocus.core import plugins
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.files import read_json, write_json
@@ -42,16 +44,24 @@ from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
+from adafocus.training.loggers import factories
 from adafocus.training.trainer import Progress, Trainer
 
 
-def run(folder: Path, config: Config | None = None) -> int:
-    """Runs the job of a run folder and returns the exit status; status.json gets the outcome in any case."""
+def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -> int:
+    """Runs the job of a run folder and returns the exit status; status.json gets the outcome in any case.
+
+    Args:
+        folder: the run folder.
+        config: its configuration, if it has been read already.
+        named: plug-ins that were named on the command line.
+    """
     rank = int(os.environ.get("RANK", 0))
     with Signals() as signals:
         try:
             signals.accept()
             start_logging(folder, rank=rank)
+            plugins.load(named)
             config = config or configs.read(folder)
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
@@ -77,8 +87,6 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
-    if config.precision == "auto":
-        config = replace(config, precision=config.schedule.precision if world.device.type == "cuda" else "fp32")
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -167,7 +175,7 @@ class Job:
         )
         stage = build.stage(config, self.network)
         folder.mkdir(parents=True, exist_ok=True)
-        loop = build.settings(config, len(data.train))
+        loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
         order = TrainOrder(
             len(data.train),
@@ -178,7 +186,7 @@ class Job:
             seed=config.seed,
         )
         loader = _loader(config, world, data.train, order)
-        journal = Journal(folder, active=world.first, tensorboard=config.output.tensorboard)
+        journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
         if world.first:
             write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
 
@@ -335,4 +343,4 @@ def report_cost(config: Config, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1])))
+    sys.exit(run(Path(sys.argv[1]), named=sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""Starts the processes of a run, one per device; each gets only the path of the run folder.
+"""Starts the processes of a run, one per device; each gets only the run folder and the names of the plug-ins.
 
 A job runs in subprocesses, so that it releases all memory at its end, cannot crash other jobs of a sweep, and can be
 repeated from its folder.
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,10 @@ def adopt_processes() -> bool:
     return False
 
 
-def launch(folder: Path, devices: int) -> int:
+def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
     """Runs the job of a folder in `devices` processes and waits for them; returns its exit status (0 is success).
+
+    Each of them imports `plugins`, which are those that this command names, whatever the folder says.
 
     SIGINT and SIGTERM are passed on; a second one kills the processes.
 
@@ -77,7 +80,7 @@ def launch(folder: Path, devices: int) -> int:
     # The processes inherit the blocked signals and unblock them once they can handle them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT) if main else None
     try:
-        job.start(devices)
+        job.start(devices, plugins)
         before = {number: signal.signal(number, job.ask) for number in CAUGHT} if main else {}
     finally:
         if main:
@@ -100,7 +103,7 @@ class _Job:
         self.asked: list[int] = []
         self.passed_on = 0
 
-    def start(self, devices: int) -> None:
+    def start(self, devices: int, plugins: Sequence[str]) -> None:
         # Rank 0 inherits the listening socket, so that no other program can take the port in between.
         listener = socket.create_server(("127.0.0.1", 0)) if devices > 1 else None
         for rank in range(devices):
@@ -112,7 +115,7 @@ class _Job:
                 if rank == 0:
                     environment[STORE] += f":{listener.fileno()}"
                     handles.append(listener.fileno())
-            command = [sys.executable, "-m", "adafocus.runs.job", str(self.folder)]
+            command = [sys.executable, "-m", "adafocus.runs.job", str(self.folder), *plugins]
             self.children.append(subprocess.Popen(command, env=environment, pass_fds=handles))
             self.pipes.append(write_end)
             os.close(read_end)

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 
-from adafocus.config.compose import register
+from adafocus.config.compose import load_plugins, register
 from adafocus.config.schema import GROUPS
 from adafocus.core.errors import UserError
 from adafocus.core.files import read_json, write_json
@@ -68,7 +68,8 @@ class Jobs:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
-        register(self.arguments, stored=self.stored)  # resolvers belong to a process
+        load_plugins(self.arguments)  # what is registered belongs to a process
+        register(self.arguments, stored=self.stored)
 
     def job(self, node: Any) -> float | None:
         """Runs one job and returns its score. In a sweep, a failure is recorded and the next job runs."""
@@ -83,7 +84,7 @@ class Jobs:
 
     def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
         try:
-            _check_folder(folder, node)
+            check_folder(folder, node)
             return self.start(node, folder, overrides, choices, self.typed)
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
@@ -151,7 +152,7 @@ class Jobs:
         return 1 if failed or not found else 0
 
 
-def _check_folder(folder: Path, node: Any) -> None:
+def check_folder(folder: Path, node: Any) -> None:
     """Refuses a folder that holds a job of another mode, or the evaluation of another checkpoint or other data.
 
     A run that trains is compared with its folder as a whole, by its identity; an evaluation would be written over.

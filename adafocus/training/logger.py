@@ -1,4 +1,4 @@
-"""Logging of a run: run.log, metrics.jsonl, TensorBoard, status.json and the progress bar."""
+"""What a run tells: log, metrics.jsonl, loggers, status.json and the progress line."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from adafocus.core.errors import printable
 from adafocus.core.files import unwritable
+from adafocus.core.registry import Logger
 from adafocus.core.status import write_status
+from adafocus.training.loggers import Loggers
 
 log = logging.getLogger("adafocus")
 
@@ -26,14 +27,20 @@ log = logging.getLogger("adafocus")
 class Journal:
     """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
-    `offset` is the length of metrics.jsonl in bytes. Every checkpoint stores it, and `rewind` truncates the file to it,
-    so that a resumed run writes the same lines as an uninterrupted one.
+    `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to
+    it: a resumed run then writes the same lines as an uninterrupted one.
+
+    Args:
+        folder: of the run.
+        loggers: who is told the same, by name; see `training.loggers.Loggers`.
     """
 
-    def __init__(self, folder: Path, *, active: bool = True, tensorboard: bool = True) -> None:
-        self.folder, self.active, self.tensorboard = folder, active, tensorboard
+    def __init__(
+        self, folder: Path, *, active: bool = True, loggers: Mapping[str, Callable[..., Logger]] | None = None
+    ) -> None:
+        self.folder, self.active = folder, active
+        self.loggers = Loggers(folder, loggers or {})
         self.path = folder / "metrics.jsonl"
-        self._writer: Any = None
         self._progress: Progress | None = None
         self._task: Any = None
         self._last_status = 0.0
@@ -59,18 +66,12 @@ class Journal:
         try:
             if self.path.exists():
                 os.truncate(self.path, kept)
-            self._open_writer(purge_step=step + 1)
         except OSError as error:
             raise unwritable(self.path, error) from error
-
-    def _open_writer(self, purge_step: int | None = None) -> None:
-        if self.tensorboard and self._writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._writer = SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        self.loggers.start(step)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Writes one line of metrics.jsonl, and its numbers to TensorBoard as `kind/name`."""
+        """One line of metrics.jsonl, and the same to the loggers."""
         if not self.active:
             return
         try:
@@ -78,19 +79,12 @@ class Journal:
                 file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         except OSError as error:
             raise unwritable(self.path, error) from error
-        self._open_writer()
-        if self._writer is not None:
-            for name, value in values.items():
-                if isinstance(value, (int, float)):
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+        self.loggers.record(kind, step, values)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """Writes a PIL image to TensorBoard."""
-        if not self.active:
-            return
-        self._open_writer()
-        if self._writer is not None:
-            self._writer.add_image(name, np.asarray(image), step, dataformats="HWC")
+        """A PIL picture to the loggers."""
+        if self.active:
+            self.loggers.picture(name, step, image)
 
     def start(self, step: int, steps: int) -> None:
         if self.active and sys.stderr.isatty():
@@ -123,9 +117,7 @@ class Journal:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        self.loggers.close()
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def test_damaged_json_is_one_line_or_not_needed(tmp_path: Path, content: bytes) 
 def test_a_damaged_journal_is_said_and_no_half_line_stays(tmp_path: Path, damage, left, caplog, monkeypatch) -> None:
     monkeypatch.setattr(log, "propagate", True)
     monkeypatch.setattr(log, "disabled", False)  # Hydra disables it where it ran before in this process
-    journal = Journal(tmp_path, tensorboard=False)
+    journal = Journal(tmp_path)
     for step in (1, 2):
         journal.record("train", step, {"loss": 0.5})
     offset = journal.offset

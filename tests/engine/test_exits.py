@@ -239,7 +239,7 @@ def test_videos_that_cannot_be_read_are_named_and_count_as_wrong(tmp_path: Path)
                 numbered.write(tmp_path / f"videos/{split}/{label}/{number}.mp4", 12)
     (tmp_path / "videos/val/a/page.mp4").write_text("<html>")
     typed = ["dataset=folder", "dataset.root=videos", "dataset.frame_size=32", "patch.size=16", "segments.glance=2"]
-    small = ["schedule.epochs=1", "schedule.batch_size=4", "loader.workers=0", "device=cpu", "output.tensorboard=false"]
+    small = ["schedule.epochs=1", "schedule.batch_size=4", "loader.workers=0", "device=cpu", "output.loggers=[]"]
     runs.run(tmp_path, *typed, *small, "name=a")
     runs.run(tmp_path, "mode=early_exit", "checkpoint=outputs/a", "name=b", "early_exit.runs=2", "loader.workers=0")
     found = runs.summary(tmp_path / "outputs/b")

@@ -88,11 +88,21 @@ def test_a_mistake_found_late_does_not_block_the_corrected_command(tmp_path: Pat
         inspect(tmp_path, {"x": 2}, {"x": 1})
 
 
-def test_a_second_start_is_refused_before_it_writes(tmp_path: Path) -> None:
-    with claim(tmp_path, fresh=True), pytest.raises(UserError, match="in use"), claim(tmp_path, fresh=False):
+@pytest.mark.parametrize("held", [".lock", ".start.lock"])
+def test_a_second_start_is_refused_before_it_writes(tmp_path: Path, held: str) -> None:
+    holder = os.fork()  # a lock is one of the whole process
+    if not holder:
+        with lock(tmp_path, held):
+            (tmp_path / "held").touch()
+            time.sleep(60)
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    (tmp_path / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match="in use"), claim(tmp_path, fresh=True):
         pass
-    with lock(tmp_path), pytest.raises(UserError, match="in use"), claim(tmp_path, fresh=False):
-        pass
+    assert (tmp_path / "metrics.jsonl").exists()
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
 
 
 def test_a_checkpoint_says_what_its_folder_holds_when_the_configuration_is_gone_or_damaged(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_the_score_of_several_processes_is_that_of_the_saved_weights(tmp_path: P
     )
     for devices in (2, 3):
         folder = f"outputs/d{devices}"
-        runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}", "output.tensorboard=true")
+        runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}", "output.loggers=[tensorboard]")
         runs.run(
             tmp_path,
             "mode=evaluate",

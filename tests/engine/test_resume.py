@@ -70,3 +70,5 @@ def test_a_half_written_checkpoint_is_never_met(tmp_path: Path) -> None:
     (folder / "summary.json").unlink()
     runs.run(tmp_path, *typed, "name=whole")
     assert runs.summary(folder)["state"] == "finished"
+    (folder / "config.json").write_bytes(b'{"dataset": {')  # the checkpoint says whose folder it is
+    assert "this run is finished" in runs.run(tmp_path, *typed, "name=whole")

@@ -77,7 +77,7 @@ def test_training_step() -> None:
     stage = JointStage(
         model, lambda _: frames, seed=0, rates={"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
     )
-    stage._where = lambda choice, batch: None if choice == "learned" else random_where
+    stage.places = lambda choice, batch: None if choice == "learned" else random_where
     kept = {}
 
     def keep_where(_module, _inputs, output) -> None:

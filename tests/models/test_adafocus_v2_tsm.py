@@ -71,7 +71,7 @@ def test_training_step() -> None:
     model.double()
     stage = JointStage(model, lambda frames: frames, seed=0, rates=RATES)
     random = golden_weights.array(f"{case}/random_action", (4, 2)).double().sigmoid()[:, None]
-    stage._where = lambda choice, _: random if choice == "random" else None
+    stage.places = lambda choice, _: random if choice == "random" else None
     label = torch.from_numpy(golden["target"])
     stage.train()
     batch = Batch(inputs(case, 4).double(), label[:, None], torch.arange(4), 0, torch.ones(4, dtype=torch.bool))

@@ -155,7 +155,7 @@ def test_training_step_on_tsm() -> None:
         "thresholds": torch.from_numpy(golden["u"]),
         "diversity": torch.from_numpy(golden["random_action"])[:, None, :2],
     }
-    stage._draw = lambda purpose, *_: draws[purpose]
+    stage.draws = lambda purpose, *_: draws[purpose]
     stage.train()
     result = stage.step(one_batch(clips(name, 2, 24).double(), golden["target"]))
     result.loss.backward()
@@ -196,7 +196,7 @@ def test_training_step_on_plain_backbones() -> None:
         "diversity": torch.from_numpy(golden["random_actions"]).view(2, 48, 4)[..., :2],
         "glance": (torch.from_numpy(golden["glance_offset"]) + 0.5) / 3,
     }
-    stage._draw = lambda purpose, *_: draws[purpose]
+    stage.draws = lambda purpose, *_: draws[purpose]
     stage.train()
     frames = golden_weights.frames(name, (2, 144, 224, 224)).unflatten(1, (48, 3))
     result = stage.step(one_batch(frames, golden["target"]))
@@ -226,7 +226,7 @@ def test_training_step_on_plain_backbones() -> None:
         ("focus_steps.norm", "classifier.local_mlp.layers.1"),
         ("spatial_policy.encoder.1", "spatial_policy.encoder.1"),
         ("frame_policy.encoder.1", "temporal_policy.Tconv.1"),
-        ("focus.bn1", "local_CNN.bn1"),
+        ("focus_net.bn1", "local_CNN.bn1"),
     ):
         norm = model.get_submodule(layer)
         golden.check(f"bn_mean:{released}", norm.running_mean[:256])

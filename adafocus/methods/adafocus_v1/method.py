@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adafocus.core.choices import V1_STAGES
 from adafocus.core.frames import FramePlan
-from adafocus.methods.base import Method
+from adafocus.methods.base import Method, Widths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,7 +18,34 @@ class AdaFocusV1Method(Method):
     """AdaFocus V1: one patch per frame on plain backbones, one patch location per video on TSM."""
 
     name = "adafocus_v1"
-    stages = ("glance", "focus", "1", "2", "3")
+    stages = V1_STAGES
+
+    @property
+    def widths(self) -> Widths:
+        """Those of the released networks."""
+        return Widths(1024, None if self.on_tsm else 1024)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Method.reads`."""
+        found = {"schedule.dropout"}
+        found |= {"policy.deviation", "policy.norm"} if self.on_tsm else {"policy.grid", "policy.convolution"}
+        if not self.on_tsm:
+            found.add("backbone.glance_size")
+        if self.config.stage.name in ("2", "all"):
+            learned = "reward gamma clip value_weight entropy_weight epochs minibatches"
+            found |= {f"policy.{name}" for name in learned.split()}
+        return super().reads | found
+
+    @property
+    def not_needed(self) -> tuple[str, ...]:
+        """There is no policy before stage 2."""
+        return ("policy.",) if self.config.stage.name in ("glance", "focus", "1") else ()
+
+    def check(self) -> None:
+        """See `Method.check`."""
+        super().check()
+        self.check_same_frames()
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""

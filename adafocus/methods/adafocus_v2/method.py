@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, coarse_to_fine
-from adafocus.methods.base import Method
+from adafocus.core.registry import POLICIES
+from adafocus.methods.base import Method, Widths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,6 +26,32 @@ class AdaFocusV2Method(Method):
     def exits_early(self) -> bool:
         """True on plain backbones, where the network predicts after every frame."""
         return not self.on_tsm
+
+    @property
+    def widths(self) -> Widths:
+        """Those of the released networks."""
+        return Widths(1024, None) if self.on_tsm else Widths(2048, 4096)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Method.reads`."""
+        plain = ("backbone.glance_size", "backbone.glance_resize", "method.order", "schedule.dropout")
+        own = {"method.where", "policy.name", "policy.options", "schedule.freeze_norm"}
+        return super().reads | own | (set() if self.on_tsm else set(plain))
+
+    @property
+    def needed_lr_parts(self) -> tuple[str, ...]:
+        """See `Method.needed_lr_parts`; on TSM there is no classifier over both networks."""
+        return tuple(part for part in self.lr_parts if part != "classifier" or not self.on_tsm)
+
+    def check(self) -> None:
+        """See `Method.check`."""
+        super().check()
+        self.check_same_frames()
+        if self.config.policy.options and self.config.policy.name not in POLICIES:
+            raise UserError(
+                f"policy.options are for a policy of a plug-in, not for policy.name={self.config.policy.name}"
+            )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
@@ -40,6 +70,7 @@ class AdaFocusV2Method(Method):
             "num_classes": num_classes,
             "patch_size": self.config.patch.size,
             "frame_size": self.config.dataset.frame_size,
+            **self.policy(),
         }
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
@@ -68,6 +99,11 @@ class AdaFocusV2Method(Method):
             order=self.config.method.order,
             **shared,
         )
+
+    def policy(self) -> dict[str, Callable[..., nn.Module]]:
+        """The argument of the network for a plug-in's policy; none for the paper's, which is its default."""
+        policy = self.config.policy
+        return {} if policy.name == "paper" else {"policy": partial(POLICIES[policy.name], **policy.options)}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""

@@ -6,6 +6,8 @@ on ActivityNet, FCVID and Mini-Kinetics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -37,6 +39,7 @@ class AdaFocusV2(EarlyExitNetwork):
         head_dropout: dropout probability of the auxiliary heads.
         order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
             take and return frames and steps in this order; `forward` takes frames in temporal order.
+        policy: makes the policy; see `adafocus.policies`.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
@@ -67,13 +70,16 @@ class AdaFocusV2(EarlyExitNetwork):
         dropout: float = 0.2,
         head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
+        policy: Callable[..., nn.Module] = AffinePolicy,
     ) -> None:
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         if glance_resize not in GLANCE_RESIZES or order not in ORDERS:
             raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES} and order one of {ORDERS}")
         self.segments = self.num_places = self.num_exits = segments
         self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
-        self.policy = AffinePolicy(glance.width, glance.map_size(self.glance_size), policy_hidden)
+        self.policy = policy(
+            channels=glance.width, map_size=glance.map_size(self.glance_size), segments=segments, hidden=policy_hidden
+        )
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
         self.classifier = PooledStepClassifier(
@@ -103,11 +109,12 @@ class AdaFocusV2(EarlyExitNetwork):
             state: `Plan.state` after the frames before these; None for the first frames.
         """
         whole = glance.maps.shape[1] == self.segments
-        frames = self.order.expand(len(glance.maps), -1) if whole else None
+        # Not len(), which would fix the batch size of an exported program.
+        frames = self.order.expand(glance.maps.shape[0], -1) if whole else None
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
-        return Plan(where, frames, state=state[0])
+        return Plan(where, frames, state=None if state is None else state[0])
 
     def focus(
         self,
@@ -188,7 +195,8 @@ class AdaFocusV2(EarlyExitNetwork):
             if not stay.any():
                 return
             if not stay.all():
-                rows, state, running_max = rows[stay], state[stay], running_max[stay]
+                rows, running_max = rows[stay], running_max[stay]
+                state = None if state is None else state[stay]
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ Source: AdaFocus V2 (arXiv 2112.14238); LeapLabTHU/AdaFocusV2, experiments on So
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         patch_size, frame_size: sides of the square patches and frames in pixels.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
+        policy: makes the policy; see `adafocus.policies`.
     """
 
     num_places = 1
@@ -55,10 +57,13 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         frame_size: int = 224,
         policy_hidden: int = 1024,
         dropout: float = 0.5,
+        policy: Callable[..., nn.Module] = StackedPolicy,
     ) -> None:
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
-        self.policy = StackedPolicy(glance.width, glance_segments, glance.map_size(frame_size), policy_hidden)
+        self.policy = policy(
+            channels=glance.width, map_size=glance.map_size(frame_size), segments=glance_segments, hidden=policy_hidden
+        )
         self.glance_head = TwoHeads(glance.width, num_classes, dropout)
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 

@@ -18,6 +18,19 @@ class RecognizerMethod(Method):
 
     name = "recognizer"
     has_glance = False
+    reads_flow = True
+
+    @property
+    def any_number_of_frames(self) -> bool:
+        """Without temporal modules logits are averaged over any number of frames (TSN)."""
+        backbone = self.config.backbone
+        return not (self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Method.reads`."""
+        own = ("partial_norm", "param_groups", "head_lr_mult", "freeze_norm")
+        return super().reads | {"method.remove_background", *(f"schedule.{name}" for name in own)}
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """The only network sees all frames of a clip."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, segment_centers
-from adafocus.methods.base import Method
+from adafocus.methods.base import Method, Widths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,11 +19,59 @@ class UniAdaFocusMethod(Method):
 
     name = "uni_adafocus"
     train_frames = test_frames = "fractional"
+    lr_parts = ("glance", "focus", "classifier", "temporal", "spatial")
 
     @property
     def exits_early(self) -> bool:
         """True: there is an exit after the glance and, on plain backbones, after every focus frame."""
         return True
+
+    @property
+    def widths(self) -> Widths:
+        """That of the released network; its policies have widths of their own."""
+        return Widths(None, None if self.on_tsm else 4096)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """See `Method.reads`."""
+        own = (
+            *("backbone.glance_size", "backbone.glance_resize", "backbone.spatial_hidden", "backbone.temporal_hidden"),
+            *("patch.smallest", "segments.pool", "method.where", "method.when", "policy.temperature", "policy.draws"),
+            *("schedule.size_weight", "schedule.kl_weight", "schedule.freeze_norm"),
+        )
+        return super().reads | {*own, "method.remove_background" if self.on_tsm else "schedule.dropout"}
+
+    @property
+    def needed_lr_parts(self) -> tuple[str, ...]:
+        """See `Method.needed_lr_parts`; on TSM there is no classifier over both networks."""
+        return tuple(part for part in self.lr_parts if part != "classifier" or not self.on_tsm)
+
+    def check(self) -> None:
+        """See `Method.check`."""
+        super().check()
+        segments, patch = self.config.segments, self.config.patch
+        focus, pool = segments.chosen(not self.on_tsm)
+        if pool < focus:
+            raise UserError(
+                f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"
+            )
+        if not self.on_tsm and pool % segments.glance:
+            raise UserError(
+                f"segments.pool={pool} candidates must be a multiple of "
+                f"segments.glance={segments.glance}, which are among "
+                f"them"
+            )
+        smallest = patch.smallest or 3 * self.config.dataset.frame_size / 7
+        if patch.size < smallest:
+            raise UserError(
+                f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; "
+                f"choose a larger patch or a "
+                f"smaller patch.smallest"
+            )
+        if self.config.dataset.separate_crops and not self.on_tsm:
+            raise UserError(
+                "dataset.separate_crops is for networks on TSM: here the glance frames are among the candidates"
+            )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Focus frames are chosen from candidates; on plain backbones the glance frames are among the candidates."""
