@@ -136,8 +136,9 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
     """The options of the training loop for a training set of `train_size` clips.
 
     Args:
-        cuda: whether it runs on a GPU, where precision=auto is the recipe's. The configuration itself keeps "auto":
-            it is compared with what is typed for the same run.
+        config: the configuration.
+        train_size: number of training clips.
+        cuda: whether training runs on a GPU, where precision=auto means schedule.precision.
     """
     schedule = config.schedule
     if train_size < schedule.batch_size:

@@ -199,7 +199,7 @@ def test_single_rows_on_the_console(capsys: pytest.CaptureFixture) -> None:
     [
         ("nothing at all", "no published model is called 'nothing at all'"),
         ("tsm_sthv1_8ff", "did you mean tsm_sthv1_8f"),
-        ("tsm_sthv1_8f_author", "a recipe of which no README prints a score"),
+        ("tsm_sthv1_8f_author", "an experiment without a published score"),
     ],
 )
 def test_names_without_a_row_are_one_line(name: str, says: str, capsys: pytest.CaptureFixture) -> None:

@@ -50,7 +50,8 @@ def require(names: Iterable[str], where: str) -> None:
     if missing := [name for name in names if _key(name) not in known]:
         raise UserError(
             f"{where} needs plug-ins, which are code and are imported only if you name them: "
-            f"plugins=[{','.join(missing)}] of `adafocus run`, {' '.join(f'--plugins {name}' for name in missing)} of the other "
+            f"plugins=[{','.join(missing)}] of `adafocus run`, {' '.join(f'--plugins {name}' for name in missing)} of "
+            f"the other "
             f"commands, or an import in Python"
         )
 

@@ -51,8 +51,9 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
     """Runs the job of a run folder and returns the exit status; status.json gets the outcome in any case.
 
     Args:
-        config: of the folder, if it is known already.
-        named: plug-ins that the command names which starts this.
+        folder: the run folder.
+        config: its configuration, if it has been read already.
+        named: plug-ins that were named on the command line.
     """
     rank = int(os.environ.get("RANK", 0))
     with Signals() as signals:

@@ -96,8 +96,8 @@ def test_uneven_groups_are_shared_well() -> None:
         ("scene", "neither a column \\(path, label\\), `parent`, nor a regular expression with one group"),
         ("(a", "nor a regular expression \\("),
         ("(a)(b)", "one group"),
-        ("(zebra)", "says nothing about any video"),
-        ("parent", "the groups are the classes"),
+        ("(zebra)", "applies to no video"),
+        ("parent", "the groups equal the classes"),
     ],
 )
 def test_groups_that_say_nothing_are_refused(by: str, says: str) -> None:

@@ -124,7 +124,7 @@ def test_nodes_need_one_folder(tmp_path: Path) -> None:
         assert [process.returncode for process in processes] == [code, code], said
         if code:
             (line,) = "".join(said).strip().splitlines()
-            assert "does not see what process 0 writes to" in line and "hydra.run.dir" in line
+            assert "does not see files that process 0 writes to" in line and "hydra.run.dir" in line
     assert runs.summary(tmp_path / "c/outputs/t")["device"].startswith("2 x CPU")
 
 
