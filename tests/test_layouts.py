@@ -128,6 +128,6 @@ def test_lists_without_a_class_file_have_numbered_classes(tmp_path: Path) -> Non
         f"dataset.root={tmp_path}",
         "dataset.allow_partial=true",
     )
-    with pytest.raises(UserError, match="null: classes are only numbered"):
+    with pytest.raises(UserError, match="null: classes are numbered"):
         build.data(composed(*typed))
     assert build.data(composed(*typed, "dataset.class_file=null")).classes == [str(number) for number in range(51)]

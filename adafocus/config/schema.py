@@ -46,7 +46,7 @@ class DatasetConfig:
 
     name: Words = MISSING
     source: Annotated[str, OneOf(choices.SOURCES, registry.DATASETS)] = "files"
-    options: dict[str, Any] = field(default_factory=dict)  # options of a data set of a plug-in
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's data set
     metric: Annotated[str, OneOf(choices.METRICS)] = "top1"  # score that is reported and selects the best epoch
     # source=files
     root: Words | None = None  # folder of the data set
@@ -176,7 +176,7 @@ class SegmentsConfig:
 @dataclass
 class MethodConfig:
     name: Annotated[str, OneOf(METHODS)] = MISSING
-    options: dict[str, Any] = field(default_factory=dict)  # options of a method of a plug-in
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
     where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # how patch locations are chosen
     when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # how focus frames are chosen (Uni-AdaFocus)
     order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # order in which frames are processed (AdaFocus V2)
@@ -189,8 +189,8 @@ class MethodConfig:
 class PolicyConfig:
     """Options of the reinforcement-learned policy of AdaFocus V1 and of the temporal policy of Uni-AdaFocus."""
 
-    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # AdaFocus V2: the policy network
-    options: dict[str, Any] = field(default_factory=dict)  # options of a policy of a plug-in
+    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # the spatial policy of AdaFocus V2
+    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's policy
     temperature: Amount = 1.0  # softmax temperature of the weights that choose frames (Uni-AdaFocus)
     # Number of Monte Carlo samples for the temporal logits (Uni-AdaFocus; 128 in its repository); 0: exact, in closed
     # form.
@@ -320,7 +320,7 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps between two lines of metrics.jsonl
     save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
-    # Who is told the metrics and pictures of training beside metrics.jsonl: tensorboard, and loggers of plug-ins.
+    # Loggers that get the metrics and pictures beside metrics.jsonl: tensorboard, or those of plug-ins; empty: none.
     loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
         default_factory=lambda: ["tensorboard"]
     )

@@ -100,7 +100,7 @@ def test_an_evaluation_of_another_folder_takes_every_video(tmp_path: Path) -> No
     data = found(tmp_path, evaluation=True, trained=other)
     assert sizes(data) == {"evaluate": 10} and data.classes == ["c", "b", "a"]
     assert {(record.path[0], record.labels) for record in data.splits["evaluate"].records} == {("b", (1,)), ("c", (0,))}
-    assert any("every video of it is evaluated" in note for note in data.notes)
+    assert any("all its videos are evaluated" in note for note in data.notes)
     assert any("1 of 10 evaluated videos have the path of a training video" in note for note in data.notes)
     with pytest.raises(UserError, match="classes that the checkpoint has not: \\['b'\\]"):
         found(tmp_path, evaluation=True, trained=Trained(["c", "a"], same=False))
@@ -187,7 +187,7 @@ def test_a_list_without_validation_is_held_out_and_its_split_is_a_table_again(tm
 
 def test_folds_are_for_data_without_validation(tmp_path: Path) -> None:
     folders(tmp_path, "train", "val")
-    with pytest.raises(UserError, match="videos for validation of its own"):
+    with pytest.raises(UserError, match="has validation videos"):
         found(tmp_path, division=Division(folds=2, fold=0))
     folders(tmp_path / "x", "", count=6)
     parts = [found(tmp_path / "x", division=Division(folds=3, fold=fold)).splits["evaluate"] for fold in range(3)]
@@ -211,7 +211,7 @@ def test_what_somebody_should_know_is_a_line_each(tmp_path: Path) -> None:
         "3 entries are left out",
         "classes without a clip in evaluate: 2 of 3: b, c",
         "classes with a single clip in train: 1 of 3: c",
-        "a has 24 clips in train, c 1 (24 times; more than 10 are said)",
+        "a has 24 clips in train, c 1 (24 times as many)",
         "videos beside the class folders are left out; the first: loose.mp4",
     ):
         assert says in notes, notes
