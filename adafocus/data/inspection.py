@@ -45,8 +45,8 @@ def broken_files(
         workers: number of processes.
         timeout: seconds for one file. A file that takes longer counts as readable here, because the result must not
             depend on the load of the machine; dataset.video_timeout limits reading.
-        beside: whether results may be cached in `root`; if not, they go to the user's cache folder. An evaluation sets it
-            to False, because its root may be a path that the run folder of somebody else names.
+        beside: whether results may be cached in `root`; if not, they go to the user's cache folder. An evaluation
+            sets it to False, because its root may be a path that the run folder of somebody else names.
         progress: called with (done, all) of the files that had to be looked at.
     """
     stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}

@@ -1,4 +1,4 @@
-"""Logging of a run: run.log, metrics.jsonl, TensorBoard, status.json and the progress bar."""
+"""Logging of a run: run.log, metrics.jsonl, loggers, status.json and the progress bar."""
 
 from __future__ import annotations
 
