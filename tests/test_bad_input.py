@@ -36,7 +36,7 @@ COMPOSED = {
     "unknown backbone group": (["backbone=vgg"], "backbone=vgg is no option"),
     "size without a file": (["patch=112"], "patch.size=112"),
     "segments without a file": (["segments=7"], "segments.glance=7"),
-    "no schedule": (["dataset=kinetics400"], "no recipe"),
+    "no schedule": (["dataset=kinetics400"], "no schedule"),
     "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
     "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
