@@ -1,11 +1,10 @@
 """Video recognition that spends its computation where it matters.
 
-Everything in `__all__` is public: it keeps its meaning between minor versions. Names are imported when they are used,
-so that `import adafocus` is fast and does not load torch.
+Everything in `__all__` is public. Names are imported when they are used, so that `import adafocus` is fast and does
+not load torch.
 
 - `load(RUN_OR_FILE)` gives a `Predictor`, whose answers are `Prediction`s.
-- `train(...)`, `evaluate(RUN, ...)` do in Python what `adafocus run` does; `compose(...)` gives the configuration
-  alone.
+- `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` gives the configuration alone.
 - `AdaFocusV1` ... `Recognizer` are the networks, with plain arguments.
 - `features_of` and `register_...` add backbones, methods, data sets, policies and loggers; see docs/extending.md.
 """

@@ -136,9 +136,8 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
     """The options of the training loop for a training set of `train_size` clips.
 
     Args:
-        config: the configuration.
-        train_size: number of training clips.
-        cuda: whether training runs on a GPU, where precision=auto means schedule.precision.
+        cuda: whether it runs on a GPU, where precision=auto is the recipe's. The configuration itself keeps "auto":
+            it is compared with what is typed for the same run.
     """
     schedule = config.schedule
     if train_size < schedule.batch_size:

@@ -214,6 +214,7 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
         dataset.max_bad_fraction,
         dataset.inspect and dataset.frame_template is None,
         dataset.video_timeout,
+        keep_beside=config.mode == "train",
     )
     evaluation = config.mode == "evaluate"
     try:

@@ -36,7 +36,7 @@ COMPOSED = {
     "unknown backbone group": (["backbone=vgg"], "backbone=vgg is no option"),
     "size without a file": (["patch=112"], "patch.size=112"),
     "segments without a file": (["segments=7"], "segments.glance=7"),
-    "no schedule": (["dataset=kinetics400"], "no schedule"),
+    "no recipe": (["dataset=kinetics400"], "no schedule for"),
     "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
     "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
@@ -132,7 +132,7 @@ STARTED = {
     "unreadable row": (lambda t: ["dataset=folder", folder(t, "a/x.mp4 nine 0\n")], "line 1: cannot read"),
     "all videos missing": (
         lambda t: ["dataset=folder", folder(t, "gone.mp4 9 0\n")],
-        "none of the 1 training videos is there",
+        "none of the 1 training videos exists",
     ),
     "another number of classes": (
         lambda t: ["dataset=folder", folder(t), "dataset.classes=3"],

@@ -12,9 +12,10 @@ from adafocus import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+RUNS = (ROOT / "docs/runs.md").read_text()  # where the README sends those who run more than one thing
 COMMANDS = [
     line.split("#")[0].strip()
-    for line in README.replace("\\\n", " ").splitlines()
+    for line in (README + RUNS).replace("\\\n", " ").splitlines()
     if re.match(r"(pip install \S+ && )?python run\.py", line)
     and "checkpoint=" not in line
     and "--cfg" not in line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import runs
@@ -113,3 +114,29 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
     assert returned == [11.0, None, 13.0]
     assert cli.main(["run", "seed=1", "name=one"]) == 0 and returned[3] == 11.0
     assert cli.main(["run", "seed=2", "name=two"]) == 2 and not (tmp_path / "outputs/two/status.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("held", "mode", "checkpoint", "says"),
+    [
+        ("train", "evaluate", "outputs/r", "holds a job of mode=train"),
+        ("train", "early_exit", "outputs/r", "holds a job of mode=train"),
+        ("evaluate", "train", None, "holds a job of mode=evaluate"),
+        ("evaluate", "early_exit", "outputs/r", "holds a job of mode=evaluate"),
+        ("evaluate", "evaluate", "outputs/q", "holds mode=evaluate of checkpoint=outputs/r"),
+        ("evaluate", "evaluate", "outputs/r", None),
+        ("train", "train", None, None),
+        ("train", "cost", None, None),
+    ],
+)
+def test_a_job_is_not_written_over_another_one(
+    tmp_path: Path, held: str, mode: str, checkpoint: str | None, says: str | None
+) -> None:
+    stored = {"mode": held, "checkpoint": None if held == "train" else "outputs/r", "dataset": {"root": None}}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    node = SimpleNamespace(mode=mode, checkpoint=checkpoint, dataset=SimpleNamespace(root=None))
+    if says is None:
+        sweep.check_folder(tmp_path, node)
+    else:
+        with pytest.raises(UserError, match=says):
+            sweep.check_folder(tmp_path, node)

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 
 class Features(nn.Module):
-    """A module (N, 3, H, W) -> (N, width, h, w) with what a backbone must say about itself, measured on the meta
-    device.
+    """A module (N, 3, H, W) -> (N, width, h, w) with the attributes of a backbone, measured on the meta device.
 
     Args:
         module: without a classification head, for example `torchvision.models.efficientnet_b0().features`.

@@ -21,7 +21,7 @@ class Readers:
     Attributes:
         keys: full keys, or names of whole sections and groups.
         needs: the condition in words, for the message.
-        read: whether a given configuration reads the keys; None: the method says it, see `methods.base.Method.reads`.
+        read: whether a given configuration reads the keys; None: the method tells, see `methods.base.Method.reads`.
     """
 
     keys: tuple[str, ...]
@@ -68,9 +68,8 @@ READERS = (
         _keys(
             "dataset",
             "videos train_list val_list test_list group folds fold inspect class_file separator frame_template "
-            "expected_train expected_val allow_partial min_frames hold_out bad_list reader "
-            "video_timeout cache_megabytes "
-            "modality snippet count_divisor",
+            "expected_train expected_val allow_partial min_frames hold_out bad_list reader video_timeout "
+            "cache_megabytes modality snippet count_divisor",
         ),
         "dataset=folder, or another data set of files",
         _files,
@@ -83,7 +82,7 @@ READERS = (
         "dataset=folder, or another data set of files or of a plug-in",
         _views,
     ),
-    Readers(("protocol",), "a data set of files; drawn videos are evaluated as they are", _views),
+    Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
         "dataset=glyphs",

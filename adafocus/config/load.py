@@ -275,8 +275,8 @@ def _check_clips(config: Config) -> None:
     method.check()
     if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
-            f"mode=early_exit needs method=uni_adafocus, or method=adafocus_v2 on plain backbones, which predict step "
-            f"by step; this is method={method.name}"
+            f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, or method=adafocus_v2 "
+            f"on plain backbones; this is method={method.name}"
         )
     if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
@@ -331,5 +331,6 @@ def _check_schedule(config: Config) -> None:
         raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
     if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):
         raise UserError(
-            f"schedule.lr_mults needs a learning-rate multiplier for each of {missing}: +schedule.lr_mults.NAME=VALUE"
+            f"schedule.lr_mults: method={method.name} needs a learning-rate multiplier for each of {missing}, "
+            f"for example +schedule.lr_mults.{missing[0]}=1"
         )

@@ -1,7 +1,7 @@
 """Plug-ins: Python code of others that a command names, imported so that it can register what it adds.
 
-Importing runs code. So only what was typed for this command, and packages that somebody has installed with an entry
-point of the group `adafocus.plugins`, are imported; a checkpoint or a run folder only says which plug-ins it needs.
+Importing runs code. So only what was typed for this command is imported, and installed packages with an entry point of
+the group `adafocus.plugins`. A checkpoint or a run folder only says which plug-ins it needs.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def require(names: Iterable[str], where: str) -> None:
     if missing := [name for name in names if _key(name) not in known]:
         raise UserError(
             f"{where} needs plug-ins, which are code and are imported only if you name them: "
-            f"plugins=[{','.join(missing)}] of "
-            f"`adafocus run`, {' '.join(f'--plugins {name}' for name in missing)} of the other "
+            f"plugins=[{','.join(missing)}] of `adafocus run`, "
+            f"{' '.join(f'--plugins {name}' for name in missing)} of the other "
             f"commands, or an import in Python"
         )
 
@@ -91,8 +91,8 @@ def _from_name(name: str) -> ModuleType:
         if missing is None or not f"{name}.".startswith(f"{missing}."):
             raise  # it is there, and imports something that is not
         raise UserError(
-            f"plug-in {name!r} cannot be imported: there is no module {missing!r} in {Path.cwd()} or "
-            f"among the installed ones"
+            f"plug-in {name!r} cannot be imported: there is no module {missing!r} in {Path.cwd()} or among the "
+            f"installed ones"
         ) from error
 
 

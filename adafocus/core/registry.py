@@ -1,8 +1,7 @@
 """What packages outside this one add, by name: backbones, data sets, policies and loggers.
 
-Plain tables, filled by the functions below when a plug-in is imported (see `adafocus.core.plugins`), and read where our
-own words are. Methods are in `adafocus.methods.METHODS`. Nothing here imports torch, so that a configuration is checked
-without it.
+Plain tables, filled by the functions below when a plug-in is imported (see `adafocus.core.plugins`). Methods are in
+`adafocus.methods.METHODS`. Nothing here imports torch, so that a configuration is checked without it.
 """
 
 from __future__ import annotations
@@ -30,9 +29,13 @@ class Videos(Protocol):
     labels: Sequence[int]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The frames of a video, (T, H, W, 3) uint8 in RGB. It may be called in other processes and must not depend on
-        the calls before. For a video that cannot be read raise OSError or ValueError: it is counted and named, and the
-        run goes on."""
+        """The frames of a video, (T, H, W, 3) uint8 in RGB.
+
+        It may be called in other processes and must not depend on the calls before.
+
+        Raises:
+            OSError, ValueError: the video cannot be read; it is counted and named, and the run goes on.
+        """
 
 
 class Logger(Protocol):

@@ -53,6 +53,7 @@ class Demands:
         max_bad_fraction: share of the training videos that may be unreadable, besides those in `bad_list`.
         inspect: whether to inspect the packets of all video files.
         timeout: seconds that inspecting one file may take.
+        keep_beside: whether the results may be cached in the folder of the videos, see `broken_files`.
     """
 
     expected_train: int | None = None
@@ -63,6 +64,7 @@ class Demands:
     max_bad_fraction: float = 0.05
     inspect: bool = True
     timeout: float = 60.0
+    keep_beside: bool = True
 
 
 @dataclass
@@ -226,7 +228,14 @@ def _inspect(splits: dict[str, Split], videos: Path, demands: Demands, progress:
     """Inspects all files and fills `bad`; unreadable training videos are removed, others count as wrong."""
     skipped = {path for split in splits.values() for path in (*split.missing, *split.bad)}
     paths = [record.path for split in splits.values() for record in split.records if record.path not in skipped]
-    broken = broken_files(paths, videos, workers=_cores(), timeout=demands.timeout, progress=progress)
+    broken = broken_files(
+        paths,
+        videos,
+        workers=_cores(),
+        timeout=demands.timeout,
+        beside=demands.keep_beside,
+        progress=progress,
+    )
     for name, split in splits.items():
         found = {record.path: broken[record.path] for record in split.records if record.path in broken}
         split.bad |= found

@@ -263,10 +263,10 @@ class VideoClips:
 
 
 class ArrayClips(VideoClips):
-    """Clips of videos that somebody's code gives as arrays.
+    """Clips of videos that are given as arrays.
 
     Args:
-        videos: by index; (T, H, W, 3) uint8 each, in RGB. Asked for one when it is needed; OSError and ValueError mean
+        videos: by index, (T, H, W, 3) uint8 in RGB. Each is asked for when it is needed. OSError and ValueError mean
             that it cannot be read.
         labels: class of every video.
         view, seed, cache_bytes: see `VideoClips`.

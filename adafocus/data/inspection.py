@@ -32,6 +32,7 @@ def broken_files(
     *,
     workers: int = 1,
     timeout: float = 60.0,
+    beside: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
     """The unreadable files among `paths`, with reasons, found by inspecting packets and decoding one frame.
@@ -44,13 +45,15 @@ def broken_files(
         workers: number of processes.
         timeout: seconds for one file. A file that takes longer counts as readable here, because the result must not
             depend on the load of the machine; dataset.video_timeout limits reading.
+        beside: whether results may be cached in `root`; if not, they go to the user's cache folder. An evaluation sets
+            it to False, because its root may be a path that the run folder of somebody else names.
         progress: called with (done, all) of the files that had to be looked at.
     """
     stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}
     broken = {path: "no regular file of this name can be read" for path in paths if path not in stamps}
-    place = _place(root)
+    place = _place(root, beside)
     with _locked(place):
-        known = _load(place)
+        known = {**_load(root / KEPT), **_load(place)}
         current = {path: known[path] for path, stamp in stamps.items() if known.get(path, ())[:2] == stamp}
         waiting = [path for path in stamps if path not in current]
         try:
@@ -79,9 +82,9 @@ def _short(reason: str, path: Path) -> str:
     return printable(reason.removeprefix(f"{path}: ").replace(f": '{path}'", ""))[:_REASON]
 
 
-def _place(root: Path) -> Path | None:
+def _place(root: Path, beside: bool) -> Path | None:
     """The cache file for `root`; None if neither `root` nor the user's cache folder can be written."""
-    if os.access(root, os.W_OK):
+    if beside and os.access(root, os.W_OK):
         return root / KEPT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
     with suppress(OSError):

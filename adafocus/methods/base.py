@@ -105,8 +105,7 @@ class Method(ABC):
     def reads(self) -> frozenset[str]:
         """The keys that this method reads of those that not every method reads, and whole groups by their name.
 
-        The keys in question are those of `config.effects.READERS` that have no rule. A typed one that is not read is
-        refused.
+        These are the keys of `config.effects.READERS` that have no rule. A typed one that is not read is refused.
         """
         widths = {"backbone.policy_hidden": self.widths.policy, "backbone.classifier_width": self.widths.classifier}
         own = frozenset(key for key, width in widths.items() if width is not None)
@@ -119,8 +118,10 @@ class Method(ABC):
 
     @property
     def not_needed(self) -> tuple[str, ...]:
-        """Parts of the network, as prefixes of keys of its state, that evaluation of the configured stage does not use:
-        a checkpoint may lack them."""
+        """Parts of the network that evaluation of the configured stage does not use, as prefixes of keys of its state.
+
+        A checkpoint may lack them.
+        """
         return ()
 
     def check(self) -> None:
@@ -139,8 +140,8 @@ class Method(ABC):
             )
         if backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(
-                f"method={self.name} knows the temporal shift only: choose another backbone, or "
-                f"method=recognizer for this one"
+                f"method={self.name} supports no other temporal module than the shift: choose another backbone, "
+                f"or method=recognizer for this one"
             )
 
     def check_same_frames(self) -> None:

@@ -1,7 +1,6 @@
 """One process of a job: reads the configuration from a run folder, trains or evaluates, and writes the status.
 
-It is started as `python -m adafocus.runs.job FOLDER [PLUGIN...]` with RANK, WORLD_SIZE and LOCAL_RANK in the
-environment.
+`python -m adafocus.runs.job FOLDER [PLUGIN...]`, with RANK, WORLD_SIZE and LOCAL_RANK in the environment.
 """
 
 from __future__ import annotations

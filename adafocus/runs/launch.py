@@ -1,4 +1,4 @@
-"""Starts the processes of a run, one per device; each gets only the run folder and the names of the plug-ins.
+"""Starts the processes of a run, one per device; each gets only the path of the run folder and the plug-ins.
 
 A job runs in subprocesses, so that it releases all memory at its end, cannot crash other jobs of a sweep, and can be
 repeated from its folder.

@@ -1,4 +1,4 @@
-"""What a run tells: log, metrics.jsonl, loggers, status.json and the progress line."""
+"""Logging of a run: run.log, metrics.jsonl, TensorBoard, status.json and the progress bar."""
 
 from __future__ import annotations
 
@@ -27,12 +27,13 @@ log = logging.getLogger("adafocus")
 class Journal:
     """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
-    `offset` is the length of metrics.jsonl in bytes. It goes into each checkpoint, and `rewind` cuts the file back to
-    it: a resumed run then writes the same lines as an uninterrupted one.
+    `offset` is the length of metrics.jsonl in bytes. Every checkpoint stores it, and `rewind` truncates the file to it,
+    so that a resumed run writes the same lines as an uninterrupted one.
 
     Args:
         folder: of the run.
-        loggers: who is told the same, by name; see `training.loggers.Loggers`.
+        active: whether this process writes.
+        loggers: factories by name of those that are told the same; see `training.loggers.Loggers`.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Journal:
         self.loggers.start(step)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """One line of metrics.jsonl, and the same to the loggers."""
+        """Writes one line of metrics.jsonl, and passes it to the loggers."""
         if not self.active:
             return
         try:
@@ -82,7 +83,7 @@ class Journal:
         self.loggers.record(kind, step, values)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """A PIL picture to the loggers."""
+        """Passes a PIL image to the loggers."""
         if self.active:
             self.loggers.picture(name, step, image)
 

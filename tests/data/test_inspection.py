@@ -118,6 +118,20 @@ def test_where_the_data_cannot_be_written_the_users_cache_is(root: Path, cache: 
     assert broken_files(NAMES, root) == found and seen  # without any place for it
 
 
+def test_an_evaluation_writes_nothing_beside_the_videos_and_reads_what_training_kept(
+    root: Path, cache: Path, monkeypatch
+) -> None:
+    first = broken_files(NAMES, root, beside=False)
+    assert not (root / KEPT).exists() and list((cache / "adafocus").iterdir())
+    seen = looked_at(monkeypatch)
+    assert broken_files(NAMES, root, beside=False) == first and not seen
+    numbered.write(root / "new.mp4", 5)
+    broken_files([*NAMES, "new.mp4"], root)  # training
+    seen.clear()
+    broken_files([*NAMES, "new.mp4"], root, beside=False)
+    assert not seen
+
+
 def test_the_shared_traps_are_found_without_decoding_them_all(shared: Path, monkeypatch) -> None:
     root = shared / "data/videos"
     monkeypatch.setattr(os, "access", lambda path, mode: False)

@@ -57,20 +57,19 @@ class UniAdaFocusMethod(Method):
             )
         if not self.on_tsm and pool % segments.glance:
             raise UserError(
-                f"segments.pool={pool} candidates must be a multiple of "
-                f"segments.glance={segments.glance}, which are among "
-                f"them"
+                f"segments.pool={pool} must be a multiple of segments.glance={segments.glance}: the glance frames are "
+                f"taken from the candidates at equal distances"
             )
         smallest = patch.smallest or 3 * self.config.dataset.frame_size / 7
         if patch.size < smallest:
             raise UserError(
-                f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; "
-                f"choose a larger patch or a "
-                f"smaller patch.smallest"
+                f"patch.size={patch.size} is below the smallest rectangle of {smallest:g} pixels; choose a larger "
+                f"patch or a smaller patch.smallest"
             )
         if self.config.dataset.separate_crops and not self.on_tsm:
             raise UserError(
-                "dataset.separate_crops is for networks on TSM: here the glance frames are among the candidates"
+                "dataset.separate_crops=true needs a backbone with the temporal shift: on plain backbones the glance "
+                "frames are among the candidates; leave it out"
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
