@@ -21,7 +21,7 @@ def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = 
     """
     own = model.state_dict()
     without = tuple(part for part in without if not any(key.startswith(part) for key in state))
-    # A frozen zero counter that old files lack changes nothing.
+    # BatchNorm's num_batches_tracked, which old files lack, has no effect.
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
     left = [key for key in missing if key.startswith(without)]
     missing = [key for key in missing if key not in left]

@@ -110,7 +110,7 @@ def test_the_parent_is_the_folder_below_the_class() -> None:
         Record(path, (n % 2,)) for n, path in enumerate(["a/anna/1/x.mp4", "b/anna/x.mp4", "a/ben/x.mp4", "b/x.mp4"])
     ]
     groups, remark = groups_of(split(records), "parent", [], ["."])
-    assert groups[:3] == ["anna", "anna", "ben"] and "nothing about 1 videos" in remark and "b/x.mp4" in remark
+    assert groups[:3] == ["anna", "anna", "ben"] and "does not apply to 1 videos" in remark and "b/x.mp4" in remark
     below = [Record(f"train/{record.path}", record.labels) for record in records]
     assert groups_of(split(below), "parent", [], ["train"])[0][:3] == ["anna", "anna", "ben"]
 
