@@ -33,6 +33,8 @@ SMALL = {
 def arguments(**changes: str) -> list[str]:
     """Overrides of the small run; `a__b` stands for `a.b`."""
     merged = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
+    if merged.get("method") == "recognizer":  # it has no patches, and a key without effect is refused
+        merged.pop("patch.size")
     return [f"{key}={value}" for key, value in merged.items()]
 
 

@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest
     stored(tmp_path, *FORMS["recognizer"])
     assert cli.main(["export", str(tmp_path / "last.pt"), "--out", "/proc/x"]) == 2
     printed = capsys.readouterr().err
-    assert "--out /proc/x cannot be made" in printed and printed.count("\n") == 1
+    assert "--out /proc/x cannot be created" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.slow

@@ -340,7 +340,7 @@ def test_mistakes_are_found_before_the_work(
         (str(clip), "--draw", str(tmp_path / "x.bmp")): "--draw",
         (str(clip), "--draw", str(tmp_path / "x.png")): "averaged",
         (str(clip), "--online", "--table", str(tmp_path / "x.csv")): "--table is for whole videos",
-        (str(clip), "protocol=single"): "take away protocol=single",
+        (str(clip), "protocol=single"): "leave out protocol=single",
         (str(tmp_path / "empty"),): "holds no video",
     }
     for typed, says in cases.items():

@@ -37,6 +37,8 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
     address = printed.get("address")
     if address is None and file is not None:
         address = home["address"] + (file if home["address"].endswith("/") else "")
+    # Stage 1 of AdaFocus V1 starts from trained networks: an experiment of that stage alone needs their files.
+    start = " init.glance=GLANCE_FILE init.focus=FOCUS_FILE" if plain.stage.name == "1" else ""
     for extra in ({}, *printed.get("others", ())):
         typed = [word for word in extra.get("typed", []) if not word.startswith("mode=")]
         early = "mode=early_exit" in extra.get("typed", [])
@@ -61,7 +63,7 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
             evaluate=" ".join(
                 [f"python run.py mode={mode} experiment={name} checkpoint=FILE dataset.root=DATA", *typed]
             ),
-            train=f"python run.py experiment={name} dataset.root=DATA",
+            train=f"python run.py experiment={name} dataset.root=DATA{start}",
             source=extra.get("source", printed.get("source") or ""),
             note=", ".join(filter(None, ["early exit" if early else "", extra.get("note", printed.get("note")) or ""])),
             address=address,
