@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from torch.utils.data import DataLoader, get_worker_info
 
@@ -106,6 +107,7 @@ def _settle(worker: int) -> None:
     torch.set_num_threads(1)  # the loader processes share the cores, so threads within each of them do not help
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # blocked while it was started
     if sys.platform == "linux":  # on other systems torch's worker checks every five seconds whether its parent is alive
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == 1:  # it has died before that call
@@ -161,6 +163,16 @@ _SHARED_MEMORY = ("Bus error", "shared memory", "Pin memory thread", "</torch_")
 _TROUBLE = (*_SHARED_MEMORY, "timed out", "exited unexpectedly", "is killed by signal")
 
 
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """Delays SIGINT and SIGTERM while loader processes start: torch cannot clean up processes that are half started."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Loader:
     """Iterates over batches of a data set in a given order; the worker processes live as long as this object.
 
@@ -208,7 +220,8 @@ class Loader:
         """
         self._check_processes()
         others = multiprocessing.active_children()
-        iterator = iter(self._loader)
+        with _signals_blocked():
+            iterator = iter(self._loader)
         self._processes += [child for child in multiprocessing.active_children() if child not in others]
         while True:
             self._check_processes()
