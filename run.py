@@ -3,6 +3,7 @@
 import sys
 
 from adafocus.cli import run
+from adafocus.processes.signals import exit_process
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    exit_process(run(sys.argv[1:]))

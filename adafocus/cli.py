@@ -24,6 +24,7 @@ from adafocus.config.compose import (
 )
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
+from adafocus.processes.signals import exit_process
 
 USAGE = """usage: adafocus COMMAND ...
 
@@ -209,7 +210,7 @@ def _work(settings: Config, folder: Path, started: bool) -> int:
 
 def main_and_exit() -> None:
     """Entry point of the console script: runs `main` and exits with its status."""
-    sys.exit(main())
+    exit_process(main())
 
 
 if __name__ == "__main__":

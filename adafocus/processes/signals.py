@@ -5,14 +5,17 @@ This module does not import torch, because the launcher uses it too.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import multiprocessing.util
 import os
 import select
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from adafocus.processes.environment import PARENT
@@ -121,6 +124,20 @@ class Signals:
                 leave(1)
             asked, self._passed_on = word[0], True
             signal.pthread_kill(threading.main_thread().ident, asked)
+
+
+def exit_process(status: int) -> NoReturn:
+    """Exits with Python's cleanup but without that of C++.
+
+    After an interrupted collective a thread of gloo may still run; destroying its object at exit aborts the process
+    with "terminate called without an active exception" and hides the exit status.
+    """
+    gc.collect()  # ends loader processes that reference cycles still hold
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a closed pipe; there is nobody to tell
+            stream.flush()
+    os._exit(status)
 
 
 def leave(status: int) -> NoReturn:

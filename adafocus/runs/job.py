@@ -33,7 +33,7 @@ from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.processes.distributed import World, join
-from adafocus.processes.signals import Signals
+from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
 from adafocus.runs.early_exit import EarlyExit
 from adafocus.runs.early_exit import write as write_exits
@@ -342,4 +342,4 @@ def report_cost(config: Config, folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run(Path(sys.argv[1]), named=sys.argv[2:]))
+    exit_process(run(Path(sys.argv[1]), named=sys.argv[2:]))
