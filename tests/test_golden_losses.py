@@ -16,7 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import runs
+from helpers import runs
 from helpers.configs import composed
 
 from adafocus import config

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import runs
+from helpers import runs
 
 import adafocus
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import runs
 import torch
+from helpers import runs
 from torch import nn
 
 import adafocus

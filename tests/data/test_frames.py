@@ -3,9 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numbered
 import numpy as np
 import pytest
+from helpers import numbered
 from PIL import Image
 
 from adafocus.data.frames import FrameFolder, decode_folder

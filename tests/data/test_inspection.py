@@ -6,8 +6,8 @@ import json
 import os
 from pathlib import Path
 
-import numbered
 import pytest
+from helpers import numbered
 
 from adafocus.data import inspection
 from adafocus.data.inspection import KEPT, broken_files

@@ -4,8 +4,8 @@ import json
 import time
 from pathlib import Path
 
-import numbered
 import pytest
+from helpers import numbered
 
 from adafocus.cli import main
 from adafocus.core.errors import UserError

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import golden_weights
 import numpy as np
 import pytest
 import torch
-from golden_cases import Case
+from helpers import golden_weights
+from helpers.golden_cases import Case
 from torch import Tensor
 
 from adafocus.data.sampling import evaluation_frames, training_frames

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from golden_cases import Case
+from helpers.golden_cases import Case
 
 from adafocus.data.sampling import evaluation_frames, segment_frames, training_frames
 

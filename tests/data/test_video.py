@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import av
-import numbered
 import numpy as np
 import pytest
+from helpers import numbered
 
 from adafocus.core.errors import UserError
 from adafocus.data.video import VideoError, decode_all, inspect_video, installed_readers, open_video, read_frames

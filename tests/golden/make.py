@@ -2,8 +2,8 @@
 
 A complete case is a folder of SHARED/golden with `case.json` (the checkpoint's keys and shapes, inputs, options) and
 arrays that the released programs of AdaFocus V1, V2, Uni-AdaFocus, TSM and TANet computed on a CPU, for weights and
-inputs that are functions of their names (`tests/golden_weights.py`). The complete cases are 8 MB and no part of this
-repository. Here each becomes one JSON file with what the tests need:
+inputs that are functions of their names (`tests/helpers/golden_weights.py`). The complete cases are 8 MB and no part of
+this repository. Here each becomes one JSON file with what the tests need:
 
 - an array of whole numbers or truth values of up to 6000 entries, one of up to 64 other numbers, and one that a test
   uses as an input (`INPUTS`) is kept whole;

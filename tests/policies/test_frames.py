@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-import golden_weights
 import numpy as np
 import pytest
 import torch
-from golden_cases import Case
+from helpers import golden_weights
+from helpers.golden_cases import Case
 
 from adafocus.policies.frames import choose_frames, drawn_factors, frames_drawn, inclusion_factors
 from adafocus.policies.scaled import over_time

@@ -1,0 +1,245 @@
+"""Early exit: thresholds as the released programs find them, and runs that equal the simulation and do less."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import golden_weights, runs
+from helpers.configs import composed
+from helpers.golden_cases import Case
+
+from adafocus import build, cli
+from adafocus.core.batch import Batch
+from adafocus.evaluation import exits
+from adafocus.evaluation.cost import count
+from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.network import passed_exits
+from adafocus.methods.uni_adafocus.model import UniAdaFocus
+from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+
+
+def answers_of_v2(split: str, size: int) -> torch.Tensor:
+    def array(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        return golden_weights.array(f"adafocus_v2_early_exit/{split}/{name}", shape).clone()
+
+    first = array("label", (size, 20)).argmax(1)
+    other = array("label2", (size, 20))
+    rows = torch.arange(size)
+    other[rows, first] = -torch.inf
+    second = torch.where(array("has_second", (size,)) > 1, other.argmax(1), -1)
+    gain = torch.from_numpy((0.5 + 0.2 * np.arange(16)).astype(np.float32))
+    logits = array("noise", (size, 16, 20))
+    logits[rows, :, first] += gain
+    both = second >= 0
+    logits[rows[both], :, second[both]] += 0.5 * gain
+    return logits
+
+
+def answers_of_uni(split: str, size: int) -> torch.Tensor:
+    name = f"uni_adafocus_early_exit/{split}"
+    logits = golden_weights.array(f"{name}/base", (size, 1, 20)) + 0.3 * golden_weights.array(
+        f"{name}/step", (size, 17, 20)
+    )
+    rows = torch.arange(size)
+    logits[rows, :, rows % 20] += 0.5 + 0.15 * torch.arange(17, dtype=torch.float32)
+    return logits
+
+
+def answers_of_tsm(split: str, size: int) -> torch.Tensor:
+    logits = golden_weights.array(f"uni_adafocus_tsm_early_exit/{split}_logits", (size, 2, 10)).clone()
+    logits[:, 1] *= 1.6
+    return logits
+
+
+CASES = {
+    "adafocus_v2": (AdaFocusV2, answers_of_v2, 500, 300),
+    "uni_adafocus": (UniAdaFocus, answers_of_uni, 300, 240),
+    "uni_adafocus_tsm": (UniAdaFocusTSM, answers_of_tsm, 300, 200),
+}
+
+
+def found(case: str, criterion: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """(Q, E) thresholds from the training answers, and (Q, N) exits of the others."""
+    network, answers, train, val = CASES[case]
+    sure, other = (exits.certainty(answers(*split), criterion) for split in (("train", train), ("val", val)))
+    shares = exits.wanted_shares(network.budgets, sure.shape[1], network.first_power)
+    limits = torch.stack([exits.thresholds(sure, share) for share in shares])
+    return limits, torch.stack([exits.leaving(other, limit) for limit in limits])
+
+
+@pytest.mark.parametrize("criterion", exits.CRITERIA)
+@pytest.mark.parametrize("case", CASES)
+def test_thresholds_and_exits_of_the_released_programs(case: str, criterion: str) -> None:
+    golden = Case(f"{case}_early_exit")
+    limits, at = found(case, criterion)
+    np.testing.assert_allclose(limits.numpy(), golden[f"{criterion}_thresholds"], rtol=1e-5, atol=1e-5)
+    if case == "uni_adafocus_tsm":
+        share = (at == 0).double().mean(1)
+        golden.check(f"{criterion}_exit0_ratio", share, 1e-6, of=1.0)
+    else:
+        name = "exit_step" if case == "adafocus_v2" else "exit"
+        golden.check(f"{criterion}_{name}", at, 0.0)
+
+
+def test_entropy_where_the_released_code_gives_nan() -> None:
+    logits = torch.tensor([[0.0, 300.0, -300.0], [1.0, 1.0, 1.0]])
+    naive = logits.softmax(1) * logits.softmax(1).log()
+    assert naive[0].isnan().any()
+    sure = exits.certainty(logits, "entropy")
+    assert sure[0].item() == 0.0 and sure[1].item() == pytest.approx(-np.log(3))
+
+
+def test_an_answer_that_is_nan_leaves_at_the_end() -> None:
+    sure = torch.tensor([[torch.nan, torch.nan], [5.0, 1.0]])
+    assert exits.leaving(sure, torch.tensor([2.0, exits.ALWAYS])).tolist() == [1, 0]
+
+
+def test_exits_that_a_walk_in_chunks_passes() -> None:
+    assert passed_exits(17, 1, glance_exit=True) == list(range(17))
+    assert passed_exits(17, 4, glance_exit=True) == [0, 4, 8, 12, 16]
+    assert passed_exits(5, 3, glance_exit=True) == [0, 3, 4]
+    assert passed_exits(16, 4, glance_exit=False) == [3, 7, 11, 15]
+    assert passed_exits(4, 3, glance_exit=False) == [2, 3]
+
+
+V2 = ("method=adafocus_v2", "segments.glance=5")
+UNI = ("method=uni_adafocus", "segments.glance=4", "segments.focus=5")
+TSM = (*UNI, "backbone=tiny_tsm")
+
+
+def trained(*typed: str):
+    """A stage whose answers differ between clips, its data read bit by bit, and a batch of it."""
+    from adafocus.data.loader import EvaluationOrder, Loader
+
+    settings = composed("dataset=glyphs", "mode=early_exit", "checkpoint=x", "dataset.val_videos=12", *typed)
+    data = build.data(settings)
+    torch.manual_seed(0)
+    model = build.model(settings, 10)
+    for layer in model.modules():  # as if trained: statistics of its own data
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.running_var.uniform_(0.01, 0.1)
+    stage = build.stage(settings, model)
+    batch = next(iter(Loader(data.test, EvaluationOrder(12, 12))))
+    return settings, stage, data, batch
+
+
+def whole_batch(data, batch: Batch) -> Batch:
+    frames = torch.stack([data.test[0, int(index)].frames for index in batch.index])
+    return Batch(frames, batch.labels, batch.index, batch.epoch, torch.ones(len(batch), dtype=torch.bool))
+
+
+@pytest.mark.parametrize("chunk", [1, 2])
+@pytest.mark.parametrize("typed", [V2, UNI, TSM], ids=["v2", "uni", "tsm"])
+def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], chunk: int) -> None:
+    settings, stage, data, batch = trained(*typed)
+    model = stage.model
+    simulated = stage.exit_logits(whole_batch(data, batch))
+    numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
+    sure = exits.certainty(simulated[:, numbers])
+    share = torch.full((len(numbers),), 1 / len(numbers))
+    limits = exits.thresholds(sure, share)
+    at = exits.leaving(sure, limits)
+    assert len(at.unique()) == len(numbers)  # some clips at every exit
+    limits = limits - 1e-5 * limits.abs().clamp(
+        max=1e3
+    )  # the clips that set a limit are on it, give or take a rounding
+    asked: list[tuple[list[int], int]] = []
+    source = batch.source
+
+    def reading(index: list[int], candidates: torch.Tensor):
+        asked.append((index, candidates.shape[1]))
+        return source(index, candidates)
+
+    batch.source = reading
+    left = exits.leave(stage, batch, limits, numbers, "confidence", chunk)
+    assert left.exits.tolist() == [numbers[place] for place in at.tolist()]
+    expected = simulated[torch.arange(12), left.exits]
+    torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    read = {int(index): sum(n for rows, n in asked if int(index) in rows) for index in batch.index}
+    for clip, number in zip(batch.index.tolist(), left.exits.tolist(), strict=True):
+        if isinstance(model, AdaFocusV2):
+            assert read[clip] == number  # the first frame comes with the batch
+        elif isinstance(model, UniAdaFocusTSM):
+            assert read[clip] == (5 if number else 0)
+        else:
+            assert read[clip] == number
+
+
+@pytest.mark.parametrize("typed", [V2, UNI, TSM], ids=["v2", "uni", "tsm"])
+def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
+    settings = composed("dataset=glyphs", *typed)
+    with torch.device("meta"):
+        model = build.model(settings, 10, weights=False)
+    cost = count(model, build.frame_plan(settings).clip, 96)
+    costs = model.exit_costs(cost.parts)
+    assert len(costs) == model.num_exits and costs == sorted(costs)
+    if isinstance(model, UniAdaFocusTSM):  # whoever looks at the first exit also computes its answer
+        assert costs[-1] == cost.total + cost.parts["auxiliary glance"]
+        assert costs[0] == cost.parts["glance"] + 2 * cost.parts["auxiliary glance"]
+    else:
+        assert abs(costs[-1] - cost.total) <= 1
+
+
+def test_the_seeds_table_of_costs() -> None:
+    """With BatchNorm counted: 4.8892 G after the glance, 7.0605 G after one patch, 27.22998 G at the end."""
+    settings = composed("experiment=uni_adafocus_actnet_p128", "dataset.root=/data")
+    with torch.device("meta"):
+        model = build.model(settings, 200, weights=False)
+    parts = dict(count(model, build.frame_plan(settings).clip, 224).parts, crop=0)
+    costs = [cost / 1e9 for cost in model.exit_costs(parts)]
+    idle = 15 * 4096 * 200 / 1e9  # heads of glance steps that a run that stops there does not need
+    assert costs[0] + idle == pytest.approx(4.8892, abs=3e-4)
+    assert costs[1] + idle == pytest.approx(7.0605, abs=5e-4)
+    assert costs[16] + idle == pytest.approx(27.22998, abs=1e-3)
+
+
+@pytest.mark.slow
+def test_the_command(tmp_path: Path) -> None:
+    typed = runs.arguments(method="uni_adafocus", segments__focus="2", patch__smallest="8")
+    runs.run(tmp_path, *typed, "name=a")
+    runs.run(tmp_path, *runs.arguments(method="recognizer"), "name=frames")
+    text = runs.run(
+        tmp_path,
+        "mode=early_exit",
+        "checkpoint=outputs/a",
+        "name=b",
+        "early_exit.runs=5",
+        "early_exit.baseline=outputs/frames",
+    )
+    folder = tmp_path / "outputs/b"
+    report = json.loads((folder / "early_exit.json").read_text())
+    rows = report["rows"]
+    assert [row["name"] for row in rows[:2]] == ["full model", "whole frames"]
+    assert sum(row["name"] == "confidence" for row in rows) == sum(row["name"] == "entropy" for row in rows) == 19
+    run = [row for row in rows if row["score"] is not None and row["budget"] is not None]
+    assert len(run) == 5 and all(row["score"] == row["simulated"] and row["differing"] == 0 for row in run)
+    assert run[0]["cost"] < rows[0]["cost"] and all(row["seconds"] > row["networks"] > 0 for row in run)
+    table = list(csv.DictReader((folder / "early_exit.csv").open()))
+    assert len(table) == len(rows) and table[0]["name"] == "full model"
+    assert (folder / "early_exit.png").stat().st_size > 10000 and "0 videos differ" in text
+    summary = runs.summary(folder)
+    assert summary["score"] == rows[0]["score"] and len(summary["rows"]) == 7
+    assert cli.main(["compare", str(folder), str(tmp_path / "outputs/a"), "--mix-protocols"]) == 0
+
+
+@pytest.mark.slow
+def test_videos_that_cannot_be_read_are_named_and_count_as_wrong(tmp_path: Path) -> None:
+    from helpers import numbered
+
+    for split, clips in (("train", 3), ("val", 2)):
+        for label in "ab":
+            (tmp_path / f"videos/{split}/{label}").mkdir(parents=True)
+            for number in range(clips):
+                numbered.write(tmp_path / f"videos/{split}/{label}/{number}.mp4", 12)
+    (tmp_path / "videos/val/a/page.mp4").write_text("<html>")
+    typed = ["dataset=folder", "dataset.root=videos", "dataset.frame_size=32", "patch.size=16", "segments.glance=2"]
+    small = ["schedule.epochs=1", "schedule.batch_size=4", "loader.workers=0", "device=cpu", "output.loggers=[]"]
+    runs.run(tmp_path, *typed, *small, "name=a")
+    runs.run(tmp_path, "mode=early_exit", "checkpoint=outputs/a", "name=b", "early_exit.runs=2", "loader.workers=0")
+    found = runs.summary(tmp_path / "outputs/b")
+    assert list(found["unreadable"]["evaluate"]) == ["val/a/page.mp4"] and found["score"] <= 80.0
