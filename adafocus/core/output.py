@@ -69,13 +69,15 @@ class Plan(_Rows):
 
     Attributes:
         where: (B, T, 2) patch locations (y, x) as the module docstring defines them, or (B, T, 4) rectangles (y, x,
-            height, width); (B, 1, ...) if one location applies to all frames of a video.
+            height, width); (B, 1, ...) if one location applies to all frames of a video. TokenFocus: (B, n) int64, the
+            chosen cells, best first.
         frames: (B, T) int64 index of the frame of each location, in the clip or among the candidates; None if the
-            focus network sees a fixed set of frames.
+            focus network sees a fixed set of frames. TokenFocus: the distinct frames that hold the cells.
         weights: (B, G) weights of the glance frames from the temporal policy (Uni-AdaFocus).
         rectangles: (B, G or 1, 4) output of the spatial policy, with gradient (Uni-AdaFocus).
         state: (B, ...) hidden state of a recurrent policy, from which `decide` continues with later frames (AdaFocus
             V2).
+        scores: (B, n) scores of the chosen cells, with gradient (TokenFocus).
     """
 
     where: Tensor
@@ -83,6 +85,7 @@ class Plan(_Rows):
     weights: Tensor | None = None
     rectangles: Tensor | None = None
     state: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass
@@ -91,11 +94,13 @@ class Overrides:
 
     Attributes:
         where: patch locations that replace the policy's, shaped as `Plan.where`. Uni-AdaFocus takes rectangles for all
-            candidates, (B, N, 4), or (B, 1, 4) on TSM.
+            candidates, (B, N, 4), or (B, 1, 4) on TSM. TokenFocus takes cells, (B, K) int64.
         diversity: locations of a second pass through the focus network, which training adds (AdaFocus V2,
             Uni-AdaFocus).
         frames: (B, F) int64 candidates that replace the chosen ones.
-        thresholds: (B, F) uniform random numbers for sampling frames by their weights (training).
+        thresholds: (B, F) uniform random numbers for sampling frames by their weights (training). TokenFocus: (B, 2, M)
+            for sampling cells by their scores.
+        count: number of cells to choose (TokenFocus, training).
         offsets: (B, G) int64 position of each glance frame within its segment of candidates (training).
     """
 
@@ -104,6 +109,7 @@ class Overrides:
     frames: Tensor | None = None
     thresholds: Tensor | None = None
     offsets: Tensor | None = None
+    count: int | None = None
 
 
 @dataclass
@@ -122,6 +128,7 @@ class Output:
         exit_logits: (B, E, K) the prediction at each exit.
         focus_frames: (B, T, H, W, 3) uint8, the frames that `where` refers to, if they are not those of the clip.
         running_max: (B, W) running maximum of the step-by-step classifier after the last step.
+        policy_loss: (B,) zeros whose gradient trains the policy (TokenFocus); see `methods.tokens.credit`.
         diversity: in training, the output of the second pass over the same clips, at other patch locations.
     """
 
@@ -138,4 +145,5 @@ class Output:
     exit_logits: Tensor | None = None
     focus_frames: Tensor | None = None
     running_max: Tensor | None = None
+    policy_loss: Tensor | None = None
     diversity: Output | None = None

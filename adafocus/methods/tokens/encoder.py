@@ -1,0 +1,162 @@
+"""Runs a vision transformer on chosen patches only, group by group, with features after each group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from adafocus.backbones.vit import Past, run_block
+from adafocus.methods.tokens.credit import credit
+
+
+@dataclass
+class Encoded:
+    """Output of the encoder.
+
+    Attributes:
+        features: (B, groups, D) after each group.
+        past: by block, keys and values of all groups so far.
+        policy_loss: see `Output.policy_loss`; None without scores.
+    """
+
+    features: Tensor
+    past: list[Past]
+    policy_loss: Tensor | None = None
+
+
+class TokenEncoder(nn.Module):
+    """A vision transformer over any subset of the patches of a clip's frames, in space and time.
+
+    A token is the embedding of a patch, of its position in the frame (that of the transformer) and of the time of its
+    frame (`time_embed`, zero at first, so that a pretrained network starts as it was). Tokens come in groups. A group
+    has class and register tokens of its own; its tokens attend to each other and to all earlier groups, never to later
+    ones. So what follows a group does not change its features, and a later group reuses the keys and values of the
+    earlier ones: nothing is computed twice. One group with all patches of one frame is the transformer itself.
+
+    Args:
+        vit: `adafocus.backbones.vit.ViT` or a `VisionTransformer` of timm.
+        candidates: number of frames N that patches may come from.
+
+    Attributes:
+        width: number of channels D of a token.
+
+    Raises:
+        ValueError: the network is no plain vision transformer.
+    """
+
+    def __init__(self, vit: nn.Module, candidates: int) -> None:
+        super().__init__()
+        check(vit)
+        self.vit: Any = vit
+        self.width: int = self.vit.embed_dim
+        self.time_embed = nn.Parameter(torch.zeros(candidates, self.width))
+        # A network that averages its tokens has no class token; it gets one, which is trained from the beginning.
+        self.class_token = nn.Parameter(torch.zeros(1, 1, self.width)) if self.vit.cls_token is None else None
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch in pixels."""
+        return self.vit.patch_embed.proj.kernel_size[0]
+
+    @property
+    def area(self) -> int:
+        """Number of patches of a frame."""
+        return self.vit.pos_embed.shape[1] - self._placed
+
+    @property
+    def _placed(self) -> int:
+        """Number of class and register tokens that have a position embedding."""
+        if self.vit.no_embed_class:
+            return 0
+        return sum(token.shape[1] for token in (self.vit.cls_token, self.vit.reg_token) if token is not None)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Patches (B, K, 3, P, P) to tokens (B, K, D), without their positions."""
+        proj = self.vit.patch_embed.proj
+        return functional.linear(patches.flatten(2), proj.weight.flatten(1), proj.bias)
+
+    def positions(self, cells: Tensor) -> Tensor:
+        """The embeddings (B, K, D) of the positions of cells (B, K), which are numbered by frame, row and column."""
+        return self.vit.pos_embed[0, self._placed :][cells % self.area] + self.time_embed[cells // self.area]
+
+    def prefix(self) -> Tensor:
+        """The class token and the register tokens (1, R, D) that every group begins with; the class token is first."""
+        known = (self.class_token, self.vit.cls_token, self.vit.reg_token)
+        found = torch.cat([token for token in known if token is not None], 1)
+        placed = functional.pad(self.vit.pos_embed[:, : self._placed], (0, 0, found.shape[1] - self._placed, 0))
+        return found + placed
+
+    def forward(
+        self,
+        patches: Tensor,
+        cells: Tensor,
+        sizes: Sequence[int],
+        past: Sequence[Past] | None = None,
+        scores: Tensor | None = None,
+    ) -> Encoded:
+        """Runs one or more groups.
+
+        Args:
+            patches: (B, n, 3, P, P) pixels of the patches.
+            cells: (B, n) their positions.
+            sizes: numbers of tokens of the groups, which add up to n.
+            past: `Encoded.past` of the groups before these.
+            scores: (B, n) scores that are to learn from this pass.
+        """
+        tokens, policy_loss = self.embed(patches), None
+        if scores is not None:
+            tokens, policy_loss = credit(tokens, scores)
+        tokens = tokens + self.positions(cells)
+        prefix = self.prefix().expand(tokens.shape[0], -1, -1)
+        parts = [part for group in tokens.split(list(sizes), 1) for part in (prefix, group)]
+        x = self.vit.norm_pre(torch.cat(parts, 1))
+        lengths = [prefix.shape[1] + size for size in sizes]
+        kept: list[Past] = []
+        for number, block in enumerate(self.vit.blocks):
+            x, pair = run_block(block, x, lengths, past[number] if past else None)
+            kept.append(pair)
+        starts = list(accumulate(lengths[:-1], initial=0))
+        return Encoded(self.vit.fc_norm(self.vit.norm(x[:, starts])), kept, policy_loss)
+
+    def costs(self, sizes: Sequence[int]) -> list[int]:
+        """Multiply-adds of each group."""
+        proj, extra = self.vit.patch_embed.proj, self.prefix().shape[1]
+        linear = sum(layer.weight.numel() for layer in self.vit.blocks.modules() if isinstance(layer, nn.Linear))
+        channels = sum(block.attn.qkv.out_features for block in self.vit.blocks) // 3
+        lengths = [size + extra for size in sizes]
+        return [
+            size * proj.weight.numel() + length * (linear + 2 * channels * seen)
+            for size, length, seen in zip(sizes, lengths, accumulate(lengths), strict=True)
+        ]
+
+
+def check(vit: nn.Module) -> None:
+    """
+    Raises:
+        ValueError: the network is not made of one linear patch embedding, learned positions and plain blocks.
+    """
+    needed = ("patch_embed.proj", "pos_embed", "norm_pre", "norm", "fc_norm", "blocks")
+    missing = [name for name in needed if not _has(vit, name)]
+    inner = ("attn.qkv", "attn.q_norm", "attn.norm", "attn.proj", "ls1", "drop_path1", "norm1", "norm2", "mlp")
+    blocks: Any = () if missing else cast(Any, vit).blocks
+    missing += [name for name in inner if not all(_has(block, name) for block in blocks)]
+    if missing or getattr(vit, "rope", None) is not None or any(_has(block, "attn.gate") for block in blocks):
+        raise ValueError(
+            f"a {type(vit).__name__} is no plain vision transformer with learned positions; choose tiny_vit, or one of "
+            f"timm such as timm/vit_tiny_patch16_224 or timm/deit_small_patch16_224"
+        )
+    proj = cast(Any, vit).patch_embed.proj
+    if proj.kernel_size != proj.stride or proj.kernel_size[0] != proj.kernel_size[1]:
+        raise ValueError(f"the patches of this {type(vit).__name__} overlap or are not square; choose another one")
+
+
+def _has(module: Any, path: str) -> bool:
+    for name in path.split("."):
+        module = getattr(module, name, None)
+    return module is not None

@@ -1,0 +1,3 @@
+"""The options that only `method=tokens` reads."""
+
+CHOICES = ("learned", "random", "uniform", "center", "difference", "unique")
