@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 from adafocus.commands.loading import add_model_arguments, load_predictor
 from adafocus.commands.outputs import writable
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="adafocus export",
         description="Glance, policy and focus networks by torch.export, and export.json: how to join them.",
     )
