@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
-from adafocus.commands.outputs import writable
 from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:

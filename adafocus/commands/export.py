@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from adafocus.commands.loading import add_model_arguments, load_predictor
-from adafocus.commands.outputs import writable
 from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
-from adafocus.commands.outputs import table, writable
 from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError, printable
+from adafocus.core.outputs import table, writable
 
 EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
 video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
