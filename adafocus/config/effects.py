@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from adafocus.config.load import for_stage, stages
 from adafocus.config.schema import Config, ScheduleConfig
+from adafocus.core import choices
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
 
@@ -60,6 +61,14 @@ def _tiny(role: str) -> Callable[[Config], bool]:
     return lambda config: getattr(config.backbone, role).startswith("tiny")
 
 
+def _options(role: str) -> Callable[[Config], bool]:
+    def read(config: Config) -> bool:
+        seen = role == "focus" or method_of(config).has_glance
+        return seen and getattr(config.backbone, role) not in choices.BACKBONES
+
+    return read
+
+
 _ADAPTIVE = "a method that chooses patches (adafocus_v1, adafocus_v2, uni_adafocus)"
 
 READERS = (
@@ -94,6 +103,10 @@ READERS = (
     Readers(_keys("backbone", "focus_channels focus_strides"), "backbone=tiny", _tiny("focus")),
     Readers(_keys("backbone", "glance_channels glance_strides"), "backbone=tiny", _tiny("glance")),
     Readers(_keys("backbone", "coordinates"), "backbone=tiny", lambda c: _tiny("focus")(c) or _tiny("glance")(c)),
+    Readers(_keys("backbone", "focus_options"), "backbone.focus of timm, torchvision or a plug-in", _options("focus")),
+    Readers(
+        _keys("backbone", "glance_options"), "backbone.glance of timm, torchvision or a plug-in", _options("glance")
+    ),
     Readers(
         _keys("backbone", "shift_div shift_place"),
         "a backbone with the temporal shift (backbone.shift)",
