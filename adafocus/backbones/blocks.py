@@ -81,8 +81,10 @@ def branches(network: nn.Module) -> list[tuple[str, str]]:
         stages[stage] = stages.get(stage, 0) + 1
         if (rule := RULES[name]) is not None and _has_branch(module, rule):
             found.append((path, rule, stages[stage] % 2 == 0))
-    if not found:
+    if not found and not stages:
         raise ValueError(_unknown(type(network).__name__))
+    if not found:
+        raise ValueError(f"{type(network).__name__} has no block with an identity path for temporal modules")
     sparse = max(stages.values()) >= 23
     return [
         (f"{path}.{rule.shift}", f"{path}.{rule.adaptive or rule.shift}")

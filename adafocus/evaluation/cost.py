@@ -4,8 +4,8 @@ A multiply-add (multiply-accumulate, MAC) is one multiplication with one additio
 billions of them as "GFLOPs". torch's FLOP counter counts them on the meta device: convolutions, linear and recurrent
 layers, matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
 
-The GMACs that timm publishes are counted by fvcore, which adds 2 for each value that a BatchNorm writes, 5 for each of a
-LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `multiply_adds` can do the same.
+The GMACs that timm publishes are counted by fvcore, which adds 2 for each value that a BatchNorm writes, 5 for each of
+a LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `multiply_adds` can do the same.
 """
 
 from __future__ import annotations
