@@ -20,6 +20,7 @@ from adafocus.core.stage import Stage
 from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import Cost, count
 from adafocus.methods import method_of
+from adafocus.methods.options import GlanceSize
 from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.trainer import Settings
@@ -115,9 +116,10 @@ def _backbone(config: Config, role: str, weights: bool) -> nn.Module:
 
 def _image_size(config: Config, role: str) -> int:
     """Side in pixels of the images that a network sees."""
+    method, frame = method_of(config), config.dataset.frame_size
     if role == "glance":
-        return config.backbone.glance_size or config.dataset.frame_size
-    return config.patch.size if method_of(config).has_glance else config.dataset.frame_size
+        return (config.backbone.glance_size if GlanceSize in method.options else None) or frame
+    return config.patch.size if method.has_glance else frame
 
 
 def _library_weights(backbone: Features, name: str, source: str, size: int, options: dict[str, Any]) -> None:
