@@ -20,7 +20,7 @@ from adafocus.core.stage import Stage
 from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import Cost, count
 from adafocus.methods import method_of
-from adafocus.methods.options import GlanceSize
+from adafocus.methods.options import GlanceSize, Patch
 from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.trainer import Settings
@@ -98,6 +98,11 @@ def _backbone(config: Config, role: str, weights: bool) -> nn.Module:
             f"backbone {name!r} is unknown; choose one of {', '.join((*BACKBONES, *registry.BACKBONES))}, timm/NAME or "
             f"torchvision/NAME"
         )
+    elif name == "tiny_vit":
+        try:
+            backbone = BACKBONES[name](size, **options)
+        except TypeError as error:
+            raise UserError(f"backbone.{role}_options do not fit backbone {name!r}: {error}") from error
     elif not name.startswith("tiny"):
         backbone = BACKBONES[name]()
     else:
@@ -119,7 +124,7 @@ def _image_size(config: Config, role: str) -> int:
     method, frame = method_of(config), config.dataset.frame_size
     if role == "glance":
         return (config.backbone.glance_size if GlanceSize in method.options else None) or frame
-    return config.patch.size if method.has_glance else frame
+    return config.patch.size if Patch in method.options else frame
 
 
 def _library_weights(backbone: Features, name: str, source: str, size: int, options: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from adafocus.backbones.features import Features, check_backbone, features_of
 from adafocus.backbones.mobilenet import mobilenet_v2
 from adafocus.backbones.resnet import DEPTHS, ResNet
 from adafocus.backbones.tiny import tiny_focus, tiny_glance
+from adafocus.backbones.vit import ViT
 
 __all__ = ["BACKBONES", "Features", "check_backbone", "features_of"]
 
@@ -27,4 +28,5 @@ BACKBONES: dict[str, Callable[..., nn.Module]] = {
     **{name: partial(ResNet, name) for name in DEPTHS},
     "tiny_glance": tiny_glance,
     "tiny_focus": tiny_focus,
+    "tiny_vit": ViT,
 }

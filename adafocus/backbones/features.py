@@ -74,9 +74,13 @@ class Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, width, h, w)."""
+        return self._maps(self.layers, self.normalized(images))
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """Images (..., 3, H, W) as they come, in the module's own normalization; see `renormalize`."""
         if any(abs(given - own) > 1e-6 for given, own in zip(self.given, self.own, strict=False)):
-            images = torch.addcmul((self.clip_mean - self.mean) / self.std, images, self.clip_std / self.std)
-        return self._maps(self.layers, images)
+            return torch.addcmul((self.clip_mean - self.mean) / self.std, images, self.clip_std / self.std)
+        return images
 
     def map_size(self, size: int) -> tuple[int, int]:
         """Sides of the map for square images of `size`."""

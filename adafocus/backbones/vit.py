@@ -119,7 +119,7 @@ class ViT(nn.Module):
         self.patch_embed = PatchEmbedding(width, patch_size)
         self.cls_token, self.reg_token = nn.Parameter(torch.zeros(1, 1, width)), None
         self.pos_embed = nn.Parameter(0.02 * torch.randn(1, 1 + (size // patch_size) ** 2, width))
-        self.norm_pre, self.fc_norm = nn.Identity(), nn.Identity()
+        self.norm_pre = nn.Identity()
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         for layer in self.modules():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 
 from adafocus.core.errors import UserError
 from adafocus.data.frames import FrameFolder
 from adafocus.data.stream import write_video
 from adafocus.data.video import open_video
+from adafocus.evaluation.places import boxes_of_frames
 from adafocus.runs.plots import PATCH, contact_sheet
 
 SUFFIXES = (".png", ".jpg", ".gif", ".mp4")
@@ -34,19 +37,25 @@ def draw(prediction: Any, path: Path, *, template: str | None = None, reader: st
     source = Path(prediction.video)
     opened = FrameFolder(source, template or "image_{:05d}.jpg") if source.is_dir() else open_video(source, reader)
     with opened as video:
-        frames = video.read(np.array(prediction.frames), SHORT_SIDE)
+        numbers = np.array(prediction.frames)
+        if several := len(prediction.boxes) > len(set(prediction.frames)):
+            numbers = np.unique(numbers)
+        frames = video.read(numbers, SHORT_SIDE)
         scale = frames.shape[1] / video.height
     boxes = None
     if prediction.boxes:
         x1, y1, x2, y2 = (np.array(prediction.boxes) * scale).T
-        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)
+        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)[:, None]
+        if several:  # several patches of a frame are drawn into one picture
+            of = torch.tensor(prediction.frames)
+            boxes = boxes_of_frames(of, torch.from_numpy(boxes[:, 0]))[1].numpy()
     caption = f"{prediction.labels[0]}  {100 * prediction.scores[0]:.0f} %"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".png", ".jpg"):
         contact_sheet([frames], [boxes], [caption], [True]).save(path)
         return path
     pictures = [
-        _picture(frame, None if boxes is None else boxes[number], f"{caption}  frame {prediction.frames[number]}")
+        _picture(frame, () if boxes is None else boxes[number], f"{caption}  frame {numbers[number]}")
         for number, frame in enumerate(frames)
     ]
     if path.suffix.lower() == ".gif":
@@ -57,12 +66,12 @@ def draw(prediction: Any, path: Path, *, template: str | None = None, reader: st
     return path
 
 
-def _picture(frame: np.ndarray, box: np.ndarray | None, caption: str) -> Image.Image:
+def _picture(frame: np.ndarray, boxes: Iterable[np.ndarray], caption: str) -> Image.Image:
     image = Image.fromarray(np.ascontiguousarray(frame))
     pen = ImageDraw.Draw(image)
-    if box is not None:
-        top, left, height, width = box.tolist()
-        pen.rectangle((left, top, left + width - 1, top + height - 1), outline=PATCH, width=3)
+    for top, left, height, width in boxes:
+        if height:
+            pen.rectangle((left, top, left + width - 1, top + height - 1), outline=PATCH, width=3)
     pen.rectangle((0, 0, image.width, 14), fill=(0, 0, 0))
     pen.text((4, 1), caption, fill=(255, 255, 255))
     return image

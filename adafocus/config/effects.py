@@ -74,12 +74,14 @@ def _schedules(config: Config) -> list[ScheduleConfig]:
 
 
 def _tiny(role: str) -> Callable[[Config], bool]:
-    return lambda config: getattr(config.backbone, role).startswith("tiny")
+    return lambda config: getattr(config.backbone, role) in ("tiny_glance", "tiny_focus")
 
 
 def _options(role: str) -> Callable[[Config], bool]:
-    return lambda config: getattr(config.backbone, role) not in choices.BACKBONES
+    return lambda config: getattr(config.backbone, role) not in set(choices.BACKBONES) - {"tiny_vit"}
 
+
+_LIBRARIES = "tiny_vit, or a network of timm, torchvision or a plug-in"
 
 READERS = (
     # Data.
@@ -113,8 +115,8 @@ READERS = (
     Readers(_keys("backbone", "focus_channels focus_strides"), "backbone=tiny", _tiny("focus")),
     Readers(_keys("backbone", "glance_channels glance_strides"), "backbone=tiny", _tiny("glance")),
     Readers(_keys("backbone", "coordinates"), "backbone=tiny", lambda c: _tiny("focus")(c) or _tiny("glance")(c)),
-    Readers(_keys("backbone", "focus_options"), "a network of timm, torchvision or a plug-in", _options("focus")),
-    Readers(_keys("backbone", "glance_options"), "a network of timm, torchvision or a plug-in", _options("glance")),
+    Readers(_keys("backbone", "focus_options"), _LIBRARIES, _options("focus")),
+    Readers(_keys("backbone", "glance_options"), _LIBRARIES, _options("glance")),
     Readers(
         _keys("backbone", "shift_div shift_place"),
         "a backbone with the temporal shift (backbone.shift)",

@@ -32,6 +32,7 @@ from adafocus.methods import METHODS, STAGES, options
 from adafocus.methods.adafocus_v1 import options as v1
 from adafocus.methods.adafocus_v2 import options as v2
 from adafocus.methods.recognizer import options as recognizer
+from adafocus.methods.tokens import options as tokens
 from adafocus.methods.uni_adafocus import options as uni
 
 #: Rules that choose the frames of evaluation clips; `adafocus.data.sampling.evaluation_frames` defines them.
@@ -163,12 +164,12 @@ class PatchConfig(options.Patch, uni.Rectangle):
 
 
 @dataclass
-class SegmentsConfig(options.FocusFrames, uni.Candidates):
+class SegmentsConfig(options.FocusFrames, options.Candidates):
     glance: Annotated[int, Between(1, 4096)] = MISSING  # number of glance frames, or of all frames of a recognizer
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, v2.Order, options.Background):
+class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, options.Background):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 
@@ -186,7 +187,9 @@ class StageConfig:
 
 
 @dataclass
-class ScheduleConfig(options.LrMults, options.Dropout, options.FrozenNorm, recognizer.Recipe, uni.Losses):
+class ScheduleConfig(
+    options.LrMults, options.Dropout, options.FrozenNorm, recognizer.Recipe, uni.Losses, tokens.KeepRange
+):
     """The training recipe.
 
     `stages` maps the name of a stage to keys of this section that have other values in that stage. An override for all

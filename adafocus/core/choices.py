@@ -16,7 +16,17 @@ TRAINING_RULES = ("uniform", "fractional", "dense")
 CROPS = (1, 3, 5, 10)
 AVERAGES = ("logits", "probabilities")
 #: Networks.
-BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny_glance", "tiny_focus")
+BACKBONES = (
+    "mobilenet_v2",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet101",
+    "resnet152",
+    "tiny_glance",
+    "tiny_focus",
+    "tiny_vit",
+)
 POLICIES = ("paper",)
 SHIFTS = ("bidirectional", "online")
 SHIFT_PLACES = ("blockres", "block", "branch")

@@ -15,7 +15,7 @@ from adafocus.core.output import Output
 from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
-from adafocus.evaluation.places import PlaceStatistics, place_statistics
+from adafocus.evaluation.places import PlaceStatistics, boxes_of_frames, place_statistics
 from adafocus.processes.distributed import World
 
 
@@ -25,7 +25,8 @@ class Example:
 
     Attributes:
         frames: (T, H, W, 3) uint8 in temporal order.
-        boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, or 0 where there are
+            fewer; None for whole frames.
         label, answer: the true and the predicted class id.
     """
 
@@ -97,7 +98,7 @@ def evaluate(
                 "valid": valid,
                 "bad": batch.bad,
                 "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
-                "where": _learned(variants[0], answers),
+                "where": _learned(stage, variants[0], answers),
             }
         )
     gathered = [share for part in world.gather(shares) for share in part]
@@ -115,9 +116,11 @@ def _rows(output: Output, rows: Tensor) -> Output:
     return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
 
 
-def _learned(main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
-    """Patch locations (B, T, 2 or 4) that the policy chose; None if the main variant has none."""
-    where = answers[main].where if main.where == "learned" and answers else None
+def _learned(stage: Stage, main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
+    """Patch locations (B, T, 2 or 4) that the policy chose; None if the main variant has none, or cells of a grid."""
+    if main.where != "learned" or not answers or cast(Any, stage.model).chooses_cells:
+        return None
+    where = answers[main].where
     return None if where is None else where.float().cpu()
 
 
@@ -155,12 +158,17 @@ def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[E
         boxes = None
         if output.where is not None:
             boxes = stage.model.boxes(output.where[row].float()).cpu()
-            if len(boxes) == 1:  # one place for all frames
-                boxes = boxes.expand(len(frames), -1)
-            elif (
-                output.focus_frames is None and output.frames is not None
-            ):  # steps are in processing order, pictures in time
-                boxes = boxes[output.frames[row].cpu().argsort()]
+            if stage.model.chooses_cells:
+                numbers, boxes = boxes_of_frames(output.frames[row].cpu(), boxes)
+                frames = frames[: len(numbers)]
+            else:
+                if len(boxes) == 1:  # one place for all frames
+                    boxes = boxes.expand(len(frames), -1)
+                elif (
+                    output.focus_frames is None and output.frames is not None
+                ):  # steps are in processing order, pictures in time
+                    boxes = boxes[output.frames[row].cpu().argsort()]
+                boxes = boxes[:, None]
         kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
     return kept
 

@@ -100,6 +100,21 @@ def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
     return torch.cat([corner, where[:, 2:].mean(0)]).clamp(0, 1).float()
 
 
+def boxes_of_frames(numbers: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    """Groups patches by their frames.
+
+    Args:
+        numbers: (n,) the frame of each patch.
+        boxes: (n, 4) the patches.
+
+    Returns:
+        The distinct frames (T,), ascending, and their patches (T, P, 4); frames with fewer than P have some of size 0.
+    """
+    frames, slots = numbers.unique(return_inverse=True)
+    found = [boxes[slots == slot] for slot in range(len(frames))]
+    return frames, torch.nn.utils.rnn.pad_sequence(found, batch_first=True)
+
+
 @torch.no_grad()
 def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor | None:
     """`mean_place` of the locations that the policy chooses for the clips of all processes.
@@ -114,6 +129,8 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
     if not shares:
         return None
     where, network = torch.cat(shares), cast(Any, stage.model)
+    if network.chooses_cells:
+        return network.mean_place(where)
     return mean_place(where, network.boxes(where), network.frame_size)
 
 

@@ -158,6 +158,19 @@ class Method(ABC):
                 f"must be {glance} (or segments={glance})"
             )
 
+    def check_candidates(self, candidates: int) -> None:
+        """For methods whose glance frames are among the candidate frames.
+
+        Raises:
+            UserError: they cannot be taken at equal distances.
+        """
+        glance = self.config.segments.glance
+        if candidates % glance:
+            raise UserError(
+                f"segments.pool={candidates} must be a multiple of segments.glance={glance}: the glance frames are "
+                f"taken from the candidates at equal distances"
+            )
+
     def check_start(self) -> None:  # noqa: B027 - most methods need no weights
         """Checks that training starts from the weights that it needs if `init.from` names none.
 

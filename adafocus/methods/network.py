@@ -40,6 +40,8 @@ class AdaptiveNetwork(nn.Module, ABC):
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
             prediction is the sum of two heads.
         chooses_frames: whether `decide` also chooses the frames for the focus network.
+        chooses_cells: whether `decide` chooses cells of a grid, any number of them in a frame; `Output.where` and
+            `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
         first_candidate: where in a clip the candidates begin that frames are chosen from.
     """
@@ -50,6 +52,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
+    chooses_cells: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
     first_candidate: int = 0
 

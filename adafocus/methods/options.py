@@ -42,6 +42,7 @@ class Options:
 
 
 _PATCHES = "a method that chooses patches (adafocus_v1, adafocus_v2, uni_adafocus)"
+_GLANCE = "a method with a glance network (adafocus_v1, adafocus_v2, uni_adafocus, tokens)"
 _CLASSIFIER = "a method with a classifier over both networks"
 
 
@@ -57,7 +58,14 @@ class FocusFrames(Options, section="segments", needs=_PATCHES):
 
 
 @dataclass
-class GlanceNetwork(Options, section="backbone", needs=_PATCHES):
+class Candidates(Options, section="segments", needs="method=uni_adafocus or tokens"):
+    # Number of candidate frames that focus frames or tokens are chosen from; None: three for each focus frame
+    # (uni_adafocus), the glance frames (tokens).
+    pool: Annotated[int, Between(1, 4096)] | None = None
+
+
+@dataclass
+class GlanceNetwork(Options, section="backbone", needs=_GLANCE):
     glance: Words = MISSING
     glance_options: dict[str, Any] = field(default_factory=dict)  # arguments of the factory of a library or plug-in
     glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
@@ -67,12 +75,12 @@ class GlanceNetwork(Options, section="backbone", needs=_PATCHES):
 
 
 @dataclass
-class Controls(Options, section="evaluate", needs=_PATCHES):
+class Controls(Options, section="evaluate", needs=_GLANCE):
     controls: bool = True  # whether to evaluate the control variants (random and centered patches, glance alone) too
 
 
 @dataclass
-class LrMults(Options, section="schedule", needs=_PATCHES):
+class LrMults(Options, section="schedule", needs=_GLANCE):
     lr_mults: dict[str, Weight] = field(default_factory=dict)  # part of the network -> learning-rate multiplier
 
 
@@ -83,13 +91,15 @@ class GlanceSize(Options, section="backbone", needs="a method with a policy on p
 
 
 @dataclass
-class GlanceResize(Options, section="backbone", needs="method=uni_adafocus, or method=adafocus_v2 on plain backbones"):
+class GlanceResize(
+    Options, section="backbone", needs="method=uni_adafocus or tokens, or adafocus_v2 on plain backbones"
+):
     # How frames are resized for the glance network: aligned (bilinear, aligned corners) or area (antialiased).
     glance_resize: Annotated[str, OneOf(GLANCE_RESIZES)] = "aligned"
 
 
 @dataclass
-class PolicyWidth(Options, section="backbone", needs="method=adafocus_v1 or adafocus_v2"):
+class PolicyWidth(Options, section="backbone", needs="method=adafocus_v1, adafocus_v2 or tokens"):
     policy_hidden: Annotated[int, AtLeast(8)] | None = None  # hidden width of the policy; None: the method's default
 
 
@@ -99,7 +109,7 @@ class ClassifierWidth(Options, section="backbone", needs=f"{_CLASSIFIER}, on pla
 
 
 @dataclass
-class Where(Options, section="method", needs="method=adafocus_v2 or uni_adafocus"):
+class Where(Options, section="method", needs="method=adafocus_v2, uni_adafocus or tokens"):
     where: Annotated[str, OneOf(WHERE)] = "learned"  # how patch locations are chosen
 
 

@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from adafocus.policies.cells import on_grid
 
+#: Values of `Variant.where` of the rows of a table, the learned choice first.
+CHOICES = ("learned", "random", "uniform", "center", "difference", "unique")
 GOLDEN = (5**0.5 - 1) / 2
 
 

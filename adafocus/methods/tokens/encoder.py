@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adafocus.backbones.features import Features
 from adafocus.backbones.vit import Past, run_block
 from adafocus.methods.tokens.credit import credit
 
@@ -40,7 +41,7 @@ class TokenEncoder(nn.Module):
     earlier ones: nothing is computed twice. One group with all patches of one frame is the transformer itself.
 
     Args:
-        vit: `adafocus.backbones.vit.ViT` or a `VisionTransformer` of timm.
+        backbone: `adafocus.backbones.vit.ViT`, or `Features` of a `VisionTransformer` of timm.
         candidates: number of frames N that patches may come from.
 
     Attributes:
@@ -50,14 +51,21 @@ class TokenEncoder(nn.Module):
         ValueError: the network is no plain vision transformer.
     """
 
-    def __init__(self, vit: nn.Module, candidates: int) -> None:
+    def __init__(self, backbone: nn.Module, candidates: int) -> None:
         super().__init__()
-        check(vit)
-        self.vit: Any = vit
+        self.backbone = backbone
+        check(self.vit)
         self.width: int = self.vit.embed_dim
         self.time_embed = nn.Parameter(torch.zeros(candidates, self.width))
-        # A network that averages its tokens has no class token; it gets one, which is trained from the beginning.
+        # A network that averages its tokens has no class token and normalizes their mean instead of each; it gets a
+        # token and a norm, which are trained from the beginning.
         self.class_token = nn.Parameter(torch.zeros(1, 1, self.width)) if self.vit.cls_token is None else None
+        self.norm = nn.LayerNorm(self.width) if isinstance(self.vit.norm, nn.Identity) else nn.Identity()
+
+    @property
+    def vit(self) -> Any:
+        """The transformer itself."""
+        return self.backbone.layers if isinstance(self.backbone, Features) else self.backbone
 
     @property
     def patch_size(self) -> int:
@@ -79,6 +87,8 @@ class TokenEncoder(nn.Module):
     def embed(self, patches: Tensor) -> Tensor:
         """Patches (B, K, 3, P, P) to tokens (B, K, D), without their positions."""
         proj = self.vit.patch_embed.proj
+        if isinstance(self.backbone, Features):
+            patches = self.backbone.normalized(patches)
         return functional.linear(patches.flatten(2), proj.weight.flatten(1), proj.bias)
 
     def positions(self, cells: Tensor) -> Tensor:
@@ -122,7 +132,7 @@ class TokenEncoder(nn.Module):
             x, pair = run_block(block, x, lengths, past[number] if past else None)
             kept.append(pair)
         starts = list(accumulate(lengths[:-1], initial=0))
-        return Encoded(self.vit.fc_norm(self.vit.norm(x[:, starts])), kept, policy_loss)
+        return Encoded(self.norm(self.vit.norm(x[:, starts])), kept, policy_loss)
 
     def costs(self, sizes: Sequence[int]) -> list[int]:
         """Multiply-adds of each group."""
@@ -141,7 +151,7 @@ def check(vit: nn.Module) -> None:
     Raises:
         ValueError: the network is not made of one linear patch embedding, learned positions and plain blocks.
     """
-    needed = ("patch_embed.proj", "pos_embed", "norm_pre", "norm", "fc_norm", "blocks")
+    needed = ("patch_embed.proj", "pos_embed", "norm_pre", "norm", "blocks")
     missing = [name for name in needed if not _has(vit, name)]
     inner = ("attn.qkv", "attn.q_norm", "attn.norm", "attn.proj", "ls1", "drop_path1", "norm1", "norm2", "mlp")
     blocks: Any = () if missing else cast(Any, vit).blocks

@@ -49,7 +49,7 @@ class TokenFocus(EarlyExitNetwork):
 
     budgets = tuple(number / 20 for number in range(1, 20))
     glance_exit = True
-    chooses_frames = True
+    chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
     parts = {

@@ -16,8 +16,8 @@ from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.methods.tokens import controls
+from adafocus.methods.tokens.controls import CHOICES
 from adafocus.methods.tokens.model import TokenFocus
-from adafocus.methods.tokens.options import CHOICES
 from adafocus.policies.cells import choose_cells
 
 

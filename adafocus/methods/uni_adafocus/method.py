@@ -38,7 +38,7 @@ class UniAdaFocusMethod(Method):
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
         depending = shared.Background if self.on_tsm else shared.Dropout
-        found = {shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm, depending}
+        found = {shared.GlanceSize, shared.GlanceResize, shared.Candidates, shared.Where, shared.FrozenNorm, depending}
         return super().options | own.OWN | found
 
     @property
@@ -55,11 +55,8 @@ class UniAdaFocusMethod(Method):
                 f"segments.pool={pool} candidates are fewer than the {max(focus, segments.glance)} frames to choose "
                 f"from them; raise segments.pool"
             )
-        if not self.on_tsm and pool % segments.glance:
-            raise UserError(
-                f"segments.pool={pool} must be a multiple of segments.glance={segments.glance}: the glance frames are "
-                f"taken from the candidates at equal distances"
-            )
+        if not self.on_tsm:
+            self.check_candidates(pool)
         smallest = patch.smallest or 3 * self.config.dataset.frame_size / 7
         if patch.size < smallest:
             raise UserError(
@@ -80,7 +77,7 @@ class UniAdaFocusMethod(Method):
 
     def chosen(self) -> tuple[int, int]:
         """Numbers of focus frames and candidates; plain backbones glance at some of the candidates."""
-        glance, pool = self.config.segments.glance, self.read(own.Candidates).pool
+        glance, pool = self.config.segments.glance, self.read(shared.Candidates).pool
         focus = self.config.segments.focus or (glance * 3 // 2 if self.on_tsm else glance)
         return focus, pool or (3 * focus if self.on_tsm else -(-3 * focus // glance) * glance)
 

@@ -14,12 +14,6 @@ _UNI = "method=uni_adafocus"
 
 
 @dataclass
-class Candidates(Options, section="segments", needs=_UNI):
-    # Number of candidate frames that focus frames are chosen from; None: three for each focus frame.
-    pool: Annotated[int, Between(1, 4096)] | None = None
-
-
-@dataclass
 class Rectangle(Options, section="patch", needs=_UNI):
     # Smallest side of a rectangle in pixels; None: 3/7 of the frame's side, 96 of 224.
     smallest: Annotated[int, Between(1, 4096)] | None = None
@@ -49,4 +43,4 @@ class Losses(Options, section="schedule", needs=_UNI):
     kl_weight: Weight = 0.0  # weight of the KL term that favors uniform frame weights
 
 
-OWN: frozenset[type[Options]] = frozenset((Candidates, Rectangle, When, PolicyWidths, TemporalPolicy, Losses))
+OWN: frozenset[type[Options]] = frozenset((Rectangle, When, PolicyWidths, TemporalPolicy, Losses))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from adafocus.backbones.features import features_of
 from adafocus.backbones.tiny import tiny_glance
 from adafocus.backbones.vit import ViT
 from adafocus.core.frames import segment_centers
@@ -64,11 +65,11 @@ def test_all_patches_of_a_frame_in_one_group_are_the_network_of_timm(name: str) 
     timm = pytest.importorskip("timm")
     side = 28 if "14" in name else 32
     torch.manual_seed(0)
-    vit = timm.create_model(name, img_size=side, num_classes=0, depth=2).eval()
+    vit = timm.create_model(name, img_size=side, dynamic_img_size=True, num_classes=0, depth=2).eval()
     for parameter in vit.parameters():
         parameter.data.add_(0.1 * torch.randn_like(parameter))
     images = torch.randn(2, 3, side, side)
-    encoder = TokenEncoder(vit, 3).eval()
+    encoder = TokenEncoder(features_of(vit), 3).eval()
     size = encoder.patch_size
     cut = images.unflatten(-2, (-1, size)).unflatten(-1, (-1, size)).permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
     cells = torch.arange(encoder.area).expand(2, -1)

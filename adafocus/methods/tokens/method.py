@@ -1,0 +1,92 @@
+"""TokenFocus: a vision transformer that computes only the tokens which a glance network chose in time and space."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from adafocus.core.errors import UserError
+from adafocus.core.frames import FramePlan, segment_centers
+from adafocus.methods import options as shared
+from adafocus.methods.base import Method, Widths
+from adafocus.methods.options import Options
+from adafocus.methods.tokens import options as own
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from adafocus.core.stage import Normalize, Stage
+
+
+class TokensMethod(Method):
+    """TokenFocus, of this package: chosen tokens instead of patches; one training for every number of them."""
+
+    name = "tokens"
+    train_frames = test_frames = "fractional"
+    lr_parts = needed_lr_parts = ("glance", "focus", "policy")
+
+    @property
+    def exits_early(self) -> bool:
+        """True: there is an exit after the glance and after every group of tokens."""
+        return True
+
+    @property
+    def widths(self) -> Widths:
+        """The width of the policy; each network has a classifier of its own."""
+        return Widths(64, None)
+
+    @property
+    def options(self) -> frozenset[type[Options]]:
+        """See `Method.options`; the cells have the size of the transformer's patches."""
+        found = {shared.GlanceSize, shared.GlanceResize, shared.Candidates, shared.Where, shared.FrozenNorm}
+        return super().options - {shared.Patch, shared.FocusFrames} | own.OWN | found
+
+    def check(self) -> None:
+        """See `Method.check`."""
+        backbone, (low, high) = self.config.backbone, self.read(own.KeepRange).keep_range
+        if self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool:
+            raise UserError(
+                "method=tokens takes backbones without temporal modules, because its tokens attend to each other over "
+                "time: set backbone=tiny_vit, or another one with backbone.shift=none"
+            )
+        if low > high:
+            raise UserError(f"schedule.keep_range=[{low:g},{high:g}] must be the smaller share and then the larger one")
+        self.check_candidates(self.frame_plan().candidates)
+
+    def frame_plan(self, *, deferred: bool = False) -> FramePlan:
+        """Cells are chosen in candidate frames, of which the glance network sees some; by default it sees all."""
+        glance = self.config.segments.glance
+        candidates = self.read(shared.Candidates).pool or glance
+        first = segment_centers(candidates, glance) if candidates >= glance else ()
+        return FramePlan(glance, candidates=candidates, first=tuple(first))
+
+    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+        """See `Method.network`."""
+        from adafocus.methods.tokens.model import TokenFocus
+
+        assert glance is not None
+        plan = self.frame_plan()
+        return TokenFocus(
+            glance,
+            focus,
+            num_classes=num_classes,
+            glance_segments=plan.glance,
+            candidates=plan.candidates,
+            frame_size=self.config.dataset.frame_size,
+            dropout=self.config.schedule.head_dropout,
+            **self.values(shared.GlanceSize, shared.GlanceResize, shared.PolicyWidth, own.Tokens),
+        )
+
+    def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
+        """See `Method.stage`."""
+        from adafocus.core.stage import batch_norms
+        from adafocus.methods.tokens.stage import TokenStage
+
+        config = self.config
+        return TokenStage(
+            network,
+            normalize,
+            seed=config.seed,
+            rates=config.schedule.lr_mults,
+            **self.values(shared.Where, own.KeepRange, shared.Controls),
+            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+        )
