@@ -46,6 +46,7 @@ CURVES = {
     "adafocus_v2_tsm": ("method=adafocus_v2", *TSM, "segments.focus=6"),
     "uni_adafocus": ("method=uni_adafocus", "segments.glance=4", "segments.focus=3", "patch.smallest=8"),
     "uni_adafocus_tsm": ("method=uni_adafocus", *TSM, "segments.focus=3", "patch.smallest=8"),
+    "tokens": ("method=tokens", "segments=4"),
     "tsn": ("method=recognizer", "segments=4"),
     "tsm": ("method=recognizer", *TSM),
     "tam": ("method=recognizer", "backbone=tiny_tam", "segments.glance=4"),

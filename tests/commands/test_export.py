@@ -32,6 +32,7 @@ FORMS = {
         "method.remove_background=true",
     ),
     "recognizer": ("method=recognizer", "backbone=tiny_tsm"),
+    "tokens": ("method=tokens", "segments.pool=8"),
 }
 
 
@@ -78,6 +79,9 @@ def test_joined_programs_answer_alike(tmp_path: Path, form: str) -> None:
     assert expected.logits.std(0).max() > 0  # the logits of the clips differ
     if "uni" in form:
         assert torch.equal(values["chosen"], expected.frames)
+    if form == "tokens":
+        assert torch.equal(values["places"] // 36, expected.frames)
+        assert [set(row) for row in values["chosen"].tolist()] == [set(row) for row in expected.frames.tolist()]
     one = {name: frames[:1] for name, frames in sets.items()}
     torch.testing.assert_close(
         example().join(tmp_path / "out", one)["logits"], expected.logits[:1], rtol=1e-4, atol=1e-4
@@ -153,7 +157,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["adafocus_v2", "uni_adafocus", "uni_adafocus_tsm", "recognizer"])
+@pytest.mark.parametrize("form", ["adafocus_v2", "uni_adafocus", "uni_adafocus_tsm", "recognizer", "tokens"])
 def test_onnx_programs_answer_alike(tmp_path: Path, form: str) -> None:
     pytest.importorskip("onnxscript")
     runtime = pytest.importorskip("onnxruntime")

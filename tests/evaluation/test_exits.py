@@ -20,6 +20,7 @@ from adafocus.evaluation import exits
 from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.network import passed_exits
+from adafocus.methods.tokens.model import TokenFocus
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
@@ -111,6 +112,7 @@ def test_exits_that_a_walk_in_chunks_passes() -> None:
 V2 = ("method=adafocus_v2", "segments.glance=5")
 UNI = ("method=uni_adafocus", "segments.glance=4", "segments.focus=5")
 TSM = (*UNI, "backbone=tiny_tsm")
+TOKENS = ("method=tokens", "segments.glance=4", "segments.pool=8")
 
 
 def trained(*typed: str):
@@ -135,7 +137,7 @@ def whole_batch(data, batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
-@pytest.mark.parametrize("typed", [V2, UNI, TSM], ids=["v2", "uni", "tsm"])
+@pytest.mark.parametrize("typed", [V2, UNI, TSM, TOKENS], ids=["v2", "uni", "tsm", "tokens"])
 def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], chunk: int) -> None:
     settings, stage, data, batch = trained(*typed)
     model = stage.model
@@ -166,11 +168,13 @@ def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], c
             assert read[clip] == number  # the first frame comes with the batch
         elif isinstance(model, UniAdaFocusTSM):
             assert read[clip] == (5 if number else 0)
+        elif isinstance(model, TokenFocus):
+            assert bool(read[clip]) <= bool(number)  # tests/methods/tokens has the frames of each exit
         else:
             assert read[clip] == number
 
 
-@pytest.mark.parametrize("typed", [V2, UNI, TSM], ids=["v2", "uni", "tsm"])
+@pytest.mark.parametrize("typed", [V2, UNI, TSM, TOKENS], ids=["v2", "uni", "tsm", "tokens"])
 def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
     settings = composed("dataset=glyphs", *typed)
     with torch.device("meta"):

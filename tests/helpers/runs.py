@@ -33,7 +33,7 @@ SMALL = {
 def arguments(**changes: str) -> list[str]:
     """Overrides of the small run, with changes; a keyword `a__b` stands for the key `a.b`."""
     merged = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    if merged.get("method") == "recognizer":  # a recognizer has no patch, and a key without effect is refused
+    if merged.get("method") in ("recognizer", "tokens"):  # they have no patches, and a key without effect is refused
         merged.pop("patch.size")
     return [f"{key}={value}" for key, value in merged.items()]
 

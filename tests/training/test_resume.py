@@ -40,6 +40,18 @@ def test_two_interruptions_change_no_bit(tmp_path: Path, workers: str) -> None:
 
 
 @pytest.mark.slow
+def test_an_interruption_of_tokens_changes_no_bit(tmp_path: Path) -> None:
+    """Its number of tokens is drawn anew in each step."""
+    typed = runs.arguments(method="tokens", segments="4", output__save_seconds="0")
+    runs.run(tmp_path, *typed, "name=whole")
+    process = runs.start(tmp_path, *typed, "name=cut")
+    kill_when(tmp_path / "outputs/cut", process, 9)
+    time.sleep(0.5)
+    assert "continuing from step" in runs.run(tmp_path, *typed, "name=cut")
+    runs.same(tmp_path / "outputs/cut", tmp_path / "outputs/whole")
+
+
+@pytest.mark.slow
 def test_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     typed = runs.arguments(output__save_seconds="0")
     runs.run(tmp_path, *typed, "name=whole")

@@ -92,6 +92,8 @@ class TokenFocus(EarlyExitNetwork):
         self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.keep, self.groups, self.num_exits = keep, groups, 1 + groups
         self.num_cells = self.num_places = candidates * encoder.area
+        if groups > self.num_cells:
+            raise ValueError(f"{groups} groups are more than the {self.num_cells} cells")
         self.policy = CellScores(glance.width, (candidates, self.side, self.side), policy_hidden)
         self.glance_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(encoder.width, num_classes))
