@@ -183,7 +183,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         typed: the keys that are set on the command line.
     """
     from adafocus import config
-    from adafocus.config import effects, paths
+    from adafocus.config import effects, paths, stored
     from adafocus.runs import folder as folders
     from adafocus.runs.launch import adopt_processes
 
@@ -216,7 +216,8 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     with folders.claim(folder, fresh=fresh):
         if inspect() == folders.FINISHED:  # another process finished the run while this one waited for the lock
             return _show(folder)
-        folders.describe(folder, values, overrides=overrides, choices=choices)
+        kept = stored.without_folders(overrides, settings)
+        folders.describe(folder, values, overrides=kept, choices=choices)
         return _work(settings, folder, started)
 
 

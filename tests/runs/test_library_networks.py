@@ -13,7 +13,7 @@ import adafocus
 from adafocus import build, cli, predict
 from adafocus.backbones import library
 from adafocus.commands.export import export
-from adafocus.data.loader import EvaluationOrder, Loader
+from adafocus.data.loader import Loader, TrainOrder
 from adafocus.training.trainer import Trainer
 
 pytest.importorskip("timm")
@@ -125,7 +125,7 @@ def test_every_method_learns_with_them(typed: list[str]) -> None:
     network = build.seeded_model(settings, len(data.classes))
     stage = build.stage(settings, network)
     stage.train()
-    result = stage.step(next(iter(Loader(data.train, EvaluationOrder(4, 4)))))
+    result = stage.step(next(iter(Loader(data.train, TrainOrder(4, 4)))))
     result.loss.backward()
     assert result.loss.isfinite()
     parts = ("focus_net.", "glance_net.", "backbone.") if "stage=1" not in typed else ("focus_net.",)
