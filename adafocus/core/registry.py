@@ -65,7 +65,8 @@ def register_backbone(name: str, factory: Callable[..., nn.Module]) -> None:
     """Makes a backbone known as `backbone.glance=NAME` and `backbone.focus=NAME`.
 
     Args:
-        factory: called with the options of the configuration by name, without arguments if none are set; see `adafocus.backbones` for what it returns.
+        factory: called with `backbone.glance_options` or `backbone.focus_options` by name, without arguments if none
+            are set; see `adafocus.backbones` for what it returns.
 
     Raises:
         UserError: the name is taken.

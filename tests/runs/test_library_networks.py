@@ -68,10 +68,6 @@ def test_a_run_is_interrupted_continued_predicts_exports_and_exits_early(tmp_pat
         (["backbone.focus=timm/test_vitt"], "did you mean timm/test_vit"),
         (["patch.size=20"], "should be divisible by patch size"),
         (
-            ["backbone.shift=bidirectional", "backbone.glance=timm/test_resnet"],
-            "no known place in timm.models.vision_transformer",
-        ),
-        (
             ["backbone.focus=resnet18", "+backbone.focus_options.x=1"],
             "needs a network of timm, torchvision or a plug-in",
         ),
