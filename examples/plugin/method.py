@@ -1,4 +1,4 @@
-"""A method: AdaFocus V2 with one place for all videos, which is learned, where its policy would be."""
+"""Example of a method: AdaFocus V2 with one learned patch location for all videos in place of its policy."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ if TYPE_CHECKING:
 
 
 class FixedPlaceMethod(AdaFocusV2Method):
-    """`method=fixed_place`. Frame plan, networks, stage and early exit are those of AdaFocus V2 on plain backbones.
+    """The method `method=fixed_place`; it has frame plan, networks, stage and early exit of AdaFocus V2 on plain
+    backbones.
 
-    It reads `method.options.start`, the place from which learning starts: (y, x) in [0, 1].
+    It reads `method.options.start`, the initial patch location (y, x) in [0, 1].
     """
 
     name = "fixed_place"
 
     @property
     def reads(self) -> frozenset[str]:
-        """See `adafocus.methods.base.Method.reads`: there is no policy whose width or name could be chosen."""
+        """The keys that AdaFocus V2 reads, without those of its policy (see `adafocus.methods.base.Method.reads`)."""
         return super().reads - {"policy.name", "policy.options", "backbone.policy_hidden"} | {"method.options"}
 
     def check(self) -> None:
-        """See `adafocus.methods.base.Method.check`."""
+        """Refuses wrong options of this method (see `adafocus.methods.base.Method.check`)."""
         super().check()
         start = self.config.method.options.get("start", [0.5, 0.5])
         if not (isinstance(start, list) and len(start) == 2 and all(0 < place < 1 for place in start)):
@@ -35,7 +36,7 @@ class FixedPlaceMethod(AdaFocusV2Method):
             raise UserError("method=fixed_place works on plain backbones only: choose another backbone")
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The argument `policy` of the network, see `adafocus.methods.adafocus_v2.model.AdaFocusV2`."""
+        """The policy module for the argument `policy` of `adafocus.methods.adafocus_v2.model.AdaFocusV2`."""
         from .place import FixedPlace
 
         start = self.config.method.options.get("start", [0.5, 0.5])
