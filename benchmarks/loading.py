@@ -57,8 +57,8 @@ def pillow_and_float(folder: Path, count: int, frames: int, epoch: int, index: i
 
 
 def in_turns(ways: dict[str, Callable[[int, list[int]], object]], clips: int, epochs: int = 6) -> dict[str, float]:
-    """Milliseconds of one core per clip from files to a batch, as the median over batches. Loaders alternate by
-    epoch."""
+    """Measures loaders alternately, one epoch each; returns milliseconds of CPU time per clip from files to a batch, as
+    the median over batches."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for epoch in range(epochs):
         for name, get in ways.items():

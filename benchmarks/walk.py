@@ -30,8 +30,8 @@ from adafocus.methods.adafocus_v1.stages import PolicyStage
 def a_step_at_a_time(
     model: AdaFocusV1, frames: Tensor, label: Tensor, draws: Tensor, other: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Actions, rewards and the policy's input, computed frame by frame; the networks run again for the compared
-    patch."""
+    """Actions, rewards and the policy's input, computed frame by frame as in the released program, which runs the
+    networks at each frame for the chosen patch and for a random one."""
     policy, classifier = model.policy, model.classifier
     with torch.no_grad():
         glance = model.glance(frames)

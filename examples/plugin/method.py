@@ -33,7 +33,7 @@ class FixedPlaceMethod(AdaFocusV2Method):
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """The options of AdaFocus V2 without those of its policy, and `Start` (see `adafocus.methods.base.Method.options`)."""
+        """The options of AdaFocus V2 without those of its policy, and `Start`; see `adafocus.methods.base.Method`."""
         return super().options - {Policy, PolicyWidth} | {Start}
 
     def check(self) -> None:
