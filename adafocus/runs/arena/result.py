@@ -11,7 +11,7 @@ import numpy as np
 
 from adafocus.core.errors import UserError
 from adafocus.core.files import read_json
-from adafocus.evaluation.intervals import Interval, bootstrap
+from adafocus.evaluation.bootstrap import Interval, bootstrap
 from adafocus.runs.arena.entrants import BASELINE
 from adafocus.runs.arena.plan import Trial
 from adafocus.runs.arena.processes import finished
