@@ -5,11 +5,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from adafocus.core.errors import printable
 from adafocus.core.files import read_json
+from adafocus.processes.signals import Interrupted, Signals
 from adafocus.runs.arena.plan import Trial, command
 from adafocus.runs.sweep import let_jobs_import_us
 
@@ -22,7 +23,7 @@ def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> li
     What a run prints goes to `logs/` in the arena's folder.
 
     Raises:
-        KeyboardInterrupt: after the running trials have saved their state.
+        Interrupted: a signal arrived, and the running trials have saved their state.
     """
     let_jobs_import_us()
     waiting = [trial for trial in trials if not finished(trial.folder)]
@@ -31,8 +32,11 @@ def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> li
         say(f"{done} of {count} runs are finished already")
     running: dict[subprocess.Popen[bytes], Trial] = {}
     failed = []
-    try:
+    with Signals() as signals, signals.deferred():  # an exception between starting and noting a process would lose it
         while waiting or running:
+            if signals.number:
+                _end(running)
+                raise Interrupted(signals.number)
             while waiting and len(running) < jobs:
                 trial = waiting.pop(0)
                 running[_start(trial)] = trial
@@ -41,13 +45,6 @@ def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> li
                 failed += [trial] if process.returncode else []
                 say(f"[{done}/{count}] {trial.folder.name}: {_outcome(trial, process.returncode)}")
             time.sleep(0.1)
-    except KeyboardInterrupt:
-        for process in running:
-            process.terminate()
-        limit = time.monotonic() + PATIENCE
-        for process in running:
-            process.wait(max(0.1, limit - time.monotonic()))
-        raise
     return failed
 
 
@@ -60,7 +57,21 @@ def _start(trial: Trial) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     call = [sys.executable, "-m", "adafocus.cli", *command(trial)]
     with log.open("wb") as output:
-        return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+        # In a session of its own it does not get Ctrl-C twice, from the terminal and from `_end`: a second one would
+        # end it without saving.
+        return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+
+
+def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
+    """Asks processes to save their state and end, and kills those that do not."""
+    for process in running:
+        process.terminate()
+    limit = time.monotonic() + PATIENCE
+    for process in running:
+        try:
+            process.wait(max(0.1, limit - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
 
 
 def finished(folder: Path) -> bool:
