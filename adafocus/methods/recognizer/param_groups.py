@@ -39,8 +39,8 @@ def recognizer_groups(
     Args:
         model: the recognizer.
         rule: "single": one group. "tsm": biases have twice the learning rate and no weight decay, normalization
-            layers no weight decay; the weights of all linear layers (the classifier and the matrices of TAM's branch G) have the
-            multiplier `head_rate`, and the classifier's bias twice that. "mmaction2": as "tsm", but only the
+            layers no weight decay; the weights of all linear layers (the classifier and the matrices of TAM's branch G)
+            have the multiplier `head_rate`, and the classifier's bias twice that. "mmaction2": as "tsm", but only the
             classifier has the multiplier `head_rate`.
         head_rate: learning-rate multiplier of the classifier: 5, or 1 when fine-tuning on the same classes.
         flow: whether the first convolution reads optical flow; its learning rate is then multiplied by 5, as in
