@@ -30,6 +30,7 @@ from adafocus.processes.signals import exit_process
 USAGE = """usage: adafocus COMMAND ...
 
   run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
+  arena     trains and compares every way of choosing at equal cost: `adafocus arena FOLDER`
   compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
   convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
   export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
@@ -44,6 +45,7 @@ BROKEN_PIPE = 141  # exit status after the reader of the output has closed it, a
 PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
 #: Other commands than `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
+    "arena": "adafocus.commands.arena",
     "compare": "adafocus.runs.compare",
     "convert": "adafocus.commands.convert",
     "export": "adafocus.commands.export",
@@ -183,7 +185,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         typed: the keys that are set on the command line.
     """
     from adafocus import config
-    from adafocus.config import effects, paths
+    from adafocus.config import effects, paths, stored
     from adafocus.runs import folder as folders
     from adafocus.runs.launch import adopt_processes
 
@@ -216,7 +218,8 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     with folders.claim(folder, fresh=fresh):
         if inspect() == folders.FINISHED:  # another process finished the run while this one waited for the lock
             return _show(folder)
-        folders.describe(folder, values, overrides=overrides, choices=choices)
+        kept = stored.without_folders(overrides, settings)
+        folders.describe(folder, values, overrides=kept, choices=choices)
         return _work(settings, folder, started)
 
 

@@ -187,7 +187,7 @@ def _torchvision_network(name: str, options: Mapping[str, Any]) -> nn.Module:
     """The children of the network up to the map, under their names."""
     from torchvision import models
 
-    if refused := sorted({"weights", "weights_backbone", "num_classes", "progress"} & options.keys()):
+    if refused := sorted({"weights", "pretrained", "num_classes", "progress"} & options.keys()):
         raise ValueError(f"the option {refused[0]} is not for networks of torchvision here")
     net = models.get_model(name.partition("/")[2], weights=None, **options)
     parts: OrderedDict[str, nn.Module] = OrderedDict()

@@ -20,6 +20,11 @@ _LARGEST = 2**20  # bytes of a description
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
+def is_folder(name: str) -> bool:
+    """Whether a typed name, perhaps in quotes, is that of a folder."""
+    return name.strip("'\"").startswith(PREFIX)
+
+
 def named(values: dict[str, Any]) -> dict[str, Any]:
     """A composed configuration in which folders are replaced by the name, options and weights of their networks.
 
@@ -34,7 +39,7 @@ def named(values: dict[str, Any]) -> dict[str, Any]:
     found = dict(backbone)
     for role, key in (("focus", "weights"), ("glance", "glance_weights")):
         name = str(backbone.get(role) or "")
-        if not name.startswith(PREFIX):
+        if not is_folder(name):
             continue
         architecture, options, weights = _read(Path(name.removeprefix(PREFIX)).expanduser(), f"backbone.{role}")
         found[role], found[f"{role}_options"] = architecture, {**options, **(backbone.get(f"{role}_options") or {})}

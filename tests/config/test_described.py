@@ -9,6 +9,7 @@ import pytest
 from helpers.configs import composed
 
 from adafocus import build, config
+from adafocus.config import stored
 from adafocus.core.errors import UserError
 
 
@@ -66,3 +67,12 @@ def test_our_networks_keep_imagenets_normalization_in_their_configuration() -> N
     assert (composed().dataset.mean, composed().dataset.std) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     typed = composed("backbone.focus=timm/test_resnet", "dataset.mean=[0.5,0.5,0.5]", "backbone.weights=none")
     assert (typed.dataset.mean, typed.dataset.std) == ([0.5, 0.5, 0.5], [0.229, 0.224, 0.225])
+
+
+def test_a_run_stores_what_the_folder_says(tmp_path: Path) -> None:
+    typed = [f"backbone.focus='file/{folder(tmp_path)}'", "backbone.weights=none", "+backbone.focus_options.x=1"]
+    kept = stored.without_folders([*typed, "patch=96"], composed(*typed))
+    options = "+backbone.focus_options={mean:[0.1,0.1,0.1],std:[0.2,0.2,0.2],x:1}"
+    assert kept == ["backbone.weights=none", "patch=96", "backbone.focus='timm/test_resnet'", options]
+    assert composed(*kept[:1], *kept[2:]).backbone == composed(*typed).backbone
+    assert stored.overrides(kept, (), "a file") == kept[1:]  # weights are the run's own

@@ -13,7 +13,7 @@ import adafocus
 from adafocus import build, cli, predict
 from adafocus.backbones import library
 from adafocus.commands.export import export
-from adafocus.data.loader import EvaluationOrder, Loader
+from adafocus.data.loader import Loader, TrainOrder
 from adafocus.training.trainer import Trainer
 
 pytest.importorskip("timm")
@@ -68,10 +68,6 @@ def test_a_run_is_interrupted_continued_predicts_exports_and_exits_early(tmp_pat
         (["backbone.focus=timm/test_vitt"], "did you mean timm/test_vit"),
         (["patch.size=20"], "should be divisible by patch size"),
         (
-            ["backbone.shift=bidirectional", "backbone.glance=timm/test_resnet"],
-            "no known place in timm.models.vision_transformer",
-        ),
-        (
             ["backbone.focus=resnet18", "+backbone.focus_options.x=1"],
             "needs a network of timm, torchvision or a plug-in",
         ),
@@ -125,7 +121,7 @@ def test_every_method_learns_with_them(typed: list[str]) -> None:
     network = build.seeded_model(settings, len(data.classes))
     stage = build.stage(settings, network)
     stage.train()
-    result = stage.step(next(iter(Loader(data.train, EvaluationOrder(4, 4)))))
+    result = stage.step(next(iter(Loader(data.train, TrainOrder(4, 4)))))
     result.loss.backward()
     assert result.loss.isfinite()
     parts = ("focus_net.", "glance_net.", "backbone.") if "stage=1" not in typed else ("focus_net.",)
