@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
     from adafocus.methods.recognizer.model import Recognizer
+    from adafocus.methods.tokens.model import TokenFocus
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
     from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
     from adafocus.predict import Prediction, Predictor
@@ -38,6 +39,7 @@ __all__ = [
     "Prediction",
     "Predictor",
     "Recognizer",
+    "TokenFocus",
     "UniAdaFocus",
     "UniAdaFocusTSM",
     "UserError",
@@ -64,6 +66,7 @@ _HOMES = {
     "adafocus.methods.adafocus_v2.model": ("AdaFocusV2",),
     "adafocus.methods.adafocus_v2.model_tsm": ("AdaFocusV2TSM",),
     "adafocus.methods.recognizer.model": ("Recognizer",),
+    "adafocus.methods.tokens.model": ("TokenFocus",),
     "adafocus.methods.uni_adafocus.model": ("UniAdaFocus",),
     "adafocus.methods.uni_adafocus.model_tsm": ("UniAdaFocusTSM",),
     "adafocus.predict": ("Prediction", "Predictor"),

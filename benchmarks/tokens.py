@@ -1,7 +1,7 @@
 """How much of the saving in multiply-adds is a saving of time, when fewer tokens are computed (method=tokens).
 
-The whole network runs on frames in memory: glance, policy, choice, gathering of pixels, transformer. All shares of tokens
-are measured in turns. `kept` is (1 - time / time of all tokens) / (1 - multiply-adds / multiply-adds of all tokens).
+The whole network runs on frames in memory: glance, policy, choice, gathering of pixels, transformer. All shares of
+tokens are measured alternately. `kept` is (1 - time / time of all tokens) / (1 - multiply-adds / those of all tokens).
 
 python benchmarks/tokens.py [--device cuda] [--clips 2] [--frames 8] [--side 224] [--threads 1]
 """

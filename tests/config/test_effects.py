@@ -89,7 +89,7 @@ def refused(*typed: str) -> str:
         (("dataset.root=X",), "dataset.root needs dataset=folder"),
         (("protocol=tsm_10crop",), "protocol needs a data set of files"),
         (("policy.grid=5",), "policy.grid needs method=adafocus_v1 on plain backbones"),
-        (("method=recognizer", "backbone.glance=tiny_glance"), "backbone.glance needs a method that chooses patches"),
+        (("method=recognizer", "backbone.glance=tiny_glance"), "backbone.glance needs a method with a glance network"),
         (("method=recognizer", "patch=32"), "patch needs a method that chooses patches"),
         (("schedule.milestones=[3]",), "schedule.milestones needs schedule.lr_schedule=step"),
         (("schedule.momentum=0.5",), "schedule.momentum needs schedule.optimizer=sgd"),

@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.precision import full_precision, widen
@@ -52,11 +53,11 @@ class TokenFocus(EarlyExitNetwork):
     chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
-    parts = {
-        "glance": ("glance_net", "glance_head"),
-        "policy": ("policy",),
-        "focus": ("encoder", "focus_head"),
-    }
+    parts = (
+        Part("glance", ("glance_net", "glance_head")),
+        Part("policy", ("policy",)),
+        Part("focus", ("encoder", "focus_head")),
+    )
     crop_values = 0  # patches are whole pixels, nothing is interpolated
     first: Tensor
 
@@ -196,11 +197,11 @@ class TokenFocus(EarlyExitNetwork):
         """The share (M,) of clips that chose each cell, of cells (clips, K)."""
         return _marked(where.long(), self.num_cells).float().mean(0)
 
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+    def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; a later group costs more, because it attends to the earlier ones."""
         head = self.focus_head[-1].weight.numel()
-        groups = [cost + head for cost in self.encoder.costs(self.sizes(self.count()))]
-        return list(accumulate([parts["glance"], parts["policy"] + groups[0], *groups[1:]]))
+        groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
+        return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
         """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates, each frame once."""

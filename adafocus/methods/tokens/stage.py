@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Overrides
 from adafocus.core.rng import uniform
 from adafocus.core.stage import ParamGroup, StepResult
@@ -150,15 +151,15 @@ class TokenStage(AdaptiveStage):
             found[some] = torch.where(here[..., None, None, None], read, found[some])
         return found
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
+    def costs(self, cost: Cost) -> dict[Variant, int]:
         """See `Stage.costs`. What the controls compute from pixels is counted where it multiplies (uniqueness)."""
-        without = parts["glance"] + parts["focus"]
-        costs = {variant: without + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+        without = cost.total - cost.of("policy")
+        costs = {variant: cost.total if variant.where == "learned" else without for variant in self.variants}
         for variant in costs:
             if variant.where == "unique":  # lengths of the patches' vectors, and their products with the mean
                 costs[variant] += 2 * self.model.glance_segments * 3 * self.model.frame_size**2
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = parts["glance"]
+            costs[GLANCE_ALONE] = cost.of("glance")
         return costs
 
 

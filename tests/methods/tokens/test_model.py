@@ -180,10 +180,10 @@ def test_clips_that_leave_early_answer_as_the_whole_network(chunk: int, glance: 
 
 def test_counted_operations_are_those_of_the_exits() -> None:
     model = network(keep=0.3)
-    parts = count(deepcopy(model).to("meta"), 6, 32).parts
-    costs = model.exit_costs(parts)
+    cost = count(deepcopy(model).to("meta"), 6, 32)
+    costs = model.exit_costs(cost)
     assert len(costs) == model.num_exits == 4
-    assert costs[0] == parts["glance"] and costs[-1] == sum(parts.values())
+    assert costs[0] == cost.of("glance") and costs[-1] == cost.total
 
 
 def test_credit_teaches_the_share_of_each_token() -> None:

@@ -10,6 +10,7 @@ from helpers.configs import composed
 
 from adafocus import build
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost, Part
 from adafocus.core.errors import UserError
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation.places import boxes_of_frames, learned_mean
@@ -101,8 +102,8 @@ def test_every_row_of_the_table_is_measured() -> None:
     again = TokenStage(stage.model, stage.normalize, seed=0, rates={})
     again.load_state_dict(stage.state_dict())
     assert torch.equal(again.constant_place, stage.constant_place)
-    parts = {"glance": 5, "policy": 3, "focus": 7}
-    costs = {variant.where: cost for variant, cost in stage.costs(parts).items()}
+    counted = Cost({Part("glance"): 5, Part("policy"): 3, Part("focus"): 7}, 15)
+    costs = {variant.where: cost for variant, cost in stage.costs(counted).items()}
     assert costs["learned"] == 15 and costs["random"] == 12 and costs["none"] == 5
 
 
