@@ -42,7 +42,7 @@ def test_every_token_is_named_and_drawn(tmp_path: Path) -> None:
 
 def test_a_transformer_of_timm_gets_the_normalization_that_it_was_trained_with(tmp_path: Path) -> None:
     pytest.importorskip("timm")
-    typed = ("backbone.focus=timm/vit_tiny_patch16_224", "backbone.focus_options={depth: 2}", "segments=2")
+    typed = ("backbone.focus=timm/vit_tiny_patch16_224", "+backbone.focus_options.depth=2", "segments.glance=2")
     made = predictor(tmp_path, *typed).model
     frames = torch.rand(2, 2, 3, 48, 48)
     features = made.encoder.backbone
