@@ -48,7 +48,7 @@ class TokenFocus(EarlyExitNetwork):
         num_cells: number of cells M.
     """
 
-    budgets = tuple(number / 20 for number in range(1, 20))
+    budgets = tuple(number / 5 for number in range(1, 31))
     glance_exit = True
     chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
