@@ -42,12 +42,18 @@ def unquoted(value: str) -> str:
 
 
 def quote_numbers(arguments: Iterable[str]) -> list[str]:
-    """Quotes purely numeric choices: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays."""
+    """Overrides in the form that Hydra reads.
+
+    Purely numeric choices are quoted: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays. `teacher=RUN`
+    becomes `teacher.checkpoint=RUN`.
+    """
     quoted = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key.lstrip("+") in NUMERIC_GROUPS:
             argument = key + "=" + _NUMBER.sub(r"'\1'", value)
+        elif equals and key == "teacher":
+            argument = f"teacher.checkpoint={value}"
         quoted.append(argument)
     return quoted
 

@@ -31,6 +31,7 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 PARAM_GROUPS = ("single", "tsm", "mmaction2")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
 LOGGERS = ("tensorboard",)

@@ -173,6 +173,7 @@ class Job:
             self.stage_folders[name],
         )
         stage = build.stage(config, self.network)
+        stage.objective = build.objective(config, data.train, len(data.classes), world.device)
         folder.mkdir(parents=True, exist_ok=True)
         loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
@@ -197,7 +198,8 @@ class Job:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
             if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
                 journal.picture("patches", trainer.progress.step, sheet)
-            return report.scores[stage.variants[0]] | (report.places.scalars() if report.places else {})
+            places = report.places.scalars() if report.places else {}
+            return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
         typed = read_json(self.folder / "overrides.json", list) or []
         trainer = Trainer(
@@ -220,8 +222,7 @@ class Job:
         self.world.barrier()
         config, progress = self.config, trainer.progress
         best = configs.for_stage(config, name).schedule.select == "best"
-        if best:
-            trainer.stage.model.load_state_dict(trainer.keeper.load(best=True)["model"])
+        trainer.finish(best=best)
         score, variant = progress.best if best else progress.last, trainer.stage.variants[0]
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
