@@ -111,7 +111,7 @@ def test_every_key_of_the_rules_exists() -> None:
     from adafocus.config import domains
     from adafocus.config.schema import GROUPS, Config
 
-    known = {*domains.leaves(Config), *GROUPS, "early_exit"}
+    known = {*domains.leaves(Config), *GROUPS, "early_exit", "teacher"}
     assert {key for readers in effects.READERS for key in readers.keys} <= known
 
 
