@@ -348,9 +348,7 @@ class GlyphClips:
         drawn = self.videos.draw(index)
         shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
         taught = None if self.teacher is None or epoch == EVALUATION else self.teacher[index]
-        return Item(
-            torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught
-        )
+        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
 
     def path(self, index: int) -> str:
         """See `ChosenSource`."""

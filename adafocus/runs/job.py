@@ -41,6 +41,7 @@ from adafocus.runs.ending import end
 from adafocus.runs.folder import lock
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
+from adafocus.runs.teacher import teach
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
 from adafocus.training.loggers import factories
@@ -102,7 +103,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     job = Job(config, folder, world, signals, data, network, content, started)
     if not training:
         _load_checkpoint(config, network, data.classes, file, content)
-    elif not any((place / checkpoint.LAST).is_file() for place in job.stage_folders.values()):
+    elif not job.begun:
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
@@ -139,6 +140,11 @@ class Job:
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
+    @property
+    def begun(self) -> bool:
+        """Whether a stage has been saved."""
+        return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
+
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
@@ -148,6 +154,8 @@ class Job:
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
+            if self.config.teacher.checkpoint is not None:
+                teach(self.config, self.data, self.folder, self.world, begun=self.begun)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
                 with trainer.journal:
