@@ -114,7 +114,7 @@ def _compute(
                     average = config.protocol.average
                     output = answer(teacher.stage, readable, world.device, (main,), average, batch_size)[main]
                     logits = output.logits.float().cpu()
-                    rows |= {index: row for index, row in zip(readable.index.tolist(), logits, strict=True)}
+                    rows.update(zip(readable.index.tolist(), logits, strict=True))
             for share in world.gather(rows):
                 for index, row in share.items():
                     table.logits[index] = row
@@ -141,8 +141,15 @@ def _config_of(config: Config, teacher: Config, data: build.Data) -> Config:
         dataset = replace(dataset, frames=data.train.videos.frames)
     else:
         dataset = replace(dataset, **{key: getattr(teacher.dataset, key) for key in _VIEW})
-    own = {"loader": config.loader, "evaluate": config.evaluate, "devices": config.devices, "seed": config.seed}
-    return replace(teacher, dataset=dataset, mode="train", **own)
+    return replace(
+        teacher,
+        dataset=dataset,
+        mode="train",
+        loader=config.loader,
+        evaluate=config.evaluate,
+        devices=config.devices,
+        seed=config.seed,
+    )
 
 
 def _check_classes(path: Path, theirs: list[str], ours: list[str]) -> None:
