@@ -12,6 +12,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from adafocus import config as configs
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
 from adafocus.core.files import write_bytes
-from adafocus.data.dataset import GlyphClips
+from adafocus.data.dataset import ClipSource, GlyphClips
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation.evaluate import answer, only
 from adafocus.processes.distributed import World
@@ -69,7 +70,7 @@ def teach(config: Config, data: build.Data, folder: Path, world: World, *, begun
     Raises:
         UserError: the teacher cannot be read, or has other classes than the data.
     """
-    clips, classes = data.train, data.classes
+    clips, classes = cast(ClipSource, data.train), data.classes  # a run that trains has training clips
     names = [clips.path(index) for index in range(len(clips))]
     run = _digest(json.dumps([configs.identity(configs.to_dict(config)), names], sort_keys=True).encode())
     kept = _read(folder / FILE, run, (len(names), len(classes)))
@@ -77,7 +78,7 @@ def teach(config: Config, data: build.Data, folder: Path, world: World, *, begun
     if kept is not None and begun and kept.done.all():
         clips.teacher = kept.logits
         return
-    path = predict.checkpoint_file(Path(config.teacher.checkpoint))
+    path = predict.checkpoint_file(str(config.teacher.checkpoint))
     teacher = predict.load(path, device="cpu")
     _check_classes(path, teacher.classes, classes)
     file = _digest(path.read_bytes())
@@ -86,7 +87,7 @@ def teach(config: Config, data: build.Data, folder: Path, world: World, *, begun
         kept = Table(run, file, torch.full(shape, torch.nan), torch.zeros(len(names), dtype=torch.bool))
     seen = build.data(_config_of(config, teacher.settings, data), collected=data.collected)
     log.info("teacher %s: %s", path, seen.validation)
-    _compute(kept, teacher, seen, config, folder, world)
+    _compute(kept, teacher, cast(ClipSource, seen.train), config, folder, world)
     clips.teacher = kept.logits
     unread = int(kept.logits.isnan().any(1).sum())
     if unread:
@@ -94,10 +95,10 @@ def teach(config: Config, data: build.Data, folder: Path, world: World, *, begun
 
 
 def _compute(
-    table: Table, teacher: predict.Predictor, data: build.Data, config: Config, folder: Path, world: World
+    table: Table, teacher: predict.Predictor, clips: ClipSource, config: Config, folder: Path, world: World
 ) -> None:
     """Fills in the missing logits, `CHUNK` videos at a time; rank 0 writes the file after each."""
-    clips, batch_size = data.train, config.evaluate.batch_size
+    batch_size = config.evaluate.batch_size
     teacher.model.to(world.device)
     missing = (~table.done).nonzero().flatten().tolist()
     order = EvaluationOrder(len(clips), batch_size)
