@@ -12,8 +12,7 @@ from helpers.configs import composed
 
 from adafocus import config
 from adafocus.core.errors import UserError
-from adafocus.core.files import write_json
-from adafocus.core.status import read_status
+from adafocus.core.files import read_json, write_json
 from adafocus.runs import job, teacher
 
 FEW = ("dataset.train_videos=24", "schedule.epochs=2", "evaluate.controls=false", "evaluate.examples=0")
@@ -106,5 +105,5 @@ def test_a_table_of_another_teacher_or_a_damaged_one_is_computed_again(large: Pa
 )
 def test_a_teacher_that_does_not_fit_is_one_line(large: Path, tmp_path: Path, typed: tuple, says: str) -> None:
     folder = train(tmp_path / "run", *typed, "method=recognizer", f"teacher.checkpoint={large}", status=2)
-    error = read_status(folder)["error"]
+    error = read_json(folder / "status.json")["error"]
     assert says in error and "\n" not in error
