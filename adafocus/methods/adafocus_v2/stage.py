@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Output, Overrides
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
@@ -86,9 +87,9 @@ class JointStage(AdaptiveStage):
         parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
         return {f"loss_{name}_{part}": self.objective(logits.float(), batch) for part, logits in parts.items()}
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        costs = {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+    def costs(self, cost: Cost) -> dict[Variant, int]:
+        looking = cost.of("glance", "focus", "head", "crop")
+        costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = parts["glance"] + parts["auxiliary glance"]
+            costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
