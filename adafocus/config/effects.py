@@ -69,6 +69,18 @@ def _views(config: Config) -> bool:
     return config.dataset.source != "glyphs"
 
 
+def _rgb(config: Config) -> bool:
+    return _views(config) and config.dataset.modality == "rgb"
+
+
+def _supervised(config: Config) -> bool:
+    return method_of(config).learns_from_labels
+
+
+def _taught(config: Config) -> bool:
+    return config.mode == "train" and config.teacher.checkpoint is not None
+
+
 def _schedules(config: Config) -> list[ScheduleConfig]:
     return [for_stage(config, name).schedule for name in stages(config)]
 
@@ -101,6 +113,12 @@ READERS = (
         "dataset=folder, or another data set of files or of a plug-in",
         _views,
     ),
+    Readers(_keys("dataset", "randaugment_ops"), "RGB videos of files or of a plug-in", _rgb),
+    Readers(
+        _keys("dataset", "randaugment_magnitude"),
+        "RGB videos of files or of a plug-in, and dataset.randaugment_ops",
+        lambda config: _rgb(config) and config.dataset.randaugment_ops > 0,
+    ),
     Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
@@ -122,6 +140,27 @@ READERS = (
     ),
     *_of_methods(),
     # Recipes.
+    Readers(
+        _keys("schedule", "label_smoothing mixup_alpha cutmix_alpha class_weights"),
+        "a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        _supervised,
+    ),
+    Readers(
+        _keys("schedule", "class_weights"),
+        "a data set of files or of a plug-in (synthetic videos have balanced classes)",
+        _views,
+    ),
+    Readers(
+        _keys("schedule", "layer_decay"),
+        "a stage that trains a backbone, which stages 2 and 3 of adafocus_v1 do not",
+        lambda config: method_of(config).trains_backbones,
+    ),
+    Readers(
+        ("teacher",),
+        "mode=train and a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        lambda config: config.mode == "train" and _supervised(config),
+    ),
+    Readers(_keys("teacher", "weight temperature"), "teacher=RUN_OR_FILE", _taught),
     Readers(
         _keys("schedule", "momentum"),
         "schedule.optimizer=sgd",

@@ -110,6 +110,20 @@ def train_view(
     return (mirror(view) if flip else view).contiguous()
 
 
+def rand_augment(frames: Tensor, rng: np.random.Generator, *, ops: int, magnitude: int) -> Tensor:
+    """RandAugment (arXiv 1909.13719) of RGB frames (T, H, W, 3) uint8; all get the same operations.
+
+    Operations and directions are drawn by torchvision from torch's random state, which is seeded from `rng` and then
+    restored. None of the operations mirrors a frame, so the labels of `dataset.flip_pairs` stay right.
+    """
+    from torchvision.transforms import InterpolationMode, v2  # a second to import, which others need not wait for
+
+    transform = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # of the CPU alone
+        return transform(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
 def mirror(frames: Tensor) -> Tensor:
     """Flips frames (T, H, W, C) horizontally; of optical flow (even C, x before y) x also changes its sign."""
     mirrored = frames.flip(2)
