@@ -29,6 +29,7 @@ from adafocus.core.variants import Variant
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
 from adafocus.evaluation.evaluate import Report, evaluate
+from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
@@ -158,7 +159,7 @@ class Job:
             self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
             return
         self._find_constant_place(last, stage)
-        report = test(stage, stage.answerable, last.evaluate.examples)
+        report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
@@ -273,7 +274,9 @@ class Evaluator:
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = _loader(config, world, clips, order)
 
-    def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+    def __call__(
+        self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0, gallery: Gallery | None = None
+    ) -> Report:
         """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
@@ -285,6 +288,7 @@ class Evaluator:
             examples=examples,
             average=self.average,
             chunk=self.chunk,
+            gallery=gallery,
         )
 
 
