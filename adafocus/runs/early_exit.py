@@ -18,7 +18,7 @@ from adafocus.core.batch import Batch
 from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
-from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
+from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
 from adafocus.evaluation.cost import Cost
 from adafocus.layers.precision import channels_last
@@ -179,9 +179,11 @@ class EarlyExit:
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
-    def _sweep(self) -> TrainingSweep:
+    def _sweep(self) -> EvaluationOrder:
         size, batch = len(self.data.train), self.settings.evaluate.batch_size
-        return TrainingSweep(size, batch, limit=self.options.train_videos, rank=self.world.rank, world=self.world.size)
+        return EvaluationOrder(
+            size, batch, limit=self.options.train_videos, epoch=0, rank=self.world.rank, world=self.world.size
+        )
 
     def _training_certainty(self) -> dict[str, Tensor]:
         """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
@@ -204,7 +206,7 @@ class EarlyExit:
             next(iter(self._loaders[id(clips)]), None)
         return self._loaders[id(clips)]
 
-    def _loader(self, clips: ClipSource, order: TrainingSweep | EvaluationOrder) -> Loader:
+    def _loader(self, clips: ClipSource, order: EvaluationOrder) -> Loader:
         loader = self.settings.loader
         pin = self.world.device.type == "cuda"
         return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
