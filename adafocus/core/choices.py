@@ -26,6 +26,6 @@ LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
-LOGGERS = ("tensorboard",)
+LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
+    factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -142,17 +144,24 @@ class Job:
 
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
+        with ExitStack() as journals:
+            self._run(journals)
+
+    def _run(self, journals: ExitStack) -> None:
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
         cost = build.cost(self.config, len(self.data.classes))
         test = Evaluator(last, self.world, self.data.test, self.data.views)
-        progress = Progress()
+        progress, journal = Progress(), None
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
-                with trainer.journal:
-                    progress = trainer.run()
+                if journal is not None:
+                    journal.close()
+                journal = journals.enter_context(trainer.journal)  # that of the last stage hears of the results too
+                progress = trainer.run()
+                journal.stop()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
         if self.config.mode == "early_exit":
@@ -163,7 +172,9 @@ class Job:
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            summary = finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            if journal is not None:
+                journal.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""

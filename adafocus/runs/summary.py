@@ -41,8 +41,12 @@ def finish(
     report: Report,
     seconds: float,
     gains: list[dict[str, Any]],
-) -> None:
-    """Writes summary.json (with the unreadable videos) and the picture of patches, and prints the table."""
+) -> dict[str, Any]:
+    """Writes summary.json (with the unreadable videos), its pictures and tables and the report, and prints the table.
+
+    Returns:
+        the content of summary.json.
+    """
     for bad in report.bad:
         log.warning("unreadable video, counted as wrong: %s", bad.reason)
     costs = stage.costs(cost.parts)
@@ -95,6 +99,7 @@ def finish(
     write_status(folder, "finished", step=steps, steps=steps)
     write_report(folder)
     show(folder, summary)
+    return summary
 
 
 def _rows(stage: Stage, report: Report, costs: dict[Variant, int], metric: str) -> list[dict[str, Any]]:
