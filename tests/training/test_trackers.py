@@ -152,10 +152,13 @@ def test_wandb_keeps_everything_offline(run: Path, warned: list[str], monkeypatc
     kept = sorted((run / "wandb").glob("offline-run-*"))
     number = identify(run).known["wandb"]
     assert len(kept) == 2 and all(folder.name.endswith(f"-{number}") for folder in kept)  # `wandb sync` joins them
-    said = b"".join(_contents(path) for folder in kept for path in folder.glob("*.wandb"))
-    names = ("schedule.epochs", "patch.size", "train/loss", "evaluate/top1", "final/score", "sweep")
-    for name in (*names, "report.html", "predictions.csv", "last.pt"):
-        assert name.encode() in said, name
+    names = ["schedule.epochs", "patch.size", "train/loss", "evaluate/top1", "final/score", "sweep"]
+    names += ["report.html", "predictions.csv", "last.pt"]
+    until, missing = time.monotonic() + 20, names
+    while missing and time.monotonic() < until:  # wandb's own process may still write after `finish` has returned
+        said = b"".join(_contents(path) for folder in kept for path in folder.glob("*.wandb"))
+        missing = [name for name in names if name.encode() not in said]
+    assert not missing
     assert list(kept[1].glob("files/media/images/patches*.png"))
     pages = list(kept[1].glob("files/media/html/report*.html"))
     assert [page.read_bytes() for page in pages] == [(run / "report.html").read_bytes()]
