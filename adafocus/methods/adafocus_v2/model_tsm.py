@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
@@ -36,14 +37,14 @@ class AdaFocusV2TSM(AdaptiveNetwork):
     num_places = 1
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
-    parts = {
-        "glance": ("glance_net",),
-        "policy": ("policy",),
-        "focus": ("focus_net",),
-        "head": ("glance_head.predict", "focus_head.predict"),
-        "auxiliary glance": ("glance_head.learn",),
-        "auxiliary focus": ("focus_head.learn",),
-    }
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("policy", ("policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("glance_head.predict", "focus_head.predict")),
+        Part("glance", ("glance_head.learn",), auxiliary=True),
+        Part("focus", ("focus_head.learn",), auxiliary=True),
+    )
 
     def __init__(
         self,

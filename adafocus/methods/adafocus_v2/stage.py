@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Output, Overrides
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
@@ -83,11 +84,11 @@ class JointStage(AdaptiveStage):
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         return StepResult(sum(losses.values()) / 2, metrics)
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        costs = {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+    def costs(self, cost: Cost) -> dict[Variant, int]:
+        looking = cost.of("glance", "focus", "head", "crop")
+        costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = parts["glance"] + parts["auxiliary glance"]
+            costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
 
 
