@@ -47,8 +47,9 @@ class Stage(ABC):
             as the same networks with a random patch.
         place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
             0 without a policy.
-        constant_place: (place_size,) the mean of the locations that the policy chooses on the training set, in the
-            format of `Output.where`. It is measured at the end of training and stored in the checkpoint.
+        constant_place: (place_size,), or (P, place_size) if P patches are cut from every frame: the mean of the
+            locations that the policy chooses on the training set, in the format of `Output.where`. It is measured at
+            the end of training and stored in the checkpoint.
     """
 
     name: str
@@ -129,7 +130,8 @@ class Stage(ABC):
         place = state.get("constant_place")
         if place is None or not self.needs_constant:
             return
-        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape == (self.place_size,)
+        shapes = ((self.place_size,), (getattr(self.model, "num_places", 1), self.place_size))
+        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape in shapes
         if not sound or not bool(((place >= 0) & (place <= 1)).all()):
             raise ValueError(f"constant_place of the checkpoint must be {self.place_size} numbers from 0 to 1")
         self.constant_place = place.detach().float()

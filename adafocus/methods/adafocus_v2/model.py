@@ -20,6 +20,7 @@ from adafocus.layers.precision import full_precision, widen
 from adafocus.layers.resize import resized
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
 from adafocus.policies.affine import AffinePolicy
+from adafocus.policies.heat_map import HeatMapPolicy
 
 
 class AdaFocusV2(EarlyExitNetwork):
@@ -113,6 +114,9 @@ class AdaFocusV2(EarlyExitNetwork):
         frames = self.order.expand(glance.maps.shape[0], -1) if whole else None
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
+        if isinstance(self.policy, HeatMapPolicy):
+            scores = self.policy.scores(glance.maps.detach())
+            return Plan(self.policy.places(scores), frames, scores=scores)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
         return Plan(where, frames, state=None if state is None else state[0])
 
@@ -141,13 +145,16 @@ class AdaFocusV2(EarlyExitNetwork):
         features = self.focus_net(patches).mean((-2, -1)).unflatten(0, plan.where.shape[:2])
         joined = torch.cat([glance.features, features], -1)
         steps, running_max = self.classifier(joined, running_max, first, answers=answers)
+        learned = _head(self.focus_head, features) if auxiliary else None
         return Output(
             steps[:, -1],
             steps,
             plan.where,
             plan.frames,
+            scores=plan.scores,
             aux_glance=glance.aux_logits if auxiliary else None,
-            aux_focus=_head(self.focus_head, features) if auxiliary else None,
+            aux_focus=learned,
+            place_logits=learned,
             exit_logits=steps,
             running_max=running_max,
         )
