@@ -201,6 +201,26 @@ def test_the_console_command(typed: list[str], says: str, capsys) -> None:
     assert says in capsys.readouterr().err
 
 
-def test_an_unknown_command_shows_the_usage(capsys) -> None:
-    assert cli.main(["paint"]) == 2 and cli.main([]) == 2
-    assert "usage: adafocus" in capsys.readouterr().err
+def test_help_shows_the_usage_and_an_unknown_command_is_one_line(capsys) -> None:
+    assert cli.main([]) == 2 and cli.main(["--help"]) == 0
+    assert capsys.readouterr().err.count("usage: adafocus") == 2
+    assert cli.main(["predic"]) == 2
+    assert capsys.readouterr().err == (
+        "error: adafocus predic: no such command; did you mean predict?; `adafocus --help` lists them\n"
+    )
+
+
+@pytest.mark.parametrize("typed", [["run", "-x"], ["predict"], ["zoo", "-z"], ["compare", "--nope", "a"], ["convert"]])
+def test_a_wrong_argument_is_one_line(typed: list[str], capsys) -> None:
+    assert cli.main(typed) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: adafocus {typed[0]}: ") and said.count("\n") == 1 and "--help" in said
+
+
+def test_a_reader_that_closes_the_output_ends_the_command_without_a_traceback(monkeypatch, capsys) -> None:
+    class Closed:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert cli.main(["run", "--help"]) == cli.BROKEN_PIPE == 141

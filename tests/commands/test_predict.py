@@ -16,9 +16,9 @@ from PIL import Image
 
 from adafocus import build, config, predict
 from adafocus.cli import main
-from adafocus.commands.outputs import table
 from adafocus.commands.predict import find_videos
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import table
 from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing.util
+
 import pytest
 import torch
 
@@ -105,3 +107,12 @@ class Large(Stuck):
 def test_full_shared_memory_is_one_line_at_once() -> None:
     with pytest.raises(UserError, match="--shm-size"):
         list(Loader(Large(), TrainOrder(4, 2), workers=1, timeout=60.0))
+
+
+def test_a_long_temporary_folder_is_refused_at_once(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: str(folder / "pymp-abcdefgh"))
+    with pytest.raises(UserError, match=r"TMPDIR=.*is too long"):
+        Loader(Stuck(), TrainOrder(4, 2), workers=1)
+    Loader(Stuck(), TrainOrder(4, 2), workers=0)
