@@ -75,7 +75,7 @@ def main() -> None:
         frame_size=side,
         glance_size=24 if tiny else None,  # as on the drawn videos
         policy_hidden=64 if tiny else 1024,
-        classifier_hidden=256 if tiny else 1024,
+        classifier_width=256 if tiny else 1024,
     )
     model.to(options.device).eval()
     stage = PolicyStage(model, lambda frames: frames.movedim(-1, -3).float() / 255, seed=0)

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adafocus import config
-from adafocus.config import domains
-from adafocus.config.domains import Above, AtLeast, Between, Length, OneOf
 from adafocus.config.schema import Config
+from adafocus.core import domains
+from adafocus.core.domains import Above, AtLeast, Between, Length, OneOf
 from adafocus.core.errors import UserError
 
 LEAVES = domains.leaves(Config)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from helpers.configs import composed
 
 from adafocus import cli, config
 from adafocus.config import effects, renamed
+from adafocus.core.domains import AtLeast, OneOf
 from adafocus.core.errors import UserError
+from adafocus.methods import METHODS
+from adafocus.methods.options import Options
 
 V1 = "method=adafocus_v1"
 
@@ -108,8 +113,8 @@ def test_keys_that_are_read_are_not_refused() -> None:
 
 
 def test_every_key_of_the_rules_exists() -> None:
-    from adafocus.config import domains
     from adafocus.config.schema import GROUPS, Config
+    from adafocus.core import domains
 
     known = {*domains.leaves(Config), *GROUPS, "early_exit"}
     assert {key for readers in effects.READERS for key in readers.keys} <= known
@@ -215,3 +220,55 @@ def test_what_nothing_reads_makes_no_other_run() -> None:
     assert config.stored_identity(stored, unread) == config.identity(values, unread)
     assert config.stored_identity(stored) != config.identity(values)
     assert {"patch", "schedule.cosine_epochs"} & effects.unread(composed()) == set()
+
+
+@dataclass
+class Depth(Options):
+    depth: Annotated[int, AtLeast(1)] = 2
+    rule: Annotated[str, OneOf(("mean", "sum"))] = "mean"
+
+
+class DeepMethod(METHODS["adafocus_v2"]):
+    name = "deep"
+
+    @property
+    def options(self) -> frozenset[type[Options]]:
+        return super().options | {Depth}
+
+
+def test_options_of_a_plugins_method_are_checked_like_ours(monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "deep", DeepMethod)
+    typed = ("method.name=deep", "+method.options.depth=3")
+    settings = composed(*typed)
+    assert settings.method.options == {"depth": 3, "rule": "mean"}
+    assert METHODS["deep"](settings).read(Depth) == Depth(3)
+    effects.check(settings, ["method.options.depth"])
+    assert config.from_dict(config.to_dict(settings)) == settings
+    for wrong, says in (
+        ("+method.options.depth=0", "method.options.depth=0 must be at least 1"),
+        ("+method.options.depth=x", "method.options.depth: Value 'x'"),
+        ("+method.options.rule=maen", "method.options.rule='maen' is unknown; choose one of mean, sum; did you mean"),
+        (
+            "+method.options.dept=3",
+            "dept is not a key of the configuration; did you mean method.options.depth?",
+        ),
+    ):
+        with pytest.raises(UserError) as error:
+            composed("method.name=deep", wrong)
+        assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_methods_of_ours_have_no_options_of_a_plugin() -> None:
+    with pytest.raises(UserError, match="method.options.depth is not a key"):
+        composed("+method.options.depth=3")
+
+
+def test_every_option_of_a_method_is_in_a_section() -> None:
+    """A class of options that is in no section of the schema could not be set."""
+    from adafocus.config import schema
+
+    sections = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, Options)]
+    for typed in ((), (V1,), ("backbone=tiny_tsm",), (V1, "backbone=tiny_tsm"), ("method=uni_adafocus",)):
+        settings = composed(*typed)
+        for kind in METHODS[settings.method.name](settings).options:
+            assert any(issubclass(section, kind) for section in sections), kind
