@@ -117,7 +117,11 @@ def cost(config: Config, num_classes: int) -> Cost:
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
-    return method_of(config).stage(network, Normalize(config.dataset.mean, config.dataset.std))
+    made = method_of(config).stage(network, Normalize(config.dataset.mean, config.dataset.std))
+    if config.schedule.frozen:
+        with as_user_error():
+            made.freeze(config.schedule.frozen)
+    return made
 
 
 def not_needed(config: Config) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ EvaluationRule = Annotated[
 ]
 
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
+GROUPS = ("dataset", "method", "backbone", "patch", "policy", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
 RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
@@ -165,13 +165,13 @@ class SegmentsConfig(options.FocusFrames, uni.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, v2.Order, options.Background):
+class MethodConfig(options.Where, uni.When, v2.Order, v2.Diversity, options.Background):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 
 
 @dataclass
-class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, uni.TemporalPolicy):
+class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, v2.HeatMap, uni.TemporalPolicy):
     """The policies of the methods."""
 
 
@@ -211,6 +211,9 @@ class ScheduleConfig(options.LrMults, options.Dropout, options.FrozenNorm, recog
     clip_grad_norm: Amount | None = None  # maximal L2 norm of the gradient; None: not clipped
     precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # precision on GPUs if the key `precision` is auto
     head_dropout: Share = 0.0  # dropout probability of the auxiliary heads, and of a recognizer's head
+    # Regular expression: parameters whose full names begin with a match keep their values, BatchNorm its statistics.
+    # "focus_net.layers.[0-6][.]" keeps the first seven blocks of a MobileNetV2; None: everything learns.
+    frozen: Words | None = None
     starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
     evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
     evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -69,6 +70,7 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
+        self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
@@ -107,6 +109,35 @@ class Stage(ABC):
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         """Multiply-adds (MACs) per video of each variant, from those of the model's parts (see `evaluation.cost`)."""
         return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
+
+    def freeze(self, pattern: str) -> None:
+        """Keeps parameters as they are, and the running statistics of their normalization layers.
+
+        Args:
+            pattern: a regular expression; parameters whose full names begin with a match do not learn.
+
+        Raises:
+            ValueError: no parameter's name begins so, or the pattern is none.
+        """
+        try:
+            begins = re.compile(pattern).match
+        except re.error as error:
+            raise ValueError(f"frozen={pattern!r} is no regular expression: {error}") from error
+        self.frozen = {id(parameter) for name, parameter in self.model.named_parameters() if begins(name)}
+        if not self.frozen:
+            first = next(iter(dict(self.model.named_parameters())))
+            raise ValueError(f"frozen={pattern!r} is the beginning of no parameter's name, such as {first}")
+        for layer in batch_norms(self.model):
+            if layer not in self.frozen_norm and any(id(parameter) in self.frozen for parameter in layer.parameters()):
+                self.frozen_norm.append(layer)
+
+    def learning_groups(self) -> list[ParamGroup]:
+        """`param_groups` without the frozen parameters."""
+        groups = [
+            replace(group, parameters=[one for one in group.parameters if id(one) not in self.frozen])
+            for group in self.param_groups()
+        ]
+        return [group for group in groups if group.parameters]
 
     def train(self) -> None:
         """Sets training mode, except for the normalization layers that are frozen."""

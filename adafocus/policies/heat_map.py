@@ -40,6 +40,7 @@ class HeatMapPolicy(nn.Module):
         apart: smallest distance of their centers in y or x, in patch sides.
         per_clip: False: one place for each frame. True: places for all frames of a clip together, from the mean of
             the frames' scores.
+        through_crop: whether the places have a gradient; else the scores learn from another loss.
         window: see above; 0: the soft arg-max is over the whole map, which puts the place between two equal maxima.
     """
 
@@ -57,6 +58,7 @@ class HeatMapPolicy(nn.Module):
         apart: float = 1.0,
         per_clip: bool = False,
         window: float = 0.5,
+        through_crop: bool = True,
     ) -> None:
         super().__init__()
         if not 0 < patch < 1:
@@ -66,7 +68,7 @@ class HeatMapPolicy(nn.Module):
         self.patch, self.peaks, self.apart, self.per_clip, self.window = patch, peaks, apart, per_clip, window
         #: Height and width of the heat map, and of the motion map that the policy reads.
         self.cells = (cells, cells)
-        self.motion = motion
+        self.motion, self.through_crop = motion, through_crop
         self.squeeze = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
         )
@@ -78,6 +80,11 @@ class HeatMapPolicy(nn.Module):
             last = self.score[-1]
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
+
+    def forward(self, maps: Tensor, motion: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Places and scores; see `places` and `scores`."""
+        scores = self.scores(maps, motion)
+        return self.places(scores), scores
 
     def scores(self, maps: Tensor, motion: Tensor | None = None) -> Tensor:
         """Scores (B, T, H, W) of the cells of each frame, or (B, 1, H, W) of a clip.
@@ -103,6 +110,8 @@ class HeatMapPolicy(nn.Module):
 
     def places(self, scores: Tensor) -> Tensor:
         """Places (B, T, 2) for scores (B, T, H, W), or (B, peaks, 2) for (B, 1, H, W): corners (y, x) in [0, 1]."""
+        if not self.through_crop:
+            scores = scores.detach()
         with full_precision(scores):
             centers = peaks(
                 scores.flatten(0, 1), self.peaks, window=self.window * self.patch, apart=self.apart * self.patch

@@ -76,7 +76,7 @@ class Progress:
 
 def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
     """Freezes parameters that are in no group of the stage, and makes the optimizer with one group for each of them."""
-    groups = stage.param_groups()
+    groups = stage.learning_groups()
     learning = {id(parameter) for group in groups for parameter in group.parameters}
     for parameter in stage.model.parameters():
         parameter.requires_grad_(id(parameter) in learning)

@@ -116,8 +116,8 @@ class AdaFocusV2(EarlyExitNetwork):
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
         if isinstance(self.policy, HeatMapPolicy):
-            scores = self.policy.scores(glance.maps.detach())
-            return Plan(self.policy.places(scores), frames, scores=scores)
+            where, scores = self.policy(glance.maps.detach())
+            return Plan(where, frames, scores=scores)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
         return Plan(where, frames, state=None if state is None else state[0])
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.choices import GLANCE_RESIZES
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
 from adafocus.methods.network import AdaptiveNetwork
+from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
@@ -124,8 +124,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
-            scores = self.policy.scores(glance.maps.detach(), glance.motion)
-            return Plan(self.policy.places(scores), scores=scores)
+            where, scores = self.policy(glance.maps.detach(), glance.motion)
+            return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:

@@ -26,7 +26,7 @@ class JointStage(AdaptiveStage):
     CE(glance) + CE(focus), each averaged over all B * T predictions (B on TSM); the total is the mean of the two
     passes. The target is the first label of each clip.
 
-    With `value_weight`, a heat map learns the value of looking at a place as well. What the focus network's auxiliary
+    With `places_weight`, a heat map learns the value of looking at a place as well. What the focus network's auxiliary
     head says of a patch, the log-probability of the label, is known at the policy's places and at the random ones; the
     scores of the heat map at these places are regressed on it. Both are compared within a clip (within a frame, if
     every frame has a map of its own), so that a score says by how much a place is better than others, not how easy the
@@ -40,7 +40,8 @@ class JointStage(AdaptiveStage):
         normalize: see `Stage`.
         seed: seed of the run; the random patches are a function of (seed, epoch, index).
         rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
-        value_weight: weight of that loss; 0: none.
+        diversity: whether there is the pass at random patches.
+        places_weight: weight of that loss; 0: none.
         where: "learned", or "random" or "center" to train a control without the policy.
         controls: whether to evaluate the control patches and the glance network alone as well.
         frozen_norm: see `Stage`.
@@ -55,7 +56,8 @@ class JointStage(AdaptiveStage):
         *,
         seed: int,
         rates: dict[str, float],
-        value_weight: float = 0.0,
+        diversity: bool = True,
+        places_weight: float = 0.0,
         where: str = "learned",
         controls: bool = True,
         frozen_norm: Iterable[nn.Module] = (),
@@ -63,7 +65,8 @@ class JointStage(AdaptiveStage):
         super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE:
             raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(WHERE)}")
-        self.seed, self.rates, self.where, self.value_weight = seed, rates, where, value_weight
+        self.seed, self.rates, self.where, self.places_weight = seed, rates, where, places_weight
+        self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
         others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
         self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
@@ -84,18 +87,22 @@ class JointStage(AdaptiveStage):
     def step(self, batch: Batch) -> StepResult:
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
-        output = self.net(frames, Overrides(self.places(self.where, batch), self.places("random", batch)))
-        losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
+        random = self.places("random", batch) if self.diversity else None
+        output = self.net(frames, Overrides(self.places(self.where, batch), random))
+        losses = _losses("policy", output, label)
+        loss = sum(losses.values())
+        if output.diversity is not None:
+            losses |= _losses("random", output.diversity, label)
+            loss = sum(losses.values()) / 2
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
             # For the log: how much patch locations vary between clips; 0 if the policy always chooses the same one.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
-        loss = sum(losses.values()) / 2
-        if self.value_weight and output.scores is not None:
+        if self.places_weight and output.scores is not None:
             value = value_loss(output, label, self.model.policy.patch)
             metrics["loss_value"] = value.detach()
-            loss = loss + self.value_weight * value
+            loss = loss + self.places_weight * value
         return StepResult(loss, metrics)
 
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
