@@ -1,4 +1,4 @@
-"""Bad input: one clear line and a non-zero exit, before anything is trained."""
+"""Tests that bad input ends with one line and a non-zero exit status before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, train: str = "a/x.mp4 9 0\nb/y.mp4 9 1\n", classes: s
     return f"dataset.root={root}"
 
 
-#: What is typed, and what the one line must say.
+#: Command line, and text that its error line must contain.
 COMPOSED = {
     "unknown key": (["pacth.size=3"], "pacth.size is not a key"),
     "unknown nested key": (["patch.sise=128"], "patch.sise is not a key"),
@@ -161,7 +161,7 @@ STARTED = {
 }
 
 
-#: Found before a folder is made.
+#: Texts of errors that are found before the run folder is made.
 _EARLY = (
     "checkpoint that could run code",
     "checkpoint of noise",
@@ -180,7 +180,7 @@ def test_before_anything_is_trained(case: str, tmp_path: Path, monkeypatch, capf
     assert cli.run([*typed, "inline=true", "loader.workers=0"]) == 2
     printed = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(printed) == 1 and says in printed[0], printed
-    if not (tmp_path / "outputs").exists():  # found before the folder was made
+    if not (tmp_path / "outputs").exists():  # the error came before the folder was made
         assert case in _EARLY, printed
         return
     run_folder = next((tmp_path / "outputs").iterdir())

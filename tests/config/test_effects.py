@@ -1,4 +1,5 @@
-"""What is typed holds, or is refused: stages, widths, keys that nothing reads, misspelt words, older runs."""
+"""Tests that a typed option takes effect or is refused (stages, widths, keys that nothing reads, misspelled words),
+and that runs of older versions continue."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ def test_a_typed_value_that_equals_a_default_wins_over_the_stages() -> None:
     settings = composed(*typed)
     schedules = [config.for_stage(settings, name).schedule for name in config.stages(settings)]
     assert {(schedule.optimizer, schedule.weight_decay) for schedule in schedules} == {("sgd", 1e-4)}
-    again = config.from_dict(config.to_dict(settings))  # config.json alone is enough
+    again = config.from_dict(config.to_dict(settings))  # config.json alone determines the configuration
     assert config.for_stage(again, "2").schedule.optimizer == "sgd"
     untyped = composed(*typed[:3])
     assert config.for_stage(untyped, "2").schedule.optimizer == "adamw"
@@ -169,7 +170,7 @@ OLD = {new.partition(".")[2]: old.partition(".")[2] for old, new in renamed.KEYS
 
 
 def older(values: dict) -> dict:
-    """A configuration as the version before the renaming wrote it."""
+    """The configuration under the key names that version 0.1 wrote."""
     values = copy.deepcopy(values)
     tables = [values["schedule"], *values["schedule"]["stages"].values()]
     for table in tables:
@@ -180,7 +181,7 @@ def older(values: dict) -> dict:
     values["method"]["name"] = values["method"]["name"].replace("recognizer", "recogniser")
     values["method"]["where"] = values["method"]["where"].replace("center", "centre")
     for key, default in (("policy_hidden", 2048), ("classifier_width", 4096)):
-        if values["backbone"][key] in (None, 1024):  # what was written where nothing was typed
+        if values["backbone"][key] in (None, 1024):  # defaults that version 0.1 wrote
             values["backbone"][key] = default
     return values
 
@@ -213,7 +214,8 @@ def test_a_stored_file_of_the_version_before_is_the_same_run() -> None:
 
 
 def test_what_nothing_reads_makes_no_other_run() -> None:
-    """A recognizer of the version before could be given a patch, which is refused today: without it the run goes on."""
+    """Version 0.1 accepted a patch for a recognizer and ignored it. Today it is refused, and such a run continues
+    without it."""
     now = composed("method=recognizer")
     values, unread = config.to_dict(now), effects.unread(now)
     stored = older({**values, "patch": {**values["patch"], "size": 24}})

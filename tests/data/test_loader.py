@@ -57,7 +57,7 @@ def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
 
 
 class Stuck:
-    """A data set whose clips never come."""
+    """A data set whose items never arrive."""
 
     def __len__(self) -> int:
         return 4
@@ -95,7 +95,7 @@ def test_trouble_in_a_loader_process_is_one_line_and_no_hang(clips, workers: int
 
 
 class Large(Stuck):
-    """Clips that no shared memory holds: a file may not be as large as one batch of them."""
+    """Clips of which one batch is larger than the largest file that the process may write, so shared memory fails."""
 
     def __getitem__(self, key):
         import resource
