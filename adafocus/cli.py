@@ -30,6 +30,7 @@ from adafocus.processes.signals import exit_process
 USAGE = """usage: adafocus COMMAND ...
 
   run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
+  arena     trains and compares every way of choosing at equal cost: `adafocus arena FOLDER`
   compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
   convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
   export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
@@ -44,6 +45,7 @@ BROKEN_PIPE = 141  # exit status after the reader of the output has closed it, a
 PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
 #: Other commands than `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
+    "arena": "adafocus.commands.arena",
     "compare": "adafocus.runs.compare",
     "convert": "adafocus.commands.convert",
     "export": "adafocus.commands.export",

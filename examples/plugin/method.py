@@ -1,4 +1,4 @@
-"""A method: AdaFocus V2 with one place for all videos, which is learned, where its policy would be."""
+"""Example of a method: AdaFocus V2 with one learned patch location for all videos in place of its policy."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
 class Start(Options):
     """Options of `method=fixed_place`, in the section `method.options`."""
 
-    # Place from which learning starts: (y, x), as fractions of the frame.
+    # Initial patch location (y, x) in (0, 1), as a fraction of the largest offset.
     start: Annotated[list[Annotated[float, Above(0), Below(0, 1)]], Length(2, 2)] = field(
         default_factory=lambda: [0.5, 0.5]
     )
 
 
 class FixedPlaceMethod(AdaFocusV2Method):
-    """`method=fixed_place`. Frame plan, networks, stage and early exit are those of AdaFocus V2 on plain backbones."""
+    """`method=fixed_place`, with frame plan, networks, stage and early exit of AdaFocus V2 on plain backbones."""
 
     name = "fixed_place"
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `adafocus.methods.base.Method.options`: there is no policy whose width or name could be chosen."""
+        """The options of AdaFocus V2 without those of its policy, and `Start`; see `adafocus.methods.base.Method`."""
         return super().options - {Policy, PolicyWidth} | {Start}
 
     def check(self) -> None:
-        """See `adafocus.methods.base.Method.check`."""
+        """Refuses wrong options of this method (see `adafocus.methods.base.Method.check`)."""
         super().check()
         if self.on_tsm:
             raise UserError("method=fixed_place works on plain backbones only: choose another backbone")
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The argument `policy` of the network, see `adafocus.methods.adafocus_v2.model.AdaFocusV2`."""
+        """The policy module for the argument `policy` of `adafocus.methods.adafocus_v2.model.AdaFocusV2`."""
         from .place import FixedPlace
 
         start = self.read(Start).start

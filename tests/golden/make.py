@@ -205,7 +205,7 @@ def derived(case: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def small(folder: Path) -> str:
-    """The text of the JSON file that is kept of one complete case."""
+    """The JSON text that the repository keeps of one complete golden case."""
     case = folder.name
     described = json.loads((folder / "case.json").read_text())
     about = {key: described[key] for key in ABOUT if key in described}

@@ -67,7 +67,7 @@ def test_groups_of_tsm(case: str, backbone: str, temporal: Temporal) -> None:
     golden = {g["name"]: (g["lr_mult"], g["decay_mult"], ours(g["keys"])) for g in table["groups"]}
     for name, (rate, decay, keys) in found.items():
         expected = golden[OURS.get(name, name)][2]
-        # The released code trains these norms in no group; here they are trained.
+        # The released code leaves the norms of non-local blocks (".nl.") out of all groups; here they are trained.
         if case == "nl_tsm_r50_pbn" and name == "norm":
             assert {key for key in keys if ".nl." in key} and {key for key in keys if ".nl." not in key} == expected
             continue

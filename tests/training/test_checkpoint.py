@@ -153,7 +153,7 @@ def test_damaged_json_is_one_line_or_not_needed(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(("damage", "left"), [("cut", 1), ("zero", 0), ("gone", 0), ("none", 2)])
 def test_a_damaged_journal_is_said_and_no_half_line_stays(tmp_path: Path, damage, left, caplog, monkeypatch) -> None:
     monkeypatch.setattr(log, "propagate", True)
-    caplog.set_level("INFO", logger=log.name)  # an earlier test may have set the level of another rank, ERROR
+    caplog.set_level("INFO", logger=log.name)  # an earlier test may have set another level
     monkeypatch.setattr(log, "disabled", False)  # Hydra disables it if it ran earlier in this process
     journal = Journal(tmp_path)
     for step in (1, 2):

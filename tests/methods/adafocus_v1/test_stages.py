@@ -130,7 +130,8 @@ def test_several_updates_on_one_batch() -> None:
 
 
 def test_dropout_is_the_stages() -> None:
-    """The same network gets the dropout rates of each stage of the recipe for ActivityNet."""
+    """When a stage starts, it sets the dropout rates of the network to those of its own recipe (here for
+    ActivityNet)."""
     settings = composed("method=adafocus_v1", "dataset=actnet", "dataset.root=/data")
     with torch.device("meta"):
         network = build.model(settings, 10, weights=False)
