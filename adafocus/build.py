@@ -13,10 +13,11 @@ from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_pl
 from adafocus.checkpoints import imagenet_weights
 from adafocus.config.schema import BackboneConfig, Config
 from adafocus.core import registry
+from adafocus.core.cost import Cost
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.stage import Stage
 from adafocus.data.transforms import Normalize
-from adafocus.evaluation.cost import Cost, count
+from adafocus.evaluation.cost import count
 from adafocus.methods import method_of
 from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate

@@ -255,7 +255,7 @@ class Predictor:
     def cost(self) -> int:
         """Multiply-adds (MACs) of one prediction, over all views of the protocol."""
         cost = build.cost(self.settings, len(self.classes))
-        return self.view().views * self.stage.costs(cost.parts)[self.stage.variants[0]]
+        return self.view().views * self.stage.costs(cost)[self.stage.variants[0]]
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:

@@ -236,7 +236,7 @@ class ProtocolConfig:
     window: Count | None = 64  # number of frames that dense sampling spans; None: (64 // T) * T for T frames (TAM)
     segments: Count | None = None  # frames per test clip; None: as in training
     crops: Annotated[int, OneOf(choices.CROPS)] = 1  # test crops per clip
-    flush: bool = False  # whether the three crops reach the borders exactly, as in MMAction2
+    flush: bool = False  # whether the three crops reach the borders, as in MMAction2
     full: bool = False  # full resolution: the test crops are as large as the short side, not dataset.frame_size
     # The shorter side is resized to this many pixels before the test crops; None: dataset.short_side.
     short_side: Annotated[int, Between(8, 8192)] | None = None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
@@ -106,9 +107,9 @@ class Stage(ABC):
         known = self.constant_place is not None
         return tuple(variant for variant in self.variants if known or variant.where != "constant")
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        """Multiply-adds (MACs) per video of each variant, from those of the model's parts (see `evaluation.cost`)."""
-        return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
+    def costs(self, cost: Cost) -> dict[Variant, int]:
+        """Multiply-adds (MACs) per video of each variant, from the cost of the model."""
+        return {self.variants[0]: cost.total}
 
     def freeze(self, pattern: str) -> None:
         """Keeps parameters as they are, and the running statistics of their normalization layers.

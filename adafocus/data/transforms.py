@@ -127,10 +127,11 @@ def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool =
         size: side of the crops in pixels.
         crops: 1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the
             same five, which `evaluation_views` also flips.
-        flush: MMAction2's three crops: at both ends and in the middle of the longer side.
+        flush: MMAction2's three crops: at both ends and in the middle of the longer side; if the difference of the
+            sides is odd, the last one ends a pixel before the border, as there.
 
     Source: `GroupFullResSample` and `GroupOverSample` in ops/transforms.py of mit-han-lab/temporal-shift-module;
-    `ThreeCrop` in open-mmlab/mmaction2.
+    `ThreeCrop` in mmaction/datasets/transforms/processing.py of open-mmlab/mmaction2.
     """
     if size > min(height, width):
         raise ValueError(f"a crop of {size} pixels does not fit into a frame of {width}x{height}")

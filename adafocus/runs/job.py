@@ -336,7 +336,7 @@ def report_cost(config: Config, folder: Path) -> int:
     frames = build.tested_plan(config).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
     if isinstance(network, EarlyExitNetwork):
-        found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
+        found["exits"] = network.exit_costs(cost)
     write_json(folder / "cost.json", found)
     show_cost(found, frames)
     return 0

@@ -84,7 +84,7 @@ def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None
             right.plot(
                 [r[2] for r in run], [r[1] for r in run], "*" if single else "o-", markersize=11 if single else 4
             )
-    left.set_xlabel("million multiply-adds a video")
+    left.set_xlabel("million multiply-adds per video")
     right.set_xlabel("milliseconds a video, reading included")
     left.set_ylabel(f"{metric} (%)")
     left.legend(fontsize=8)

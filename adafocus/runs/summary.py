@@ -12,10 +12,10 @@ from PIL.Image import Image
 
 from adafocus import build
 from adafocus.config.schema import Config
+from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.core.status import write_status
-from adafocus.evaluation.cost import Cost
 from adafocus.evaluation.evaluate import Report
 from adafocus.processes.distributed import World
 from adafocus.runs.predictions import write_predictions
@@ -41,7 +41,7 @@ def finish(
     """Writes summary.json (with the unreadable videos) and the picture of patches, and prints the table."""
     for bad in report.bad:
         log.warning("unreadable video, counted as wrong: %s", bad.reason)
-    costs = stage.costs(cost.parts)
+    costs = stage.costs(cost)
     main = stage.variants[0]
     metric = settings.dataset.metric
     found = {name: dict(values) for name, values in data.found.items()}
@@ -67,7 +67,7 @@ def finish(
         "selected": settings.schedule.select,
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
-        "cost": {"parts": cost.parts, "total": costs[main], "published": cost.published},
+        "cost": {**cost.as_dict(), "total": costs[main]},
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
         "seconds": {
             "train": progress.seconds,

@@ -54,7 +54,7 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
     table = Table(title=_text(summary["protocol"]), title_justify="left")
     table.add_column("looks at")
     table.add_column(_text(NAMES.get(summary["metric"], summary["metric"])), justify="right")
-    table.add_column("multiply-adds a video", justify="right")
+    table.add_column("multiply-adds per video", justify="right")
     for row in summary["rows"]:
         table.add_row(_text(row["name"]), f"{row['score']:.1f}", multiply_adds(row["cost"]))
     lines = []

@@ -12,6 +12,7 @@ from helpers import runs
 from helpers.configs import composed
 
 from adafocus import build
+from adafocus.core.cost import CROP, Cost
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.evaluation.places import (
@@ -65,7 +66,7 @@ def test_the_constant_place_is_the_mean_of_the_learned_ones(form: str) -> None:
     used = stage.model.boxes(answers[constant].where).flatten(0, 1)
     torch.testing.assert_close(used[0], pixels.mean(0), rtol=1e-4, atol=1e-3)
     assert torch.equal(used, used[:1].expand_as(used))
-    costs = stage.costs(dict.fromkeys(stage.model.parts, 1) | {"crop": 1})
+    costs = stage.costs(Cost(dict.fromkeys((*stage.model.parts, CROP), 1), 0))
     assert costs[constant] == costs[next(v for v in stage.variants if v.where == "random")] < costs[learned]
 
 

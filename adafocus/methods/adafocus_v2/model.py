@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
@@ -47,14 +48,14 @@ class AdaFocusV2(EarlyExitNetwork):
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
     step_classifiers = ("classifier",)
-    parts = {
-        "glance": ("glance_net",),
-        "policy": ("policy",),
-        "focus": ("focus_net",),
-        "head": ("classifier",),
-        "auxiliary glance": ("glance_head",),
-        "auxiliary focus": ("focus_head",),
-    }
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("policy", ("policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("classifier",)),
+        Part("glance", ("glance_head",), auxiliary=True),
+        Part("focus", ("focus_head",), auxiliary=True),
+    )
 
     def __init__(
         self,
@@ -180,9 +181,9 @@ class AdaFocusV2(EarlyExitNetwork):
         """The first frame in processing order."""
         return frames[:, self.order[:1]]
 
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+    def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
-        whole = sum(parts[name] for name in ("glance", "policy", "focus", "head", "crop"))
+        whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:

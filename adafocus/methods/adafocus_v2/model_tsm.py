@@ -12,6 +12,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
@@ -42,14 +43,14 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     focus_fields = ("logits",)
     place_per_frame = False
-    parts = {
-        "glance": ("glance_net",),
-        "policy": ("policy",),
-        "focus": ("focus_net",),
-        "head": ("glance_head.predict", "focus_head.predict"),
-        "auxiliary glance": ("glance_head.learn",),
-        "auxiliary focus": ("focus_head.learn",),
-    }
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("policy", ("policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("glance_head.predict", "focus_head.predict")),
+        Part("glance", ("glance_head.learn",), auxiliary=True),
+        Part("focus", ("focus_head.learn",), auxiliary=True),
+    )
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Output, Overrides
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
@@ -105,11 +106,11 @@ class JointStage(AdaptiveStage):
             loss = loss + self.places_weight * value
         return StepResult(loss, metrics)
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        looking = parts["glance"] + parts["focus"] + parts["head"] + parts["crop"]
-        costs = {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+    def costs(self, cost: Cost) -> dict[Variant, int]:
+        looking = cost.of("glance", "focus", "head", "crop")
+        costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = parts["glance"] + parts["auxiliary glance"]
+            costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
 
 

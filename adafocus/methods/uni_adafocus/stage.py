@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import Output
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
@@ -140,15 +141,14 @@ class UniAdaFocusStage(AdaptiveStage):
             losses["kl"] = self.kl_weight * surprise.mean()
         return losses
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
-        used = sum(cost for name, cost in parts.items() if not name.startswith("auxiliary"))
-        frames, places = parts["frame policy"], parts["spatial policy"]
+    def costs(self, cost: Cost) -> dict[Variant, int]:
+        frames, places = cost.of("frame policy"), cost.of("spatial policy")
         costs = {
-            variant: used - (variant.when != "learned") * frames - (variant.where != "learned") * places
+            variant: cost.total - (variant.when != "learned") * frames - (variant.where != "learned") * places
             for variant in self.variants
         }
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = self.model.exit_costs(parts)[0]
+            costs[GLANCE_ALONE] = self.model.exit_costs(cost)[0]
         return costs
 
 
