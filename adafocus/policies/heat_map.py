@@ -116,7 +116,9 @@ class HeatMapPolicy(nn.Module):
             centers = peaks(
                 scores.flatten(0, 1), self.peaks, window=self.window * self.patch, apart=self.apart * self.patch
             )
-            return corners(centers, self.patch).reshape(len(scores), -1, 2)
+            return corners(centers, self.patch).reshape(
+                scores.shape[0], -1, 2
+            )  # len() would fix the batch of an export
 
 
 def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
@@ -134,7 +136,7 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
     """
     with torch.no_grad(), full_precision(frames):
         if frames.shape[1] == 1:
-            return frames.new_zeros(len(frames), 1, *cells)
+            return frames.new_zeros(frames.shape[0], 1, *cells)
         frames = widen(frames)
         moved = (frames[:, 1:] - frames[:, :-1]).abs().mean(2)
         moved = functional.interpolate(moved, cells, mode="area")
