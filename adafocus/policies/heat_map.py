@@ -72,12 +72,10 @@ class HeatMapPolicy(nn.Module):
         self.squeeze = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
         )
-        self.score = nn.Sequential(
-            nn.Conv2d(hidden + motion, hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1)
-        )
+        last = nn.Conv2d(hidden, 1, 1)
+        self.score = nn.Sequential(nn.Conv2d(hidden + motion, hidden, 3, padding=1), nn.ReLU(inplace=True), last)
         if motion:
             self.motion_weight = nn.Parameter(torch.ones(()))
-            last = self.score[-1]
             nn.init.zeros_(last.weight)
             nn.init.zeros_(last.bias)
 
