@@ -15,32 +15,18 @@ from adafocus.core.output import Output
 from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
+from adafocus.evaluation.gallery import Example, Gallery
 from adafocus.evaluation.places import PlaceStatistics, center_distance, motion_share, place_statistics
 from adafocus.processes.distributed import World
-
-
-@dataclass
-class Example:
-    """A clip for the picture of patches.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 in temporal order.
-        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame; None for whole frames.
-        label, answer: the true and the predicted class id.
-    """
-
-    frames: Tensor
-    boxes: Tensor | None
-    label: int
-    answer: int
 
 
 @dataclass
 class Report:
     """Result of an evaluation: scores of every variant in percent, unreadable videos, seconds, and example clips.
 
+    `loss` is the cross entropy of the first variant with each video's first label, without the options of the recipe.
     `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
-    are several views per video.
+    are several views per video. `gallery` are the clips that a `Gallery` kept.
     """
 
     scores: dict[Variant, dict[str, float]]
@@ -49,8 +35,17 @@ class Report:
     bad: list[BadVideo]
     seconds: float
     videos: int
+    loss: float
     examples: list[Example] = field(default_factory=list)
     places: PlaceStatistics | None = None
+    gallery: list[Example] = field(default_factory=list)
+
+    @property
+    def valid(self) -> Tensor:
+        """(videos,) bool: whether each video could be read."""
+        valid = torch.ones(self.videos, dtype=torch.bool)
+        valid[[video.index for video in self.bad]] = False
+        return valid
 
 
 def evaluate(
@@ -63,6 +58,7 @@ def evaluate(
     examples: int = 0,
     average: str = "logits",
     chunk: int = 32,
+    gallery: Gallery | None = None,
 ) -> Report:
     """Evaluates this process's share of a split and merges the results of all processes.
 
@@ -75,6 +71,7 @@ def evaluate(
         examples: number of clips of this process to keep for pictures.
         average: how the views of a video are averaged, see `metrics.average_views`.
         chunk: number of clips per forward pass if videos have several views.
+        gallery: keeps clips of this process for a report; those of all processes are merged.
     """
     started = time.monotonic()
     shares: list[dict[str, Any]] = []
@@ -86,8 +83,15 @@ def evaluate(
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
+            main = answers[variants[0]]
             held = _held(stage, readable, answers)
-            kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
+            if examples > len(kept) or gallery is not None:
+                seen = _looked_at(stage, readable, main)
+                kept += [
+                    _example(*seen, readable, main, row) for row in range(min(examples - len(kept), len(readable)))
+                ]
+                if gallery is not None:
+                    _offer(gallery, seen, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
                 answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
@@ -106,6 +110,9 @@ def evaluate(
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
+    if gallery is not None:
+        gallery.keep(example for part in world.gather(gallery.kept) for example in part)
+        report.gallery = gallery.kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
         network, chosen = cast(Any, stage.model), torch.cat(where)
         report.places = _places(network, chosen, gathered, stage.constant_place)
@@ -201,19 +208,26 @@ def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[st
     return shares
 
 
-def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
-    if wanted <= 0:
-        return []
-    frames, boxes = _looked_at(stage, batch, output)
-    return [
-        Example(
-            frames[row].cpu(),
-            None if boxes is None else boxes[row].cpu(),
-            int(batch.labels[row, 0]),
-            int(output.logits[row].argmax()),
-        )
-        for row in range(min(wanted, len(batch)))
-    ]
+def _example(frames: Tensor, boxes: Tensor | None, batch: Batch, output: Output, row: int) -> Example:
+    """A clip of a batch; `frames` and `boxes` are those of `_looked_at`."""
+    patches = None if boxes is None else boxes[row].cpu()
+    return Example(frames[row].cpu(), patches, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
+
+
+def _offer(gallery: Gallery, seen: tuple[Tensor, Tensor | None], batch: Batch, output: Output) -> None:
+    """Offers the clips of a batch, without those of which a chosen frame could not be read.
+
+    `seen` is what `_looked_at` returns.
+    """
+    rows = batch.valid.nonzero()[:, 0]
+
+    def show(number: int, answer: int, probability: float) -> Example:
+        row = int(rows[number])
+        example = _example(*seen, batch, output, row)
+        frames = example.frames.clone()  # a view would keep the whole batch in memory
+        return replace(example, frames=frames, answer=answer, index=int(batch.index[row]), probability=probability)
+
+    gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
 
 
 def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:
@@ -235,4 +249,4 @@ def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Repor
             if share["logits"]:
                 logits[name][share["index"][share["valid"]]] = share["logits"][name]
     scores = {name: metrics.scores(logits[name], labels, valid) for name in variants}
-    return Report(scores, logits, labels, bad, 0.0, size)
+    return Report(scores, logits, labels, bad, 0.0, size, metrics.loss(logits[variants[0]], labels, valid))

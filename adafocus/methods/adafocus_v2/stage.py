@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -90,10 +89,10 @@ class JointStage(AdaptiveStage):
         label = batch.labels[:, 0]
         random = self.places("random", batch) if self.diversity else None
         output = self.net(frames, Overrides(self.places(self.where, batch), random))
-        losses = _losses("policy", output, label)
+        losses = self._losses("policy", output, batch)
         loss = sum(losses.values())
         if output.diversity is not None:
-            losses |= _losses("random", output.diversity, label)
+            losses |= self._losses("random", output.diversity, batch)
             loss = sum(losses.values()) / 2
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
@@ -106,22 +105,16 @@ class JointStage(AdaptiveStage):
             loss = loss + self.places_weight * value
         return StepResult(loss, metrics)
 
+    def _losses(self, name: str, output: Output, batch: Batch) -> dict[str, Tensor]:
+        parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
+        return {f"loss_{name}_{part}": self.objective(logits.float(), batch) for part, logits in parts.items()}
+
     def costs(self, cost: Cost) -> dict[Variant, int]:
         looking = cost.of("glance", "focus", "head", "crop")
         costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
             costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
-
-
-def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:
-    segments = output.steps.shape[1]
-    rows = label.repeat_interleave(segments)
-    parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
-    return {
-        f"loss_{name}_{part}": functional.cross_entropy(logits.flatten(0, 1).float(), rows)
-        for part, logits in parts.items()
-    }
 
 
 def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
