@@ -35,7 +35,7 @@ EvaluationRule = Annotated[
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
+RUNTIME = ("name", "device", "devices", "tf32", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
@@ -360,6 +360,9 @@ class Config:
     sync_batchnorm: bool = False  # whether BatchNorm statistics cover the clips of all devices (CUDA only)
     # fp32, bf16, fp16, or auto: schedule.precision on GPUs and fp32 on CPUs.
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "auto"
+    # On GPUs, whether float32 backbones may use TensorFloat-32, which keeps 10 bits of the inputs of a product.
+    # Policies, heads and crops never do; with compile=true, where that cannot be told apart, nothing does.
+    tf32: bool = True
     channels_last: bool = False  # whether to use the channels-last memory format
     compile: bool = False  # whether to use torch.compile
     inline: bool = False  # whether to train in the process of the command, for a debugger

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +106,10 @@ class Stage(ABC):
     def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
         """Multiply-adds (MACs) per video of each variant, from those of the model's parts (see `evaluation.cost`)."""
         return {self.variants[0]: sum(n for name, n in parts.items() if not name.startswith("auxiliary"))}
+
+    def compiled(self, **options: Any) -> nn.Module:
+        """The network for training steps, compiled by torch; `options` are those of `torch.compile`."""
+        return cast(nn.Module, torch.compile(self.model, **options))
 
     def train(self) -> None:
         """Sets training mode, except for the normalization layers that are frozen."""

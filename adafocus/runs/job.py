@@ -32,6 +32,7 @@ from adafocus.evaluation.evaluate import Report, evaluate
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
+from adafocus.processes.backends import set_backends
 from adafocus.processes.distributed import World, join
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
@@ -106,6 +107,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
+    set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
     if config.sync_batchnorm:
         network = world.synchronize_norms(network)
     job.network = network.to(world.device)

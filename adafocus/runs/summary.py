@@ -17,6 +17,7 @@ from adafocus.core.stage import Stage
 from adafocus.core.status import write_status
 from adafocus.evaluation.cost import Cost
 from adafocus.evaluation.evaluate import Report
+from adafocus.processes.backends import backend_settings
 from adafocus.processes.distributed import World
 from adafocus.runs.table import places_line, show
 from adafocus.training.logger import log
@@ -81,6 +82,7 @@ def finish(
         },
         "versions": _versions(),
         "device": _device_name(world),
+        "backends": backend_settings(world.device),
     }
     log.info("%s: %s", metric, ", ".join(f"{row['name']} {row['score']:.1f}" for row in summary["rows"]))
     if summary["places"]:
