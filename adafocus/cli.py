@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Collection
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from adafocus.config import naming
 from adafocus.config.compose import (
@@ -29,6 +30,7 @@ from adafocus.processes.signals import exit_process
 USAGE = """usage: adafocus COMMAND ...
 
   run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
+  arena     trains and compares every way of choosing at equal cost: `adafocus arena FOLDER`
   compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
   convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
   export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
@@ -39,9 +41,11 @@ USAGE = """usage: adafocus COMMAND ...
 `adafocus COMMAND --help` lists the options.
 """
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
+BROKEN_PIPE = 141  # exit status after the reader of the output has closed it, as in `adafocus zoo | head`
 PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
 #: Other commands than `run`; each has its own arguments and is imported only when it is used.
 TOOLS = {
+    "arena": "adafocus.commands.arena",
     "compare": "adafocus.runs.compare",
     "convert": "adafocus.commands.convert",
     "export": "adafocus.commands.export",
@@ -62,10 +66,16 @@ def main(argv: list[str] | None = None) -> int:
             return import_module(TOOLS[command]).main(rest)
         except UserError as error:
             return _say(error)
+        except BrokenPipeError:
+            return BROKEN_PIPE
         except KeyboardInterrupt:
             return INTERRUPTED
-    sys.stderr.write(USAGE)
-    return 0 if command in ("-h", "--help", "help") else 2
+    if command in ("", "-h", "--help", "help"):
+        sys.stderr.write(USAGE)
+        return 0 if command else 2
+    near = get_close_matches(command, ["run", *TOOLS], 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return _say(UserError(f"adafocus {command}: no such command{meant}; `adafocus --help` lists them"))
 
 
 def _say(error: Exception) -> int:
@@ -85,6 +95,7 @@ def run(argv: list[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     arguments, sweep = argv, False
     try:
+        refuse_unknown_flags(argv)
         refuse_empty(argv)
         typed = quote_paths(argv)
         load_plugins(typed)
@@ -102,6 +113,8 @@ def run(argv: list[str]) -> int:
         return _say(error)
     except (HydraException, OmegaConfBaseException) as error:
         return _say(UserError(explain(error, first_unparsable(arguments))))
+    except BrokenPipeError:
+        return BROKEN_PIPE
     except OSError as error:  # Hydra creates the run folder before it calls the job
         if error.filename is None:
             raise
@@ -117,6 +130,22 @@ def run(argv: list[str]) -> int:
         _say(line)
         return jobs.finish() or 1
     return jobs.finish()
+
+
+def refuse_unknown_flags(arguments: list[str]) -> None:
+    """Refuses flags that Hydra does not know in one line; Hydra would print its usage.
+
+    Raises:
+        UserError: there is such a flag.
+    """
+    from hydra._internal.utils import get_args_parser
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"adafocus run: {message}; settings are KEY=VALUE, and `adafocus run --help` lists them")
+
+    parser = get_args_parser()
+    parser.error = refuse
+    parser.parse_args(arguments)
 
 
 def stored_overrides(arguments: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Time of the differentiable crop against the released code's affine grid and sampler, in one run.
+"""Compares the time of the differentiable crop with that of `affine_grid` and `grid_sample` (the released code).
 
 python benchmarks/crop.py [--device cuda] [--size 224] [--patch 128]
 """
@@ -18,7 +18,7 @@ from adafocus.layers.crop import crop
 
 
 def by_grid_sampler(frames: Tensor, where: Tensor, size: int) -> Tensor:
-    """An affine grid over the whole frame, sampled bilinearly."""
+    """Crops by `affine_grid` and bilinear `grid_sample` over the whole frame, as the released code does."""
     side = frames.shape[-1]
     corner = where * (side - size)
     theta = frames.new_zeros(len(frames), 2, 3)
@@ -53,7 +53,8 @@ def main() -> None:
             where = torch.rand(count, 2, device=options.device, requires_grad=True)
             for backward in (False, True):
                 times: dict[str, list[float]] = {"crop": [], "grid": []}
-                for _ in range(options.repeats):  # taken in turns, so that a busy machine is busy for both
+                # Both are measured alternately, so that other load on the machine affects both.
+                for _ in range(options.repeats):
                     times["crop"].append(milliseconds(crop, frames, where, options.patch, backward))
                     times["grid"].append(milliseconds(by_grid_sampler, frames, where, options.patch, backward))
                 ours, theirs = (statistics.median(times[name]) for name in ("crop", "grid"))

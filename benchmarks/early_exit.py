@@ -1,10 +1,10 @@
-"""Leaving early for real: how much of the saving in multiply-adds is a saving of time.
+"""Measures how much of the multiply-adds that early exit saves is saved as time.
 
 python benchmarks/early_exit.py [--method adafocus_v2|uni_adafocus|uni_adafocus_tsm] [--nets tiny|mbv2_r50]
                                 [--device cuda] [--clips 32] [--batch 1 32] [--segments 8] [--chunk 1]
 
-Networks with random weights on random frames; thresholds that spread the clips over the exits in three ways. The whole
-network in one go is the yardstick, and every way is measured in turns with it.
+Networks have random weights and see random frames. Three sets of thresholds distribute the clips over the exits in
+different ways. Each is compared with the full network on all frames, and both are measured alternately.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
     for size in options.batch:
         batches = [batch_of(clips[first : first + size], first, device) for first in range(0, options.clips, size)]
         sure = torch.cat([exits.certainty(stage.exit_logits(batch)[:, numbers].float()).cpu() for batch in batches])
-        exits.whole(stage, batches[0])  # warm
+        exits.whole(stage, batches[0])  # warm-up
         for q in (0.3, 0.7, 1.0):
             limits = exits.thresholds(sure, exits.wanted_shares([q], len(numbers))[0])
             at = exits.leaving(sure, limits)
@@ -88,7 +88,7 @@ def configuration(options: argparse.Namespace):  # noqa: ANN201
 
 
 def batch_of(clips: torch.Tensor, first: int, device: torch.device) -> Batch:
-    """A batch whose frames are all in memory: nothing is read."""
+    """A batch whose frames are in memory, so that no time is spent on decoding."""
     size = len(clips)
     labels = torch.zeros(size, 1, dtype=torch.int64)
     index = torch.arange(first, first + size)

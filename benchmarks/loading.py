@@ -1,9 +1,11 @@
-"""Training clips a second and core: from H.264 files by reader, and from JPEG folders, against Pillow and float.
+"""Measures training clips per second and core: from H.264 files with each reader, and from JPEG folders, in comparison
+with the released programs' loader.
 
 python benchmarks/loading.py FOLDER_OF_MP4 [--frames 8 16 24 48] [--workers 1 2]
 
-Frames are extracted once to a temporary folder at short side 256. "Pillow and float" is how the released programs
-do it: each frame opened, cropped and resized by Pillow, the clip made float and normalized in the loader.
+Frames are extracted once to a temporary folder at short side 256. "Pillow and float" is the loader of
+the released programs: Pillow opens, crops and resizes each frame, and the loader converts the clip to float and
+normalizes it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 
 def pillow_and_float(folder: Path, count: int, frames: int, epoch: int, index: int) -> torch.Tensor:
-    """What the released loaders do for a clip: pictures, crops, one wide array, a float tensor of 3 T channels."""
+    """Loads a clip as the released programs do: Pillow images, crops, one array, and a float tensor of 3 T channels."""
     rng = generator(0, "augment", epoch, index, 0)
     images = [
         Image.open(folder / f"img_{number + 1:05d}.jpg").convert("RGB")
@@ -55,14 +57,15 @@ def pillow_and_float(folder: Path, count: int, frames: int, epoch: int, index: i
 
 
 def in_turns(ways: dict[str, Callable[[int, list[int]], object]], clips: int, epochs: int = 6) -> dict[str, float]:
-    """Milliseconds of one core a clip, from files to a batch: the median over batches. Ways take turns at epochs."""
+    """Measures loaders alternately, one epoch each; returns milliseconds of CPU time per clip from files to a batch, as
+    the median over batches."""
     times: dict[str, list[float]] = {name: [] for name in ways}
     for epoch in range(epochs):
         for name, get in ways.items():
             for first in range(0, clips - BATCH + 1, BATCH):
                 started = time.process_time()
                 get(epoch, list(range(first, first + BATCH)))
-                if epoch:  # the first one warms up
+                if epoch:  # the first epoch is a warm-up
                     times[name].append(1000 * (time.process_time() - started) / BATCH)
     return {name: statistics.median(values) for name, values in times.items()}
 
@@ -72,10 +75,10 @@ def ours(clips: VideoClips) -> Callable[[int, list[int]], object]:
 
 
 def through_loader(clips: VideoClips, workers: int) -> float:
-    """Clips a second of wall-clock time, after the first batches."""
+    """Clips per second of wall-clock time through the loader with its processes, without the first batches."""
     order = TrainOrder(len(clips), BATCH)
     loader = Loader(clips, order, workers=workers)
-    for epoch in range(2):  # the first starts the processes
+    for epoch in range(2):  # the first epoch starts the processes
         order.start_at(epoch, 0)
         started, seen = time.perf_counter(), 0
         for batch in loader:

@@ -1,4 +1,4 @@
-"""The temporal shift and TAM against their plain forms, in turns, forward and with the gradient.
+"""Compares the time of the temporal shift and of TAM with that of their usual implementations, forward and backward.
 
 python benchmarks/temporal.py [--device cuda] [--repeats 15]
 """
@@ -22,7 +22,7 @@ T = 8
 
 
 def plain_shift(x: Tensor, segments: int, fold: int) -> Tensor:
-    """A zero-filled copy and three slice copies, as TSM is usually written."""
+    """The temporal shift as a zero-filled copy and three slice copies, as in TSM's repository."""
     clips = x.view(-1, segments, *x.shape[1:])
     out = torch.zeros_like(clips)
     out[:, :-1, :fold] = clips[:, 1:, :fold]
@@ -32,7 +32,7 @@ def plain_shift(x: Tensor, segments: int, fold: int) -> Tensor:
 
 
 def plain_adaptive(module: TemporalAdaptive, x: Tensor) -> Tensor:
-    """Permuted copies and a convolution with a group for every video and channel, as TAM is usually written."""
+    """TAM with permuted copies and a convolution with one group per video and channel, as in its repository."""
     taps, importance = module.weights(x)
     videos, channels, segments = importance.shape
     height, width = x.shape[-2:]

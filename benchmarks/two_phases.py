@@ -1,10 +1,10 @@
-"""Evaluation of Uni-AdaFocus from video files: glance frames and then the chosen ones, against all candidates at once.
+"""Compares two ways of decoding for Uni-AdaFocus: glance frames and then the chosen ones, or all candidates at once.
 
 python benchmarks/two_phases.py VIDEOS [--glance 16] [--focus 16] [--size 224] [--clips 24]
                                 [--template image_{:05d}.jpg]
 
-VIDEOS is a folder of video files or, with --template, of frame folders. Frames are chosen at random: what is
-measured is reading. Opening a file twice is part of the price.
+VIDEOS is a folder of video files or, with --template, of frame folders. Frames are chosen at
+random, because only decoding is measured. The time of opening a file twice is included.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""A step of AdaFocus V1's stage 2: all frames of the walk at once, as here, against a frame at a time, as released.
+"""Compares the time of a training step of AdaFocus V1's stage 2: all frames at once, or one after the other.
 
-Both do the whole step up to the gradients: glance, walk, rewards, PPO loss, backward. The released form also runs
-the policy twice, to draw and to learn.
+The package processes all frames of a video at once, the released program one after the other.
+
+Both compute the whole step up to the gradients: glance, policy, focus network and classifier, rewards, PPO loss and
+backward pass. The released program also runs the policy twice, to sample actions and to train.
 
 python benchmarks/walk.py [--device cuda] [--backbone tiny|r50] [--clips 8] [--segments 16]
 
-Same draws, so the same actions and, to rounding, the same rewards; both are checked.
+Both use the same random numbers, so they have the same actions and, up to rounding, the same rewards; this is checked.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ from adafocus.methods.adafocus_v1.stages import PolicyStage
 def a_step_at_a_time(
     model: AdaFocusV1, frames: Tensor, label: Tensor, draws: Tensor, other: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Actions, rewards and the policy's maps, a frame at a time; the other patch goes through the networks again."""
+    """Actions, rewards and the policy's input, computed frame by frame as in the released program, which runs the
+    networks at each frame for the chosen patch and for a random one."""
     policy, classifier = model.policy, model.classifier
     with torch.no_grad():
         glance = model.glance(frames)
@@ -73,9 +76,9 @@ def main() -> None:
         segments=options.segments,
         patch_size=patch,
         frame_size=side,
-        glance_size=24 if tiny else None,  # as on the drawn videos
+        glance_size=24 if tiny else None,  # as with dataset=glyphs
         policy_hidden=64 if tiny else 1024,
-        classifier_hidden=256 if tiny else 1024,
+        classifier_width=256 if tiny else 1024,
     )
     model.to(options.device).eval()
     stage = PolicyStage(model, lambda frames: frames.movedim(-1, -3).float() / 255, seed=0)

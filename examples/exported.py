@@ -1,7 +1,8 @@
-"""Runs the programs that `adafocus export` writes. Needs torch alone, and PyAV to read a video.
+"""Runs the programs that `adafocus export` writes, without the package adafocus. It needs torch, and PyAV to read a
+video.
 
-The pixels are made exactly as the package makes them with dataset.reader=pyav; its faster reader rounds some of them
-another way.
+Frames are decoded and resized exactly as the package does with dataset.reader=pyav; its faster reader rounds some
+pixels differently.
 
 adafocus export outputs/RUN --out exported
 python examples/exported.py exported clip.mp4
@@ -22,14 +23,15 @@ from torch.nn import functional
 
 
 def join(folder: Path, frames: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Runs the programs one after the other.
+    """Runs the exported programs one after the other, each with the outputs of earlier ones that it needs.
 
     Args:
-        folder: with export.json.
-        frames: normalized sets of frames (B, T, 3, S, S) by name; sets that are `of` another are taken from it.
+        folder: the folder that `adafocus export` wrote, with export.json.
+        frames: name of an input -> normalized frames (B, T, 3, S, S); an input that export.json marks with `of` is a
+            selection of the frames of another input.
 
     Returns:
-        every value by its name; `logits` (B, K) is the answer.
+        The outputs of all programs by name; `logits` (B, K) is the prediction.
     """
     described = json.loads((folder / "export.json").read_text())
     values = dict(frames)
@@ -45,25 +47,25 @@ def join(folder: Path, frames: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def positions(rule: str, short: str, count: int, total: int) -> list[int]:
-    """Which frames of a video of `total` frames make a set of `count`; export.json says the rules in words."""
+    """The indices of `count` frames of a video of `total` frames, by a rule that export.json describes."""
     if rule == "fractional":
         return [math.floor((i + 0.5) / count * total) for i in range(count)]
     if rule in ("middle", "uniform-1") and (total > count or rule == "uniform-1" or short == "spread"):
         return [math.floor(total / count / 2 + total / count * i) for i in range(count)]
-    if rule == "middle":  # a short video
+    if rule == "middle":  # a video with fewer frames than segments
         return [0] * count if short == "first_frame" else [min(i, total - 1) for i in range(count)]
     raise SystemExit(f"this example does not know the rule {rule!r}")
 
 
 def short_side(height: int, width: int, size: int) -> tuple[int, int]:
-    """(height, width) when the shorter side becomes `size` and the longer one is cut to whole pixels."""
+    """(height, width) of a frame whose shorter side is resized to `size`; the longer one is rounded down."""
     if height <= width:
         return size, int(size * width / height)
     return int(size * height / width), size
 
 
 def decode(video: str, side: int | None) -> np.ndarray:
-    """(T, H, W, 3) uint8 frames of a file, upright, reduced while they are decoded to the short side `side`."""
+    """The frames (T, H, W, 3) uint8 of a video file, rotated upright and resized to a short side of `side` pixels."""
     import av
 
     frames = []
@@ -79,14 +81,14 @@ def decode(video: str, side: int | None) -> np.ndarray:
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """(T, 3, H, W) uint8, bilinear with antialiasing, rounded to uint8 again."""
+    """Resizes frames (T, 3, H, W) uint8 by bilinear interpolation with antialiasing, and rounds them to uint8."""
     if frames.shape[-2:] == (height, width):
         return frames
     return functional.interpolate(frames, (height, width), mode="bilinear", antialias=True)
 
 
 def preprocess(frames: np.ndarray, described: dict[str, Any]) -> Tensor:
-    """(T, H, W, 3) uint8 frames as `decode` gives them to (T, 3, S, S), normalized, as export.json says."""
+    """Resizes, crops and normalizes frames (T, H, W, 3) uint8 of `decode` to (T, 3, S, S) as export.json describes."""
     pixels, size = described["input"], described["input"]["size"]
     clip = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if pixels["fit"] == "stretch":
@@ -102,7 +104,7 @@ def preprocess(frames: np.ndarray, described: dict[str, Any]) -> Tensor:
 
 
 def scores(folder: Path, video: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Every value of the programs for a video file (see `join`), and what export.json says."""
+    """The outputs of all programs for a video file (see `join`), and the content of export.json."""
     described = json.loads((folder / "export.json").read_text())
     frames = decode(video, described["input"]["decode_short_side"])
     sets = {

@@ -1,7 +1,7 @@
-"""Every video of a folder from Python: a CSV of labels, scores and costs.
+"""Labels every video of a folder from Python and writes a CSV of labels, scores and costs.
 
-`adafocus predict RUN VIDEOS --table labels.csv` does the same and more; this is for those who want to do something else
-with each prediction.
+`adafocus predict RUN VIDEOS --table labels.csv` does the same and more; this program shows how to process
+each prediction in Python.
 
 python examples/folder_of_videos.py outputs/RUN VIDEOS labels.csv
 """
@@ -22,7 +22,7 @@ def main() -> None:
     with open(out, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["video", "label", "score", "multiply-adds", "error"])
-        for prediction in predictor.each(videos):  # as they come; one that cannot be read has an error
+        for prediction in predictor.each(videos):  # one by one; a video that cannot be read has an error
             label, score = (prediction.labels[0], prediction.scores[0]) if prediction.labels else ("", "")
             writer.writerow([prediction.video, label, score, prediction.cost, prediction.error or ""])
 

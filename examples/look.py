@@ -1,4 +1,4 @@
-"""Labels of a video and where the network looked, from Python.
+"""Labels a video from Python and draws the patches that the network looked at.
 
 python examples/look.py outputs/RUN clip.mp4 looked.png
 """

@@ -1,4 +1,9 @@
-"""Your network and data with our trainer, without configuration: `train_in_python.py FOLDER`; again, it continues."""
+"""Trains a network and data of your own with the package's trainer, without configuration files.
+
+    python train_in_python.py FOLDER
+
+The same command continues an interrupted run.
+"""
 
 import sys
 from pathlib import Path
@@ -20,18 +25,18 @@ from adafocus.training.lr_schedule import learning_rates
 from adafocus.training.trainer import Settings, Trainer
 
 
-class RedOrBlue:  # your data
+class RedOrBlue:  # replace by your data set
     def __len__(self):
         return 64
 
     def __getitem__(self, key):
-        index = key[1]  # key is (epoch, index), and the epoch -1 in evaluation
+        index = key[1]  # key is (epoch, index); the epoch is -1 in evaluation
         clip = torch.randint(0, 200, (4, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(index))
         clip[..., 2 * (index % 2)] += 50
         return Item(clip, pad_labels([index % 2]), index, key[0], bad=[])
 
 
-class Mine(Stage):  # your loss, and how your network answers
+class Mine(Stage):  # your loss and your predictions
     variants = (WHOLE_FRAMES,)
 
     def param_groups(self):

@@ -1,4 +1,4 @@
-"""Fixtures shared by all rooms."""
+"""Fixtures that all test folders share."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 
 def shared_folder() -> Path | None:
-    """The folder of measurement data (complete golden cases, real videos), which is no part of the repository."""
+    """The folder of complete golden cases and real videos, which are not in this repository (`ADAFOCUS_SHARED`)."""
     root = Path(os.environ.get("ADAFOCUS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     return root if root.is_dir() else None
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The measurement data beside the checkout; tests skip where it is absent."""
+    """The folder of complete golden cases and real videos; a test that asks for it is skipped where it is absent."""
     root = shared_folder()
     if root is None:
         pytest.skip("no shared measurement data here (set ADAFOCUS_SHARED)")

@@ -1,4 +1,4 @@
-"""Bad input: one clear line and a non-zero exit, before anything is trained."""
+"""Tests that bad input ends with one line and a non-zero exit status before anything is trained."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def folder(tmp_path: Path, train: str = "a/x.mp4 9 0\nb/y.mp4 9 1\n", classes: s
     return f"dataset.root={root}"
 
 
-#: What is typed, and what the one line must say.
+#: Command line, and text that its error line must contain.
 COMPOSED = {
     "unknown key": (["pacth.size=3"], "pacth.size is not a key"),
     "unknown nested key": (["patch.sise=128"], "patch.sise is not a key"),
@@ -161,7 +161,7 @@ STARTED = {
 }
 
 
-#: Found before a folder is made.
+#: Texts of errors that are found before the run folder is made.
 _EARLY = (
     "checkpoint that could run code",
     "checkpoint of noise",
@@ -180,7 +180,7 @@ def test_before_anything_is_trained(case: str, tmp_path: Path, monkeypatch, capf
     assert cli.run([*typed, "inline=true", "loader.workers=0"]) == 2
     printed = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(printed) == 1 and says in printed[0], printed
-    if not (tmp_path / "outputs").exists():  # found before the folder was made
+    if not (tmp_path / "outputs").exists():  # the error came before the folder was made
         assert case in _EARLY, printed
         return
     run_folder = next((tmp_path / "outputs").iterdir())
@@ -201,6 +201,26 @@ def test_the_console_command(typed: list[str], says: str, capsys) -> None:
     assert says in capsys.readouterr().err
 
 
-def test_an_unknown_command_shows_the_usage(capsys) -> None:
-    assert cli.main(["paint"]) == 2 and cli.main([]) == 2
-    assert "usage: adafocus" in capsys.readouterr().err
+def test_help_shows_the_usage_and_an_unknown_command_is_one_line(capsys) -> None:
+    assert cli.main([]) == 2 and cli.main(["--help"]) == 0
+    assert capsys.readouterr().err.count("usage: adafocus") == 2
+    assert cli.main(["predic"]) == 2
+    assert capsys.readouterr().err == (
+        "error: adafocus predic: no such command; did you mean predict?; `adafocus --help` lists them\n"
+    )
+
+
+@pytest.mark.parametrize("typed", [["run", "-x"], ["predict"], ["zoo", "-z"], ["compare", "--nope", "a"], ["convert"]])
+def test_a_wrong_argument_is_one_line(typed: list[str], capsys) -> None:
+    assert cli.main(typed) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: adafocus {typed[0]}: ") and said.count("\n") == 1 and "--help" in said
+
+
+def test_a_reader_that_closes_the_output_ends_the_command_without_a_traceback(monkeypatch, capsys) -> None:
+    class Closed:
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    assert cli.main(["run", "--help"]) == cli.BROKEN_PIPE == 141

@@ -1,14 +1,14 @@
 """Losses of 30 training steps of every method and stage against the kept curves in `golden/losses`.
 
-Each curve comes from a whole run of the trainer in this process: tiny networks, drawn videos, fixed seed. It catches
-what comparisons of single modules cannot: another order of the data, other draws, a schedule, a group or a stage that
-changes.
+Each curve comes from a whole run of the trainer in this process with tiny networks, synthetic videos and a fixed seed.
+It detects what comparisons of single modules cannot: a change of the order of the data, of random numbers, of the
+learning-rate schedule, of parameter groups or of a stage.
 
-A change that is meant to change training is followed by
+After a change that is meant to change training, write the curves again with
 
     python -m pytest tests/test_golden_losses.py --write-losses
 
-and the new files are committed with it.
+and commit the new files with the change.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ SMALL = runs.arguments(
     evaluate__examples="0",
 )
 TSM = ("backbone=tiny_tsm", "segments.glance=4")
-#: The smallest backbone that has a place for non-local blocks.
+#: Overrides for the smallest backbone into which non-local blocks can be inserted.
 NON_LOCAL = ("backbone.focus=resnet34", "backbone.weights=none")
-#: Curve -> what it adds to the small run.
+#: Curve -> overrides that it adds to those of the small run.
 CURVES = {
     "adafocus_v1": ("method=adafocus_v1", "segments=4"),
     "adafocus_v1_tsm": ("method=adafocus_v1", *TSM, "segments.focus=6"),
@@ -54,7 +54,7 @@ CURVES = {
 
 
 def train(name: str, folder: Path) -> dict[str, list[float]]:
-    """Stage -> losses of its steps."""
+    """Trains one curve; returns the losses of the steps of each stage."""
     settings = composed(*SMALL, *CURVES[name])
     assert job.run(folder, settings) == 0
     *first, last = config.stages(settings)
@@ -66,7 +66,8 @@ def train(name: str, folder: Path) -> dict[str, list[float]]:
 
 
 def tolerance(step: int) -> float:
-    """Relative deviation that other kernels may cause; it grows because each step starts from the weights of the last.
+    """The relative deviation that the kernels of another CPU may cause; it grows with the step, because each step
+    starts from the weights of the step before.
 
     Measured on one CPU with oneDNN switched off and two threads: at most 2e-5 a step (tsm) and 7e-7 a step (tam).
     """

@@ -1,4 +1,4 @@
-"""What `import adafocus` offers."""
+"""Tests of the names that `import adafocus` offers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_train_load_evaluate(tmp_path: Path, monkeypatch) -> None:
     typed = runs.arguments(schedule__epochs="1")
     folder = adafocus.train(*typed, folder=tmp_path / "a run, mine")
     assert folder == tmp_path / "a run, mine" and runs.summary(folder)["state"] == "finished"
-    assert adafocus.train(*typed, folder=folder) == folder  # it is finished
+    assert adafocus.train(*typed, folder=folder) == folder  # the run is finished, so training returns at once
     found = adafocus.evaluate(folder, "loader.workers=0", "device=cpu")
     assert found["score"] == runs.summary(folder)["score"] and (tmp_path / "outputs").is_dir()
     model = adafocus.load(folder).model

@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type composes, and CI runs its very test command."""
+"""Tests that the commands in the README compose, and that CI runs the test command of the README."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from adafocus import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
-RUNS = (ROOT / "docs/runs.md").read_text()  # where the README sends those who run more than one thing
+RUNS = (ROOT / "docs/runs.md").read_text()  # the README refers to it for sweeps and other modes
 COMMANDS = [
     line.split("#")[0].strip()
     for line in (README + RUNS).replace("\\\n", " ").splitlines()
     if re.match(r"(pip install \S+ && )?python run\.py", line)
     and "checkpoint=" not in line
     and "--cfg" not in line
-    and "hydra/" not in line  # plug-ins of the extra `sweep`, which tests/test_sweep.py runs
+    and "hydra/" not in line  # needs the extra `sweep`; tests/runs/test_sweep.py runs it
 ]
 
 

@@ -1,4 +1,4 @@
-"""The training commands of the TSM and TANet repositories, one experiment each, against what they set."""
+"""Tests that each experiment for TSM and TANet sets what the training command of its repository sets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adafocus.core.errors import UserError
 
 @dataclass(frozen=True)
 class Recipe:
-    """What the released training command of an experiment sets; the fields are those of most commands."""
+    """Settings of a released training command; the defaults are the values of most commands."""
 
     dataset: str
     segments: int = 8
@@ -32,24 +32,24 @@ class Recipe:
 
 
 def kinetics(**changes: Any) -> Recipe:
-    """TSM and TSN on Kinetics-400 with frames spread over the video."""
+    """The recipe of TSM and TSN on Kinetics-400 with uniform sampling."""
     common = {"dataset": "kinetics400", "lr": 0.02, "weight_decay": 1e-4, "batch_size": 128, "flip": 0.5}
     return Recipe(**{**common, **changes})
 
 
 def dense(**changes: Any) -> Recipe:
-    """Networks on Kinetics-400 with 64 consecutive frames, twice as long."""
+    """The recipe on Kinetics-400 with dense sampling (from 64 consecutive frames), which has twice the epochs."""
     common = {"lr": 0.01, "batch_size": 64, "milestones": (40, 80), "epochs": 100, "train_frames": "dense"}
     return kinetics(**{**common, "protocol": "tsm_dense_30view", **changes})
 
 
 def fine_tuned(dataset: str, **changes: Any) -> Recipe:
-    """From weights of Kinetics-400 with frozen BatchNorm but for the first layer's."""
+    """The recipe of fine-tuning from weights of Kinetics-400, with all BatchNorm layers but the first frozen."""
     common = {"lr": 0.001, "milestones": (10, 20), "epochs": 25, "partial_norm": True}
     return Recipe(dataset, **{**common, **changes})
 
 
-#: The commands that the TSM and TANet repositories or their authors give, by experiment.
+#: Experiment -> settings of the command that the TSM or TANet repository or its authors give.
 TABLE = {
     "tsn_kinetics400_5f": kinetics(segments=5),
     "tsm_kinetics400_8f": kinetics(),
@@ -88,7 +88,7 @@ TABLE = {
 
 
 class Network(NamedTuple):
-    """The network of an experiment or of a family of experiments."""
+    """The expected network of an experiment or of a family of experiments."""
 
     shift: str = "none"
     shift_place: str = "blockres"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
-from adafocus.commands.outputs import writable
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="adafocus convert",
         description="Writes the network with its configuration and class names to one .safetensors file.",
     )

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from adafocus.commands.loading import add_model_arguments, load_predictor
-from adafocus.commands.outputs import writable
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="adafocus export",
         description="Glance, policy and focus networks by torch.export, and export.json: how to join them.",
     )

@@ -18,6 +18,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE"
     parser.add_argument(
         "rest",
         nargs="*",
+        default=[],  # without it argparse calls this argument required
         metavar=rest,
         help="KEY=VALUE: the configuration of a published checkpoint, such as experiment=tsm_sthv2_8f"
         + ("" if rest == "KEY=VALUE" else "; else video files or frame folders, with --online also a camera index"),

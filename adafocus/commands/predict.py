@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
-from adafocus.commands.outputs import table, writable
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError, printable
+from adafocus.core.outputs import table, writable
 
 EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
 video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
@@ -47,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="adafocus predict", description="Labels of videos.", epilog=EPILOG)
+    parser = ArgumentParser(prog="adafocus predict", description="Labels of videos.", epilog=EPILOG)
     add_model_arguments(parser, rest="VIDEO")
     parser.add_argument(
         "--online", action="store_true", help="frame by frame (models trained with backbone.shift=online)"

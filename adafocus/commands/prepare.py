@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from adafocus.config.schema import DatasetConfig
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
 from adafocus.data.folders import is_video
 from adafocus.data.official import FORMATS, Entry, Official
@@ -27,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] in FORMATS:
         return _dataset(argv)
     names = ", ".join(sorted(FORMATS))
-    parser = argparse.ArgumentParser(prog="adafocus prepare", description=_NOTE, epilog=f"DATASET: {names}")
+    parser = ArgumentParser(prog="adafocus prepare", description=_NOTE, epilog=f"DATASET: {names}")
     parser.add_argument("what", help="check, or the name of a data set")
     parser.add_argument("root", type=Path, help="folder with train.txt/val.txt lists or class folders of videos")
     parser.add_argument("--output", type=Path, default=None, help="where to write (default: the folder itself)")
@@ -65,7 +66,7 @@ def _say_bad(results: Sequence, folder: Path) -> int:
 
 
 def _dataset(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog=f"adafocus prepare {argv[0]}", description=_NOTE)
+    parser = ArgumentParser(prog=f"adafocus prepare {argv[0]}", description=_NOTE)
     parser.add_argument("dataset", choices=sorted(FORMATS))
     parser.add_argument("root", type=Path, help="folder to create, for dataset.root")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of the official annotation files")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
 
 PROJECTS = (
@@ -181,7 +181,7 @@ def _line(cells: Sequence[str]) -> str:
 
 def main(argv: Sequence[str]) -> int:
     """Returns the exit status."""
-    parser = argparse.ArgumentParser(prog="adafocus zoo", description="The models published by the papers' authors.")
+    parser = ArgumentParser(prog="adafocus zoo", description="The models published by the papers' authors.")
     parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names of experiments or files; none: all")
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The configuration: types (schema, domains), overrides (compose, naming, renamed, stored), checks (load, effects).
+"""The configuration: types (schema), overrides (compose, naming, renamed, stored), checks (load, effects).
 
 The functions of `load` and `same_run` can be imported from this package. They are imported when first
 used, so that commands which need only other modules, such as `adafocus zoo`, start without OmegaConf.

@@ -9,9 +9,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adafocus.config import domains, naming, renamed
+from adafocus.config import naming, renamed
 from adafocus.config.schema import GROUPS, Config
-from adafocus.core import plugins
+from adafocus.core import domains, plugins
 from adafocus.core.errors import UserError
 
 #: Groups whose options are numbers, with the key that sets a number for which there is no file.

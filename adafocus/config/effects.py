@@ -5,13 +5,16 @@ Only overrides on the command line are checked; schedule, debug and experiment f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import get_type_hints
 
 from adafocus.config.load import for_stage, stages
 from adafocus.config.schema import Config, ScheduleConfig
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
+from adafocus.methods.options import Options
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,32 @@ class Readers:
     Attributes:
         keys: full keys, or names of whole sections and groups.
         needs: the condition in words, for the message.
-        read: whether a given configuration reads the keys; None: the method tells, see `methods.base.Method.reads`.
+        read: whether a given configuration reads the keys.
     """
 
     keys: tuple[str, ...]
     needs: str
-    read: Callable[[Config], bool] | None = None
+    read: Callable[[Config], bool]
 
     def ignored(self, config: Config, typed: str) -> bool:
         """Whether a typed key is one of these and nothing reads it."""
-        named = [key for key in self.keys if typed == key or typed.startswith(f"{key}.")]
-        if not named:
-            return False
-        return not (self.read(config) if self.read else set(named) & method_of(config).reads)
+        return any(typed == key or typed.startswith(f"{key}.") for key in self.keys) and not self.read(config)
+
+
+def _of_methods() -> Iterator[Readers]:
+    """One entry for the options of each class; the method tells whether it reads them."""
+    sections = [section for section in get_type_hints(Config).values() if isinstance(section, type)]
+    for kind in (base for section in sections for base in section.__bases__ if issubclass(base, Options)):
+        yield Readers(kind.keys(), kind.needs, partial(_has, kind))
+    yield Readers((Options.section,), Options.needs, _has_own)
+
+
+def _has_own(config: Config) -> bool:
+    return any(kind.section == Options.section for kind in method_of(config).options)
+
+
+def _has(kind: type[Options], config: Config) -> bool:
+    return kind in method_of(config).options
 
 
 def _keys(section: str, names: str) -> tuple[str, ...]:
@@ -59,8 +75,6 @@ def _schedules(config: Config) -> list[ScheduleConfig]:
 def _tiny(role: str) -> Callable[[Config], bool]:
     return lambda config: getattr(config.backbone, role).startswith("tiny")
 
-
-_ADAPTIVE = "a method that chooses patches (adafocus_v1, adafocus_v2, uni_adafocus)"
 
 READERS = (
     # Data.
@@ -99,50 +113,8 @@ READERS = (
         "a backbone with the temporal shift (backbone.shift)",
         lambda config: not _plain(config),
     ),
-    # Methods.
-    Readers(
-        (
-            "patch",
-            *_keys("segments", "focus"),
-            *_keys("backbone", "glance glance_weights glance_channels glance_strides"),
-        ),
-        _ADAPTIVE,
-    ),
-    Readers(
-        _keys("backbone", "glance_size"), "method=uni_adafocus, or another method with a policy on plain backbones"
-    ),
-    Readers(_keys("backbone", "glance_resize"), "method=uni_adafocus, or method=adafocus_v2 on plain backbones"),
-    Readers(_keys("backbone", "policy_hidden"), "method=adafocus_v1 or adafocus_v2"),
-    Readers(_keys("backbone", "classifier_width"), "a method with a classifier over both networks, on plain backbones"),
-    Readers(
-        _keys("backbone", "spatial_hidden temporal_hidden")
-        + _keys("patch", "smallest")
-        + _keys("segments", "pool")
-        + _keys("method", "when")
-        + _keys("policy", "temperature draws")
-        + _keys("schedule", "size_weight kl_weight"),
-        "method=uni_adafocus",
-    ),
-    Readers(_keys("method", "where"), "method=adafocus_v2 or uni_adafocus"),
-    Readers(_keys("method", "order"), "method=adafocus_v2 on plain backbones"),
-    Readers(_keys("method", "options"), "a method of a plug-in"),
-    Readers(
-        _keys("method", "remove_background"),
-        "method=recognizer, or method=uni_adafocus on backbones with the temporal shift",
-    ),
-    Readers(_keys("policy", "name options"), "method=adafocus_v2"),
-    Readers(_keys("policy", "grid convolution"), "method=adafocus_v1 on plain backbones"),
-    Readers(_keys("policy", "deviation norm"), "method=adafocus_v1 on a backbone with the temporal shift"),
-    Readers(
-        _keys("policy", "reward gamma clip value_weight entropy_weight epochs minibatches"),
-        "method=adafocus_v1 and its stage 2 (stage=2 or stage=all)",
-    ),
-    Readers(_keys("evaluate", "controls"), _ADAPTIVE),
+    *_of_methods(),
     # Recipes.
-    Readers(_keys("schedule", "lr_mults"), _ADAPTIVE),
-    Readers(_keys("schedule", "dropout"), "a method with a classifier over both networks"),
-    Readers(_keys("schedule", "partial_norm param_groups head_lr_mult"), "method=recognizer"),
-    Readers(_keys("schedule", "freeze_norm"), "a method that is trained in one stage"),
     Readers(
         _keys("schedule", "momentum"),
         "schedule.optimizer=sgd",

@@ -1,25 +1,26 @@
 """Conversion of configurations (Hydra node, stored JSON, dataclass), and the checks that involve several keys.
 
 Errors are found here before torch is imported and before a device is used. `schema.py` defines types and domains of
-single keys, which `domains.py` checks.
+single keys, which `core/domains.py` checks.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from adafocus.config import domains, renamed
+from adafocus.config import renamed
 from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
-from adafocus.core import choices, plugins
+from adafocus.core import choices, domains, plugins
 from adafocus.core.errors import UserError, printable
 from adafocus.methods import method_of
+from adafocus.methods.options import Options
 
 _MOST_VALUES = 10_000  # limit for a stored configuration; a real one has about 200 values
 
@@ -112,12 +113,32 @@ def _typed(values: Any) -> Config:
         raise UserError(_one_line(error)) from error
     plugins.require(config.plugins, "this configuration")
     domains.check(config)
+    _type_own_options(config)
     backbone, (policy, classifier) = config.backbone, method_of(config).widths
     backbone.policy_hidden, backbone.classifier_width = (
         own if value is None else value
         for value, own in ((backbone.policy_hidden, policy), (backbone.classifier_width, classifier))
     )
     return config
+
+
+def _type_own_options(config: Config) -> None:
+    """Checks `method.options` like any other section, by the options that the method declares, and adds defaults."""
+    own = [kind for kind in method_of(config).options if kind.section == Options.section]
+    if not own and not config.method.options:
+        return
+    types = make_dataclass("MethodOptions", [], bases=tuple(own))
+    node = OmegaConf.create({"method": {"options": OmegaConf.structured(types)}})
+    try:
+        node = OmegaConf.merge(node, {"method": {"options": config.method.options}})
+        typed = OmegaConf.to_object(node.method.options)
+    except ConfigKeyError as error:
+        known = domains.leaves(types, f"{Options.section}.")
+        raise UserError(renamed.unknown_key(str(error.full_key), known)) from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise UserError(_one_line(error)) from error
+    domains.check(typed, f"{Options.section}.")
+    config.method.options = asdict(typed)
 
 
 def _read_as_before(config: Config) -> None:
@@ -221,17 +242,7 @@ def check_start(config: Config) -> None:
         raise UserError(
             f"this schedule starts from {config.schedule.starts_from}: set init.from=RUN_OR_FILE, or choose another one"
         )
-    stage, parts = config.stage.name, [part for part in ("glance", "focus") if not config.init.get(part)]
-    if stage == "1" and parts:
-        raise UserError(
-            "stage=1 starts from trained glance and focus networks: set init.from=RUN_OR_FILE, or init.glance=FILE and "
-            "init.focus=FILE (init.from=none starts from random ones)"
-        )
-    if stage in ("2", "3"):
-        raise UserError(
-            f"stage={stage} starts from the networks of stage {int(stage) - 1}: set init.from=RUN_OR_FILE "
-            f"(init.from=none starts from random ones)"
-        )
+    method_of(config).check_start()
 
 
 def _check_mode(config: Config) -> None:
@@ -259,20 +270,12 @@ def _check_mode(config: Config) -> None:
             "checkpoint=... is for mode=evaluate and mode=early_exit. Training resumes in its run folder when the same "
             "command is repeated; to start from another run or file set init.from=..."
         )
-    if config.schedule.partial_norm and config.schedule.freeze_norm:
-        raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
 
 
 def _check_clips(config: Config) -> None:
     dataset, segments, method = config.dataset, config.segments, method_of(config)
     if dataset.short_side is not None and dataset.short_side < dataset.frame_size:
         raise UserError(f"dataset.short_side={dataset.short_side} is below dataset.frame_size={dataset.frame_size}")
-    if segments.pool is not None and segments.pool < max(segments.focus or 0, segments.glance):
-        raise UserError(
-            f"segments.pool={segments.pool} candidates are fewer than the {max(segments.focus or 0, segments.glance)} "
-            f"frames to choose from them; raise segments.pool"
-        )
-    method.check()
     if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
             f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, or method=adafocus_v2 "
@@ -311,22 +314,17 @@ def _check_division(dataset: DatasetConfig) -> None:
 
 
 def _check_schedule(config: Config) -> None:
-    schedule = config.schedule
+    schedule, method = config.schedule, method_of(config)
+    method.check()
     for key in ("lr", "epochs", "batch_size", "base_batch_size"):
         if getattr(schedule, key) is None:
             raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
-    if schedule.accumulation_steps > 1 and config.policy.epochs * config.policy.minibatches > 1:
-        raise UserError(
-            "policy.epochs and policy.minibatches make several optimizer steps per batch: "
-            "schedule.accumulation_steps must be 1"
-        )
     share = config.devices * schedule.accumulation_steps
     if schedule.batch_size % share:
         raise UserError(
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
         )
-    method = method_of(config)
     if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
         raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
     if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):

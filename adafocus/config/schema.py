@@ -1,8 +1,8 @@
 """The schema of the configuration: type, allowed values and default of every key in `conf/`.
 
-`adafocus.config.domains` checks the allowed values that are written in `Annotated`. Where a comment names a method,
-other methods do not read the key, and giving it on the command line is an error. "On TSM" means backbone.shift other
-than none; "plain" means backbone.shift=none.
+`adafocus.core.domains` checks the allowed values that are written in `Annotated`. Options that only some methods read
+are in the methods' folders, and the sections here inherit them; giving them on the command line for another method is
+an error. "On TSM" means backbone.shift other than none; "plain" means backbone.shift=none.
 """
 
 from __future__ import annotations
@@ -12,17 +12,28 @@ from typing import Annotated, Any
 
 from omegaconf import MISSING
 
-from adafocus.config.domains import Above, AtLeast, Below, Between, Keys, Length, Matching, OneOf, Text
 from adafocus.core import choices, registry
-from adafocus.methods import METHODS, STAGES
+from adafocus.core.domains import (
+    Amount,
+    AtLeast,
+    Between,
+    Count,
+    Keys,
+    Length,
+    Matching,
+    NotNegative,
+    OneOf,
+    Probability,
+    Share,
+    Weight,
+    Words,
+)
+from adafocus.methods import METHODS, STAGES, options
+from adafocus.methods.adafocus_v1 import options as v1
+from adafocus.methods.adafocus_v2 import options as v2
+from adafocus.methods.recognizer import options as recognizer
+from adafocus.methods.uni_adafocus import options as uni
 
-Count = Annotated[int, AtLeast(1)]
-NotNegative = Annotated[int, AtLeast(0)]
-Amount = Annotated[float, Above(0)]
-Weight = Annotated[float, AtLeast(0)]
-Share = Annotated[float, Below(0, 1)]
-Probability = Annotated[float, Between(0, 1)]
-Words = Annotated[str, Text()]
 #: Rules that choose the frames of evaluation clips; `adafocus.data.sampling.evaluation_frames` defines them.
 EvaluationRule = Annotated[
     str,
@@ -119,27 +130,19 @@ class DatasetConfig:
 
 
 @dataclass
-class BackboneConfig:
-    glance: Words = MISSING
+class BackboneConfig(
+    options.GlanceNetwork,
+    options.GlanceSize,
+    options.GlanceResize,
+    options.PolicyWidth,
+    options.ClassifierWidth,
+    uni.PolicyWidths,
+):
     focus: Words = MISSING
     weights: Words = "imagenet"  # initial weights of the focus network: imagenet, none or FILE
-    glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
-    # Side in pixels of the frames that the glance network sees; None: dataset.frame_size.
-    glance_size: Annotated[int, Between(1, 4096)] | None = None
-    # How frames are resized for the glance network: aligned (bilinear, aligned corners) or area (antialiased).
-    glance_resize: Annotated[str, OneOf(choices.GLANCE_RESIZES)] = "aligned"
-    glance_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny glance network
     focus_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny focus network
     focus_strides: list[Count] = field(default_factory=list)  # strides of a tiny focus network; empty: 2 in every layer
-    glance_strides: list[Count] = field(
-        default_factory=list
-    )  # strides of a tiny glance network; empty: 2 in every layer
     coordinates: bool = False  # whether tiny networks get the coordinates of each pixel as two more input channels
-    # Hidden width of the policy (AdaFocus V1 and V2); None: the method's default.
-    policy_hidden: Annotated[int, AtLeast(8)] | None = None
-    spatial_hidden: Count = 128  # hidden width of the spatial policy (Uni-AdaFocus)
-    temporal_hidden: Count = 64  # hidden width of the temporal policy (Uni-AdaFocus)
-    classifier_width: Count | None = None  # hidden width of the classifier, plain backbones; None: the method's default
     # Temporal modules. The AdaFocus methods support `shift` only, in both networks.
     # Temporal shift: none, bidirectional (TSM), or online (from the past only, for streams).
     shift: Annotated[str, OneOf(("none", *choices.SHIFTS))] = "none"
@@ -152,74 +155,35 @@ class BackboneConfig:
 
 
 @dataclass
-class PatchConfig:
-    size: Annotated[int, Between(1, 4096)] = MISSING  # side of the square patches in pixels
-    # Smallest side of a rectangle in pixels (Uni-AdaFocus); None: 3/7 of the frame's side, 96 of 224.
-    smallest: Annotated[int, Between(1, 4096)] | None = None
+class PatchConfig(options.Patch, uni.Rectangle):
+    """The patches that the focus network sees."""
 
 
 @dataclass
-class SegmentsConfig:
+class SegmentsConfig(options.FocusFrames, uni.Candidates):
     glance: Annotated[int, Between(1, 4096)] = MISSING  # number of glance frames, or of all frames of a recognizer
-    # Number of frames that the focus network sees; None: as many as `glance` on plain backbones, 3/2 as many on TSM.
-    focus: Annotated[int, Between(1, 4096)] | None = None
-    # Number of candidate frames that focus frames are chosen from (Uni-AdaFocus); None: three for each focus frame.
-    pool: Annotated[int, Between(1, 4096)] | None = None
-
-    def chosen(self, plain: bool) -> tuple[int, int]:
-        """Numbers of focus frames and candidates of Uni-AdaFocus; plain backbones glance at some of the candidates."""
-        focus = self.focus or (self.glance if plain else self.glance * 3 // 2)
-        three = 3 * focus
-        return focus, self.pool or (-(-three // self.glance) * self.glance if plain else three)
 
 
 @dataclass
-class MethodConfig:
+class MethodConfig(options.Where, uni.When, v2.Order, options.Background):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
-    where: Annotated[str, OneOf(choices.WHERE)] = "learned"  # how patch locations are chosen
-    when: Annotated[str, OneOf(choices.WHEN)] = "learned"  # how focus frames are chosen (Uni-AdaFocus)
-    order: Annotated[str, OneOf(choices.ORDERS)] = "coarse_to_fine"  # order in which frames are processed (AdaFocus V2)
-    remove_background: bool = (
-        False  # whether to subtract each pixel's mean over the clip (recognizer, Uni-AdaFocus on TSM)
-    )
 
 
 @dataclass
-class PolicyConfig:
-    """Options of the reinforcement-learned policy of AdaFocus V1 and of the temporal policy of Uni-AdaFocus."""
-
-    name: Annotated[str, OneOf(choices.POLICIES, registry.POLICIES)] = "paper"  # the spatial policy of AdaFocus V2
-    options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's policy
-    temperature: Amount = 1.0  # softmax temperature of the weights that choose frames (Uni-AdaFocus)
-    # Number of Monte Carlo samples for the temporal logits (Uni-AdaFocus; 128 in its repository); 0: exact, in closed
-    # form.
-    draws: NotNegative = 0
-
-    grid: Annotated[int, AtLeast(2)] = 7  # number of patch locations along each side (AdaFocus V1, plain)
-    convolution: bool = True  # whether the policy's encoder has a 1x1 convolution (AdaFocus V1, plain)
-    # Standard deviation of the sampled locations, as a fraction of frame side minus patch side (AdaFocus V1 on TSM).
-    deviation: Amount = 0.25
-    norm: bool = True  # whether the policy's encoder has BatchNorm (AdaFocus V1 on TSM)
-    # Reward of AdaFocus V1's policy; see `adafocus.methods.adafocus_v1.ppo.rewards`. The keys below are PPO's.
-    reward: Annotated[str, OneOf(choices.REWARDS)] = "random"
-    gamma: Probability = 0.7  # discount factor of the rewards
-    clip: Amount = 0.2  # the probability ratio is clipped to [1 - clip, 1 + clip]
-    value_weight: Weight = 0.5  # weight of the critic's squared error
-    entropy_weight: Weight = 0.01  # weight of the entropy bonus
-    epochs: Count = 1  # PPO epochs on one batch of videos
-    minibatches: Count = 1  # parts that each PPO epoch splits the batch into
+class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, uni.TemporalPolicy):
+    """The policies of the methods."""
 
 
 @dataclass
 class StageConfig:
     # Training stage: joint, or for AdaFocus V1 glance, focus, 1, 2, 3 (see `adafocus.methods.adafocus_v1.stages`) or
     # all.
-    name: Annotated[str, OneOf(("joint", *choices.V1_STAGES, "all"), STAGES)] = MISSING
+    name: Annotated[str, OneOf(STAGES, ("all",))] = MISSING
 
 
 @dataclass
-class ScheduleConfig:
+class ScheduleConfig(options.LrMults, options.Dropout, options.FrozenNorm, recognizer.Recipe, uni.Losses):
     """The training recipe.
 
     `stages` maps the name of a stage to keys of this section that have other values in that stage. An override for all
@@ -227,11 +191,10 @@ class ScheduleConfig:
     too.
     """
 
-    stages: Annotated[dict[str, dict[str, Any]], Keys(("joint", *choices.V1_STAGES))] = field(default_factory=dict)
+    stages: Annotated[dict[str, dict[str, Any]], Keys(STAGES)] = field(default_factory=dict)
 
     optimizer: Annotated[str, OneOf(choices.OPTIMIZERS)] = "sgd"
     lr: Amount | None = None  # peak learning rate for batches of base_batch_size clips
-    lr_mults: dict[str, Weight] = field(default_factory=dict)  # part of the network -> learning-rate multiplier
     momentum: Share = 0.9
     weight_decay: Weight = 1e-4
     lr_schedule: Annotated[str, OneOf(choices.LR_SCHEDULES)] = "cosine"
@@ -247,16 +210,7 @@ class ScheduleConfig:
     accumulation_steps: Count = 1  # forward and backward passes per optimizer step
     clip_grad_norm: Amount | None = None  # maximal L2 norm of the gradient; None: not clipped
     precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # precision on GPUs if the key `precision` is auto
-    size_weight: Weight = 1.0  # weight of the loss term that favors large rectangles (Uni-AdaFocus)
-    kl_weight: Weight = 0.0  # weight of the KL term that favors uniform frame weights (Uni-AdaFocus)
-    dropout: Share = 0.0  # dropout probability of the classifier over both networks
     head_dropout: Share = 0.0  # dropout probability of the auxiliary heads, and of a recognizer's head
-    freeze_norm: bool = False  # whether BatchNorm keeps its running statistics fixed
-    partial_norm: bool = False  # whether to freeze every BatchNorm2d but the first (recognizer)
-    # Rule for learning-rate and weight-decay multipliers (recognizer); see
-    # `adafocus.methods.recognizer.param_groups.recognizer_groups`.
-    param_groups: Annotated[str, OneOf(choices.PARAM_GROUPS)] = "single"
-    head_lr_mult: Weight = 5.0  # learning-rate multiplier of the classifier if param_groups is tsm or mmaction2
     starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
     evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
     evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs
@@ -287,9 +241,8 @@ class ProtocolConfig:
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(options.Controls):
     batch_size: Count = 32  # clips per batch in evaluation
-    controls: bool = True  # whether to evaluate the control variants (random and centered patches, glance alone) too
     examples: NotNegative = 6  # number of clips in the picture of patches
 
 

@@ -49,15 +49,15 @@ class ClipSource(Protocol):
 
     def __getitem__(self, key: tuple[int, int]) -> Item: ...
 
+    def path(self, index: int) -> str:
+        """The name of a video in messages and tables."""
+
 
 class ChosenSource(ClipSource, Protocol):
     """A data set whose evaluation items do not hold the candidate frames, which `choose` decodes on demand."""
 
     candidates: int  # number of candidate frames N; 0: the items hold all frames
     size: int  # side of the square clip in pixels
-
-    def path(self, index: int) -> str:
-        """The name of a video in messages."""
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
         """Decodes the candidates `positions` of an evaluation video: (n, H, W, C) uint8; VideoError if unreadable."""
@@ -169,7 +169,7 @@ class VideoClips:
         return self.view.size
 
     def path(self, index: int) -> str:
-        """See `ChosenSource`."""
+        """See `ClipSource`."""
         return self.records[index].path
 
     def __len__(self) -> int:
@@ -332,7 +332,7 @@ class GlyphClips:
         return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [])
 
     def path(self, index: int) -> str:
-        """See `ChosenSource`."""
+        """See `ClipSource`."""
         return f"glyphs {index}"
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:

@@ -65,32 +65,32 @@ class TrainOrder:
 
 
 class EvaluationOrder:
-    """A batch sampler for evaluation: every clip exactly once over all processes; process r takes r, r + world, ..."""
+    """A batch sampler that yields every clip exactly once over all processes; process r takes r, r + world, ...
 
-    def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
-        """`limit`: at most so many clips, evenly spread."""
+    Args:
+        size: clips in the data set.
+        batch: number of clips per batch.
+        limit: maximal number of clips, evenly spread over the data set; None: all.
+        epoch: whose version of a clip is taken: EVALUATION for evaluation views, or a training epoch.
+        rank, world: index of this process, and number of processes.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        *,
+        limit: int | None = None,
+        epoch: int = EVALUATION,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         every = 1 if limit is None else max(1, -(-size // limit))
-        self.indices, self.batch = range(0, size, every)[rank::world], batch
+        self.indices, self.batch, self.epoch = range(0, size, every)[rank::world], batch, epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
         for first in range(0, len(self.indices), self.batch):
-            yield [(EVALUATION, index) for index in self.indices[first : first + self.batch]]
-
-    def __len__(self) -> int:
-        return -(-len(self.indices) // self.batch)
-
-
-class TrainingSweep:
-    """A batch sampler over the training clips of epoch 0, each once over all processes, in the order of the list."""
-
-    def __init__(self, size: int, batch: int, *, limit: int | None = None, rank: int = 0, world: int = 1) -> None:
-        """`limit`: at most so many clips, evenly spread."""
-        every = 1 if limit is None else max(1, -(-size // limit))
-        self.indices, self.batch = range(0, size, every)[rank::world], batch
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        for first in range(0, len(self.indices), self.batch):
-            yield [(0, index) for index in self.indices[first : first + self.batch]]
+            yield [(self.epoch, index) for index in self.indices[first : first + self.batch]]
 
     def __len__(self) -> int:
         return -(-len(self.indices) // self.batch)
@@ -126,6 +126,7 @@ def _collate(items: list[Item]) -> Batch:
     return batch
 
 
+SOCKET_PATH = 107 if sys.platform == "linux" else 103  # longest path of a Unix socket in bytes, without its final zero
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when its parent dies
 
 
@@ -173,6 +174,20 @@ def _signals_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def _check_socket_folder(folder: str) -> None:
+    """Refuses a temporary folder in which loader processes cannot create their sockets: they would hang.
+
+    Raises:
+        UserError: the paths of sockets would be longer than the system allows.
+    """
+    longest = SOCKET_PATH - len("/listener-12345678")
+    if len(os.fsencode(folder)) > longest:
+        raise UserError(
+            f"TMPDIR={os.path.dirname(folder)} is too long for the sockets of loader processes "
+            f"(paths of {SOCKET_PATH} bytes at most); set TMPDIR to a shorter folder, or loader.workers=0"
+        )
+
+
 class Loader:
     """Iterates over batches of a data set in a given order; the worker processes live as long as this object.
 
@@ -187,7 +202,7 @@ class Loader:
     def __init__(
         self,
         clips: ClipSource,
-        order: TrainOrder | EvaluationOrder | TrainingSweep,
+        order: TrainOrder | EvaluationOrder,
         *,
         workers: int = 0,
         timeout: float = 300.0,
@@ -195,11 +210,11 @@ class Loader:
     ) -> None:
         self.clips, self.order = clips, order
         self._processes: list[multiprocessing.process.BaseProcess] = []
-        lazy = isinstance(order, EvaluationOrder) and getattr(clips, "candidates", 0)
+        lazy = order.epoch == EVALUATION and getattr(clips, "candidates", 0)
         self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
         if workers:
             # Loader processes create sockets in this folder and do not always remove it.
-            multiprocessing.util.get_temp_dir()
+            _check_socket_folder(multiprocessing.util.get_temp_dir())
         self._loader: DataLoader = DataLoader(
             clips,
             batch_sampler=order,

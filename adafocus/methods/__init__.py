@@ -13,8 +13,8 @@ from adafocus.methods.uni_adafocus.method import UniAdaFocusMethod
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (RecognizerMethod, AdaFocusV1Method, AdaFocusV2Method, UniAdaFocusMethod)
 }
-#: Words of `stage.name` beside those of our methods.
-STAGES: dict[str, None] = {}
+#: The names of all stages.
+STAGES: dict[str, None] = dict.fromkeys(stage for method in METHODS.values() for stage in method.stages)
 
 
 def register_method(method: type[Method]) -> type[Method]:

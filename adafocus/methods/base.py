@@ -8,10 +8,13 @@ loaded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+from dataclasses import fields
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
+from adafocus.methods.options import GLANCE, ClassifierWidth, Options, PolicyWidth
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,6 +35,7 @@ class Sections(Protocol):
     dataset: Any
     protocol: Any
     evaluate: Any
+    init: Any
     seed: int
 
 
@@ -42,19 +46,7 @@ class Widths(NamedTuple):
     classifier: int | None = None
 
 
-#: Keys that every method with a glance network reads.
-_GLANCE_KEYS = frozenset(
-    (
-        "patch",
-        "segments.focus",
-        "backbone.glance",
-        "backbone.glance_weights",
-        "backbone.glance_channels",
-        "backbone.glance_strides",
-        "evaluate.controls",
-        "schedule.lr_mults",
-    )
-)
+AnyOptions = TypeVar("AnyOptions", bound=Options)
 
 
 class Method(ABC):
@@ -102,14 +94,23 @@ class Method(ABC):
         return Widths()
 
     @property
-    def reads(self) -> frozenset[str]:
-        """The keys that this method reads of those that not every method reads, and whole groups by their name.
+    def options(self) -> frozenset[type[Options]]:
+        """The options that this method reads of those that not every method reads; other typed ones are refused."""
+        policy, classifier = self.widths
+        found = GLANCE if self.has_glance else frozenset[type[Options]]()
+        found |= {PolicyWidth} if policy is not None else set()
+        return found | ({ClassifierWidth} if classifier is not None else set())
 
-        These are the keys of `config.effects.READERS` that have no rule. A typed one that is not read is refused.
-        """
-        widths = {"backbone.policy_hidden": self.widths.policy, "backbone.classifier_width": self.widths.classifier}
-        own = frozenset(key for key, width in widths.items() if width is not None)
-        return own | _GLANCE_KEYS if self.has_glance else own
+    def read(self, options: type[AnyOptions]) -> AnyOptions:
+        """The configured values of some options, all of one section."""
+        section = attrgetter(options.section)(self.config)
+        values = section if isinstance(section, dict) else vars(section)
+        names = [option.name for option in fields(options)]  # type: ignore[arg-type]
+        return options(**{name: values[name] for name in names if name in values})
+
+    def values(self, *options: type[Options]) -> dict[str, Any]:
+        """The configured values of options by name, as arguments of a network or a stage."""
+        return {name: value for part in options for name, value in vars(self.read(part)).items()}
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
@@ -156,6 +157,18 @@ class Method(ABC):
                 f"method={self.name} on plain backbones focuses on the frames it glances at: segments.focus={focus} "
                 f"must be {glance} (or segments={glance})"
             )
+
+    def check_start(self) -> None:  # noqa: B027 - most methods need no weights
+        """Checks that training starts from the weights that it needs if `init.from` names none.
+
+        Raises:
+            UserError: they are not named.
+        """
+
+    def arguments(self, num_classes: int) -> dict[str, Any]:
+        """Arguments of every network with patches."""
+        patch, frame = self.config.patch.size, self.config.dataset.frame_size
+        return {"num_classes": num_classes, "patch_size": patch, "frame_size": frame}
 
     @abstractmethod
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:

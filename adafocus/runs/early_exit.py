@@ -18,14 +18,15 @@ from adafocus.core.batch import Batch
 from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
-from adafocus.data.loader import EvaluationOrder, Loader, TrainingSweep
+from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
 from adafocus.evaluation.cost import Cost
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 from adafocus.processes.distributed import World
 from adafocus.runs.plots import exit_curves
-from adafocus.runs.table import conclude_exits, show_exits
+from adafocus.runs.predictions import write_predictions
+from adafocus.runs.table import best_budget, conclude_exits, show_exits
 from adafocus.training.logger import log
 
 SLOWER = (
@@ -69,8 +70,8 @@ class Row:
 
 
 @dataclass
-class _Found:
-    """Results of a pass over a split, in the order of its list."""
+class Found:
+    """Logits (N, K), exits (N,) and times of a pass over the N videos of a split, in the order of its list."""
 
     values: Tensor
     exits: Tensor
@@ -99,6 +100,8 @@ class EarlyExit:
         self.options = settings.early_exit
         self._loaders: dict[int, Loader] = {}
         self._whole: ClipSource | None = None
+        self.best: tuple[Row, Found] | None = None  # see `best_budget`
+        self.full: Found | None = None  # predictions of the full model
         self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
@@ -117,7 +120,7 @@ class EarlyExit:
         sure = self._training_certainty()
         answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
         full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
-        score = self._score(full.values, full)
+        score, self.full = self._score(full.values, full), full
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
         for criterion in self.options.criteria:
             limits = [exits.thresholds(sure[criterion], share) for share in self.shares]
@@ -132,6 +135,16 @@ class EarlyExit:
             rows.insert(1, self._baseline())
         self.unreadable = {path: why for part in self.world.gather(self.unreadable) for path, why in part.items()}
         return rows
+
+    def write_predictions(self, folder: Path) -> None:
+        """Writes predictions.csv: the budget that the summary's conclusion names, beside the full model."""
+        if self.best is None or self.full is None:
+            return
+        row, found = self.best
+        paths = [self.data.test.path(index) for index in range(len(self.data.test))]
+        bad = {i: self.unreadable.get(paths[i], "unreadable") for i in (~found.valid).nonzero()[:, 0].tolist()}
+        logits = {f"{row.name} {row.budget:g}": found.values, "full model": self.full.values}
+        write_predictions(folder, paths, self.data.classes, found.labels, logits, bad, exits=found.exits)
 
     def _affordable_chunk(self) -> int:
         """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
@@ -166,9 +179,11 @@ class EarlyExit:
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
-    def _sweep(self) -> TrainingSweep:
+    def _sweep(self) -> EvaluationOrder:
         size, batch = len(self.data.train), self.settings.evaluate.batch_size
-        return TrainingSweep(size, batch, limit=self.options.train_videos, rank=self.world.rank, world=self.world.size)
+        return EvaluationOrder(
+            size, batch, limit=self.options.train_videos, epoch=0, rank=self.world.rank, world=self.world.size
+        )
 
     def _training_certainty(self) -> dict[str, Tensor]:
         """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
@@ -191,18 +206,18 @@ class EarlyExit:
             next(iter(self._loaders[id(clips)]), None)
         return self._loaders[id(clips)]
 
-    def _loader(self, clips: ClipSource, order: TrainingSweep | EvaluationOrder) -> Loader:
+    def _loader(self, clips: ClipSource, order: EvaluationOrder) -> Loader:
         loader = self.settings.loader
         pin = self.world.device.type == "cuda"
         return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
 
-    def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> _Found:
+    def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> Found:
         def left(batch: Batch) -> exits.Left:
             return exits.Left(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
 
         return self._timed(clips, left)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> _Found:
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> Found:
         """Runs `work` on every evaluation video and measures the seconds per video."""
         batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
@@ -226,10 +241,10 @@ class EarlyExit:
         seconds = time.perf_counter() - started
         return _join([s for part in self.world.gather(shares) for s in part], len(clips), seconds, networks, videos)
 
-    def _score(self, logits: Tensor, found: _Found) -> float:
+    def _score(self, logits: Tensor, found: Found) -> float:
         return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
 
-    def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: _Found) -> tuple[Row, Tensor]:
+    def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: Found) -> tuple[Row, Tensor]:
         at = exits.leaving(exits.certainty(answers.values, criterion), limit)
         logits = answers.values[torch.arange(len(at)), at]
         shares = torch.bincount(at[answers.valid], minlength=len(self.numbers)) / max(1, int(answers.valid.sum()))
@@ -243,7 +258,7 @@ class EarlyExit:
         count = min(self.options.runs, len(self.budgets))
         return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
 
-    def _run(self, row: Row, limit: Tensor, at: Tensor, answers: _Found, full: Row) -> None:
+    def _run(self, row: Row, limit: Tensor, at: Tensor, answers: Found, full: Row) -> None:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
@@ -252,6 +267,9 @@ class EarlyExit:
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
             row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
+        known = [full, row] if self.best is None else [full, self.best[0], row]
+        if best_budget([asdict(one) for one in known]) == asdict(row):
+            self.best = row, found
         expected = answers.values[torch.arange(len(at)), at]
         same = (found.exits == torch.tensor(self.numbers)[at]) & found.valid
         labels = found.values.argmax(1) == expected.argmax(1)
@@ -269,7 +287,7 @@ class EarlyExit:
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
 
 
-def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: float, videos: int) -> _Found:
+def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: float, videos: int) -> Found:
     first = next((share["values"] for share in shares if "values" in share), torch.zeros(1, 1))
     values = torch.zeros(size, *first.shape[1:])
     at = torch.full((size,), -1)
@@ -280,7 +298,7 @@ def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: flo
         if "values" in share:
             place = share["index"][share["rows"]]
             values[place], at[place] = share["values"].float(), share["exits"]
-    return _Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
+    return Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
 
 
 def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, unreadable: dict[str, str]) -> None:

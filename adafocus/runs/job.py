@@ -231,6 +231,7 @@ class Job:
     def _exit_early(self, early: EarlyExit, config: Config) -> None:
         rows = early.rows()
         if self.world.first:
+            early.write_predictions(self.folder)
             write_exits(self.folder, rows, config, self.data.protocol, early.unreadable)
             write_status(self.folder, "finished")
 

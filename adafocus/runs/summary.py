@@ -19,6 +19,7 @@ from adafocus.evaluation.cost import Cost
 from adafocus.evaluation.evaluate import Report
 from adafocus.processes.backends import backend_settings
 from adafocus.processes.distributed import World
+from adafocus.runs.predictions import write_predictions
 from adafocus.runs.table import places_line, show
 from adafocus.training.logger import log
 from adafocus.training.trainer import Progress
@@ -89,6 +90,10 @@ def finish(
         log.info("%s", places_line(summary["places"]))
     picture = _draw(settings, folder, data, report)
     summary["picture"] = picture.name if picture else None
+    paths = [data.test.path(index) for index in range(len(data.test))]
+    logits = {variant.label: values for variant, values in report.logits.items()}
+    bad_reasons = {bad.index: bad.reason for bad in report.bad}
+    write_predictions(folder, paths, data.classes, report.labels, logits, bad_reasons)
     write_json(folder / "summary.json", summary)
     steps = progress.step
     write_status(folder, "finished", step=steps, steps=steps)

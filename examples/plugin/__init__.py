@@ -1,8 +1,8 @@
-"""A plug-in: a backbone, a policy, a data set, a method and a logger that adafocus does not have, each by its name.
+"""Example of a plug-in that adds a backbone, a policy, a data set, a method and a logger to adafocus.
 
     python run.py "plugins=[examples.plugin]" dataset=stripes backbone=shuffle method=fixed_place
 
-`conf/` beside this file holds the options that these names stand for. docs/extending.md goes through it file by file.
+The options of these names are in the folder conf/ next to this file. docs/extending.md explains each file.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .stripes import Stripes
 
 
 def shufflenet() -> nn.Module:
-    """torchvision's ShuffleNet V2 x0.5 up to its last map, without weights."""
+    """torchvision's ShuffleNet V2 x0.5 without its classifier, with random weights."""
     from torchvision.models import shufflenet_v2_x0_5
 
     net = shufflenet_v2_x0_5()

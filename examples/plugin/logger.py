@@ -1,4 +1,4 @@
-"""A logger: a file that holds the last score and nothing else."""
+"""Example of a logger: a file with the latest score."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from typing import Any
 
 
 class LastLine:
-    """Writes `last_line.txt` of the run folder.
+    """Writes the latest score to `last_line.txt` in the run folder.
 
     Args:
-        folder: of the run.
-        step: the last step that counts, of a run that is continued.
+        folder: the run folder.
+        step: the step from which a run continues; later ones will be logged again.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
         self.path = folder / "last_line.txt"
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Keeps scores and leaves the losses to others."""
+        """Writes scores to the file and ignores losses."""
         if kind == "evaluate":
             self.path.write_text(f"step {step}: top1 {values['top1']:.2f}\n", encoding="utf-8")
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """Pictures do not go into a line."""
+        """Ignores images."""
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing, because no file is kept open."""

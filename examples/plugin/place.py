@@ -1,4 +1,4 @@
-"""What stands in the policy's place."""
+"""The module that replaces the policy in the example method."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 
 class FixedPlace(nn.Module):
-    """One learned corner, whatever the glance shows.
+    """A policy that returns one learned patch location for all frames of all videos.
 
     Args:
-        start: (y, x) in (0, 1).
+        start: initial location (y, x) in (0, 1).
     """
 
     def __init__(self, start: Sequence[float]) -> None:
@@ -20,5 +20,6 @@ class FixedPlace(nn.Module):
         self.corner = nn.Parameter(torch.tensor(list(start), dtype=torch.float32).logit())
 
     def forward(self, maps: Tensor, state: Tensor | None = None) -> tuple[Tensor, None]:
-        """(B, n, D, h, w) to corners (B, n, 2), and no state."""
+        """Returns locations (B, n, 2) for feature maps (B, n, D, h, w) of n frames, and None, because it has no
+        state."""
         return self.corner.sigmoid().expand(*maps.shape[:2], 2), None

@@ -1,4 +1,4 @@
-"""A policy of AdaFocus V2 on plain backbones: the center of what a 1x1 convolution finds on the glance map."""
+"""Example of a policy for AdaFocus V2 on plain backbones: the center of mass of a heat map on the glance features."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from torch import Tensor, nn
 
 
 class WarmestPlace(nn.Module):
-    """A softmax over the places of the map, and the mean place by it. It has no memory: every frame is looked at alone.
+    """Computes a heat map by a 1x1 convolution and a softmax over positions; the patch location is its center of mass.
+
+    Every frame is processed alone.
 
     Args:
-        channels, map_size: of the glance map.
-        segments, hidden: frames of a clip and configured width, which it does not need.
-        temperature: of the softmax; from `policy.options`.
+        channels, map_size: channels and side of the glance network's feature map.
+        segments, hidden: frames of a clip and configured width; both are ignored.
+        temperature: temperature of the softmax, from `policy.options`.
     """
 
     def __init__(
@@ -25,6 +27,7 @@ class WarmestPlace(nn.Module):
         self.register_buffer("places", places, persistent=False)
 
     def forward(self, maps: Tensor, state: Tensor | None = None) -> tuple[Tensor, None]:
-        """(B, n, channels, h, w) to corners (B, n, 2) in [0, 1] as (y, x), and no state."""
+        """Returns locations (B, n, 2) as (y, x) in [0, 1] for feature maps (B, n, channels, h, w), and None as its
+        state."""
         scores = self.score(maps.flatten(0, 1)).flatten(1) / self.temperature
         return (scores.softmax(-1) @ self.places).unflatten(0, maps.shape[:2]), None

@@ -1,4 +1,5 @@
-"""A data set: a small patch of stripes at a random place of a gray video; their direction is the class."""
+"""Example of a data set: gray videos with a small striped square at a random position; the direction of the stripes is
+the class."""
 
 from __future__ import annotations
 
@@ -6,13 +7,14 @@ import numpy as np
 
 
 class Stripes:
-    """One split; a video is drawn when it is asked for and depends on (split, seed, index) alone.
+    """One split of the data set. A video is rendered on access and depends only on (split, seed, index).
 
     Args:
         split: "train" or "val".
-        seed: of the run.
-        root: `dataset.root`, which drawn videos do not need.
-        videos, frames, side: of a split, of a video, and of a frame in pixels; all from `dataset.options`.
+        seed: the seed of the run.
+        root: `dataset.root`; ignored, because the videos are synthetic.
+        videos, frames, side: number of videos in the split, of frames in a video, and side of a frame in pixels; all
+            from `dataset.options`.
     """
 
     classes = ("horizontal", "vertical")
@@ -24,7 +26,7 @@ class Stripes:
         self.labels = [number % 2 for number in range(videos)]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(T, side, side, 3) uint8."""
+        """The frames of a video, (T, side, side, 3) uint8."""
         rng = np.random.default_rng((*self.start, index))
         video = rng.integers(100, 130, (self.frames, self.side, self.side, 3), dtype=np.uint8)
         patch = np.zeros((16, 16, 3), np.uint8)

@@ -1,4 +1,5 @@
-"""Temporal modules one by one: against plain forms, against the released operators, and in every place they go."""
+"""Tests of each temporal module: against a plain implementation, against figures of the released code, and at every
+position in a network where it can be inserted."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from adafocus.methods.recognizer.model import Recognizer
 
 
 def plain_shift(x: Tensor, segments: int, fold: int, online: bool) -> Tensor:
-    """The formula, a frame at a time."""
+    """The temporal shift written as a loop over frames, as a reference."""
     clips = x.unflatten(0, (-1, segments))
     y = clips.clone()
     for t in range(segments):
@@ -76,7 +77,7 @@ def test_temporal_pool_is_a_max_pool(segments: int) -> None:
 
 
 def plain_adaptive(module: TemporalAdaptive, x: Tensor) -> Tensor:
-    """TAM as its authors write it: a convolution over time with a group for every video and channel."""
+    """TAM as its authors implement it: one grouped convolution over time, with a group for every video and channel."""
     taps, importance = module.weights(x)
     videos, channels, segments = importance.shape
     weighted = x.unflatten(0, (-1, segments)).transpose(1, 2) * importance[..., None, None]
@@ -148,7 +149,8 @@ def shifted_modules(name: str, temporal: Temporal, segments: int = 4) -> list[st
 
 
 def test_where_the_shift_goes() -> None:
-    """The shifted blocks are those of `make_temporal_shift` in ops/temporal_shift.py of TSM."""
+    """The shifted blocks are those of `make_temporal_shift` in ops/temporal_shift.py of
+    mit-han-lab/temporal-shift-module."""
     both = Temporal("bidirectional")
     assert len(shifted_modules("resnet50", both)) == 16
     names = shifted_modules("resnet101", both)

@@ -1,4 +1,5 @@
-"""One file is enough: what it is of, what it leaves open, and what is never executed."""
+"""Tests of `identify`: the options that a checkpoint file determines, those that it leaves open, and that no code in a
+file is executed."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from adafocus.cli import main
 from adafocus.core.errors import UserError
 from adafocus.core.versions import current_state
 
-#: case of the golden figures -> what is known, what is open
+#: Golden case -> options that its checkpoint determines, options that it leaves open.
 CASES = {
     "adafocus_v1_actnet_p128": ({"method": "adafocus_v1", "backbone": "mbv2_r50"}, {"patch", "dataset"}),
     "adafocus_v1_sthsth_p144": ({"method": "adafocus_v1", "backbone": "mbv2_r50_tsm"}, {"patch", "dataset"}),
@@ -60,7 +61,8 @@ ANSWERS = {"patch": "128", "dataset": None, "segments": None}
 
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_released_file_says(tmp_path: Path, case: str) -> None:
-    """Nested, with `module.` and with extra entries, as the released programs save; and then it builds and loads."""
+    """A file in the layout of the released programs (nested, `module.` prefix, extra entries) is identified, and the
+    network that is built from the answer has its keys and shapes."""
     known, open_ = CASES[case]
     keys = dict(flat(Case(case).about["keys"]))
     content = released(keys)
@@ -87,7 +89,8 @@ def test_what_a_released_file_says(tmp_path: Path, case: str) -> None:
 
 
 def released(keys: dict[str, list[int]]) -> dict[str, object]:
-    """A file as the released programs save it. V1 has sections, the others a nested state."""
+    """The content of a file as the released programs save it: V1 stores one section per network, the others a nested
+    state dictionary."""
     state = {key: torch.zeros(()).expand(tuple(shape)) for key, shape in keys.items()}
     sections = {key.partition(".")[0] for key in keys}
     if sections <= {"glancer", "focuser", "fc", "policy"}:
@@ -99,7 +102,7 @@ def released(keys: dict[str, list[int]]) -> dict[str, object]:
     return {"epoch": 3, "arch": "resnet50", "state_dict": state, "best_prec1": np.float64(51.25)}
 
 
-class nothing:  # noqa: N801 - stands where a context manager is wanted
+class nothing:  # noqa: N801 - a context manager that does nothing
     value = ""
 
     def __enter__(self) -> nothing:
@@ -192,7 +195,8 @@ def test_conversion_needs_no_other_word_afterwards(tmp_path: Path, capsys: pytes
 
 
 def v1_file(path: Path, *typed: str, policy: bool = True, classes: int = 21) -> None:
-    """As the released program of AdaFocus V1 writes it: sections, and before stage 2 no policy."""
+    """Writes a checkpoint in the layout of the released program of AdaFocus V1: one section per network, and no policy
+    if it was saved before stage 2."""
     settings = composed("method=adafocus_v1", "backbone=mbv2_r50", "dataset=folder", "dataset.root=.", *typed)
     state = build.seeded_model(settings, classes, weights=False).state_dict()
     sections: dict[str, dict[str, torch.Tensor] | None] = {"glancer": {}, "focuser": {}, "fc": {}, "policy": {}}
@@ -286,7 +290,8 @@ def test_leaves_of_open_groups_are_accepted_and_offered() -> None:
 def test_evaluation_of_a_file_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """An official AdaFocus V2 file, and a file of ours away from its run folder."""
+    """mode=evaluate works on a published AdaFocus V2 file, and on a checkpoint of this package outside its run
+    folder."""
     state, _ = official("mobilenet_v2", 3, 3, frame_size=64, patch_size=48)
     torch.save({"state_dict": state}, tmp_path / "official.pth.tar")
     for label in "abc":
@@ -309,7 +314,7 @@ def test_evaluation_of_a_file_alone(
 
 
 def test_states_of_golden_weights_have_the_layouts_that_are_told_apart() -> None:
-    """Without the shared cases: a recognizer's and both Uni layouts."""
+    """The checkpoint layout of a TSM recognizer is recognized from its keys alone."""
     settings = composed("experiment=tsm_sthv1_8f", "dataset.root=.", "backbone.weights=none")
     with torch.device("meta"):
         model = build.model(settings, 174, weights=False)

@@ -1,4 +1,4 @@
-"""Imitations of the seeds' data sets on disk: from their own lists to clips."""
+"""Tests that read small imitations of the data sets of the papers' repositories, from their list files to clips."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_missing_frame_counts_as_wrong_and_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pairs", [True, False], ids=["two gray files", "R and G of one"])
 def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
-    """Five consecutive fields of x and y a segment, in the channels."""
+    """A segment of optical flow has ten channels: x and y of five consecutive flow fields."""
     folder = tmp_path / "HMDB51/images/a"
     folder.mkdir(parents=True)
     for number in range(1, 31):
@@ -108,7 +108,7 @@ def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
     )
     frames = data.test[EVALUATION, 0].frames
     assert frames.shape == (4, 32, 32, 10)
-    first = [3, 9, 16, 22]  # of 26 places in four segments, from 0; files count from 1
+    first = [3, 9, 16, 22]  # centers of four equal parts of the 26 possible starts; counted from 0, files from 1
     for segment, start in enumerate(first):
         expected = [value for step in range(5) for value in (start + step + 1, 100 + start + step + 1)]
         assert frames[segment, 0, 0].tolist() == expected
@@ -117,7 +117,7 @@ def test_optical_flow(tmp_path: Path, pairs: bool) -> None:
 
 
 def test_lists_without_a_class_file_have_numbered_classes(tmp_path: Path) -> None:
-    """HMDB51's shipped lists come without names."""
+    """Without a file of class names (the lists of HMDB51 have none) the classes are numbered."""
     frames(tmp_path / "HMDB51/images/a", "img_{:05d}.jpg", 9)
     (tmp_path / "HMDB51/splits").mkdir()
     lists(tmp_path / "HMDB51/splits", ("hmdb51_rgb_train_split_1.txt", "hmdb51_rgb_val_split_1.txt"), ["a 9 50"])

@@ -145,7 +145,7 @@ def test_files_that_are_no_checkpoint_are_one_line(tmp_path: Path, content: byte
 
 
 def _odd(path: Path, kind: str) -> None:
-    """A file of one of the kinds that people have or that somebody made up."""
+    """Writes a file that is not a usable checkpoint: a common mistake, a damaged file or a malicious one."""
     state = tiny().state_dict()
     key = next(iter(state))
     if kind == "integer keys":
@@ -208,7 +208,7 @@ ODD = {
 def test_odd_files_are_one_line_that_says_why(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "odd.pth"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch, about what it is asked to write
+        warnings.simplefilter("ignore")  # torch warns when it writes some of these files
         _odd(path, kind)
     with warnings.catch_warnings(), pytest.raises(UserError) as error:
         warnings.simplefilter("error")

@@ -1,4 +1,4 @@
-"""Exported programs, joined without our classes, say the same."""
+"""Tests of `adafocus export`: the exported programs, run without this package, give the logits of the network."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ FORMS = {
 
 
 def stored(tmp_path: Path, *typed: str) -> tuple[predict.Predictor, config.Config]:
-    """A predictor of a checkpoint that was never trained but has seen something."""
+    """A predictor with random weights; small BatchNorm variances make the logits of different clips differ."""
     settings = composed("dataset=glyphs", "dataset.val_videos=6", *typed)
     torch.manual_seed(3)
     model = build.model(settings, 10)
@@ -75,7 +75,7 @@ def test_joined_programs_answer_alike(tmp_path: Path, form: str) -> None:
     values = example().join(tmp_path / "out", sets)
     torch.testing.assert_close(values["logits"], expected.logits, rtol=1e-4, atol=1e-4)
     assert values["logits"].argmax(1).tolist() == expected.logits.argmax(1).tolist()
-    assert expected.logits.std(0).max() > 0  # the clips differ
+    assert expected.logits.std(0).max() > 0  # the logits of the clips differ
     if "uni" in form:
         assert torch.equal(values["chosen"], expected.frames)
     one = {name: frames[:1] for name, frames in sets.items()}
@@ -94,7 +94,8 @@ def test_the_example_needs_nothing_of_ours() -> None:
 
 
 def of_videos(tmp_path: Path, *typed: str) -> predict.Predictor:
-    """A predictor for video files whose answers depend on single pixels."""
+    """A predictor for video files with random weights; small BatchNorm variances make its logits depend on single
+    pixels."""
     fixed = ("dataset=folder", "dataset.root=.", "dataset.frame_size=48", "dataset.decode_short_side=56")
     settings = composed(*fixed, *typed)
     torch.manual_seed(3)
@@ -129,7 +130,8 @@ def test_the_example_makes_the_pixels_of_the_package(tmp_path: Path, fit: str) -
 
 
 def test_the_example_answers_as_the_package_on_a_real_clip(tmp_path: Path, shared: Path) -> None:
-    """Alike with PyAV; the package's faster reader differs by less than a gray level a pixel on average."""
+    """With PyAV the logits are those of the package; the faster reader differs by less than one gray level per pixel on
+    average."""
     clip = min((shared / "data/yoga").rglob("*.mp4"), key=lambda path: path.stat().st_size)
     pixels = ("dataset.frame_size=96", "dataset.decode_short_side=112", "dataset.reader=pyav")
     predictor = of_videos(tmp_path, *pixels, *FITS["stretch"])

@@ -1,4 +1,4 @@
-"""`adafocus predict`: the same answers as evaluation, streams, official files, and what goes wrong."""
+"""Tests of `adafocus predict`: predictions equal those of evaluation; streams, published checkpoints and errors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from PIL import Image
 
 from adafocus import build, config, predict
 from adafocus.cli import main
-from adafocus.commands.outputs import table
 from adafocus.commands.predict import find_videos
 from adafocus.core.errors import UserError
+from adafocus.core.outputs import table
 from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
@@ -29,7 +29,7 @@ CLASSES = ["left", "right", "up"]
 
 
 def saved(folder: Path, *typed: str) -> Path:
-    """A checkpoint as a run leaves it."""
+    """Writes a checkpoint in the layout of a run; returns its path."""
     settings = composed(
         "dataset=folder",
         f"dataset.root={folder}",
@@ -107,7 +107,7 @@ def test_streams(tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_a_stream_says_what_the_clip_form_says(tmp_path: Path, clip: Path) -> None:
-    """The held-out video through the online form: its scores are those of one long clip of the same frames."""
+    """The logits of a stream equal those of one long clip of the same frames."""
     path = saved(tmp_path, "backbone=tiny_tsm", "backbone.shift=online")
     predictor = predict.load(path, device="cpu")
     labels = [moment.label for moment in predictor.stream(clip, every=1)]
@@ -168,7 +168,7 @@ UNI = ("method=uni_adafocus", "segments.glance=2", "segments.focus=3", "patch.si
 
 
 def looking(tmp_path: Path, *typed: str) -> predict.Predictor:
-    """A network that looks at patches, with weights that make clips differ."""
+    """A predictor whose network crops patches, with random weights whose logits differ between clips."""
     settings = composed(
         "dataset=folder", f"dataset.root={tmp_path}", "dataset.frame_size=32", "dataset.decode_short_side=null", *typed
     )
@@ -210,7 +210,7 @@ def test_files_arrays_tensors_and_batches_say_the_same(tmp_path: Path, clip: Pat
 
 
 def evaluation(predictor: predict.Predictor, clip: Path) -> torch.Tensor:
-    """The logits of one video as `engine.evaluate` gets them."""
+    """The logits of one video as `adafocus.evaluation.evaluate.evaluate` computes them."""
     from adafocus.data.loader import EvaluationOrder, Loader
     from adafocus.evaluation.evaluate import evaluate
     from adafocus.processes.distributed import World
@@ -222,12 +222,13 @@ def evaluation(predictor: predict.Predictor, clip: Path) -> torch.Tensor:
 
 
 def test_boxes_lie_on_what_was_cut(tmp_path: Path) -> None:
-    """Patches cut out of the video at the told boxes and frames are the patches that the network saw."""
+    """Patches that are cut out of the video at the predicted boxes and frames equal the input of the focus network."""
     predictor = looking(tmp_path, "method=adafocus_v2", "segments.glance=4", "patch.size=16", "dataset.fit=crop")
     settings = predictor.settings
     rng = np.random.default_rng(0)
     side = predictor.view().short_side
-    frames = rng.integers(0, 255, (9, side, side + 12, 3), dtype=np.uint8)  # not resized: the crop only
+    # Its short side is not resized, only cropped.
+    frames = rng.integers(0, 255, (9, side, side + 12, 3), dtype=np.uint8)
     seen: list[torch.Tensor] = []
     predictor.model.focus_net.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
     found = predictor(frames)
@@ -269,7 +270,8 @@ def test_arrays_that_are_no_videos(tmp_path: Path) -> None:
 
 
 def test_tables_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    """Recursively, in the order of the paths, equal stems apart, with a broken file, a formula as name, and boxes."""
+    """A table of a folder has the videos of all subfolders in the order of their paths. It covers files of the same
+    stem, a broken file, a name that a spreadsheet would run as a formula, and boxes."""
     looking(tmp_path, *UNI)
     videos = tmp_path / "videos"
     for name in ("b/clip.mp4", "a/clip.mp4", "a/=1+1.MP4", "a/.hidden.mp4"):
@@ -370,7 +372,7 @@ def test_folders_of_frames_are_videos_and_others_are_searched(tmp_path: Path) ->
 
 
 def test_a_small_recipe_without_background_streams(tmp_path: Path, clip: Path) -> None:
-    """Its stream answers the frames of a clip as the clip does: the background is the mean of the frames so far."""
+    """With background removal, which subtracts the mean of the frames so far, a stream gives the logits of the clip."""
     path = saved(tmp_path, "backbone=tiny_tsm", "backbone.shift=online", "method.remove_background=true")
     predictor = predict.load(path, device="cpu")
     moments = list(predictor.stream(clip, every=7))

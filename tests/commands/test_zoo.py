@@ -1,4 +1,4 @@
-"""The table of tables: complete, reproducible, to the printed digit."""
+"""Tests of `adafocus zoo`: it has every row of the READMEs, and counted costs agree with the printed digits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adafocus.commands import zoo
 from adafocus.runs.job import report_cost
 
 ROOT = Path(__file__).resolve().parents[2]
-#: What the five READMEs print, by data set: (patch, score, GFLOPs); of whole frames (frames, views, score).
+#: Rows of the five READMEs by data set: (patch, score, GFLOPs), and for whole frames (frames, views, score).
 ADAFOCUS_V1 = {
     "actnet": {(96, 71.9, 17.2), (128, 75.0, 26.6), (160, 76.0, 38.6), (192, 76.7, 53.3)},
     "sthv1": {(224, 47.0, 35.1), (144, 47.0, 23.5), (160, 47.6, 27.5), (176, 48.1, 33.7)},
@@ -119,7 +119,7 @@ def test_costs_are_those_that_are_printed(table: list[zoo.Row]) -> None:
 @pytest.mark.slow
 def test_every_command_composes(table: list[zoo.Row]) -> None:
     early = {row.evaluate for row in table if "mode=early_exit" in row.evaluate}
-    assert len(early) == 7  # the others were composed for their row; these and the training commands were not
+    assert len(early) == 7  # other evaluation commands are composed in zoo_rows; early exit and training are not
     for command in sorted(early | {row.train for row in table}):
         program, script, *typed = command.split()
         assert (program, script) == ("python", "run.py")
@@ -137,7 +137,7 @@ def test_the_stored_rows_are_what_is_counted_now(table: list[zoo.Row]) -> None:
     assert list(zoo_rows.rows()) == table, "run `adafocus zoo --write`"
 
 
-#: A recipe of every kind: counted anew here, all of them in the slow test.
+#: One experiment of each kind; the slow test above counts all of them again.
 COUNTED = ("tsn_kinetics400_5f", "adafocus_v2_jester_p128_tsm", "uni_adafocus_actnet_p128", "adafocus_v1_actnet_p128")
 
 
@@ -148,7 +148,7 @@ def test_some_rows_are_counted_anew(table: list[zoo.Row]) -> None:
 
 
 def test_frames_of_the_test_cost_what_they_cost(table: list[zoo.Row]) -> None:
-    """TSN is trained with 5 frames and tested with 8 or 16."""
+    """TSN is trained with 5 frames and tested with 8 or 16; its cost is that of the tested frames."""
     own = {row.frames: row.counted for row in table if row.experiment == "tsn_kinetics400_5f"}
     frame = 20.439777280 / 5
     assert own == {"8": pytest.approx(8 * frame), "16": pytest.approx(16 * frame)}

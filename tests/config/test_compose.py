@@ -1,4 +1,4 @@
-"""Every choice composes, and the recipes are those of the papers."""
+"""Tests that every option of the configuration groups composes, and that the recipes are those of the papers."""
 
 from __future__ import annotations
 
@@ -98,8 +98,9 @@ def test_rate_follows_the_batch_and_says_so() -> None:
     assert "batch 8 = 2 device(s) x 2 clips x 2 accumulation" in line and "rate 0.002 at 32 -> 0.0005 at 8" in line
 
 
-#: dataset -> learning rate, batch size, weight decay, dropout, head dropout, weight of the size loss, limit of the
-#: gradient norm, precision, multiples of the learning rate, probability of a mirror
+#: Data set -> learning rate, batch size, weight decay, dropout, head dropout, weight of the size loss, limit of the
+#: gradient norm, precision, learning-rate multipliers, probability of a horizontal flip; from the README of
+#: LeapLabTHU/Uni-AdaFocus.
 UNI_LONG = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0, "classifier": 20.0}
 UNI_SHORT = {"temporal": 0.2, "spatial": 0.2, "glance": 0.5, "focus": 1.0}
 UNI = {
@@ -121,7 +122,7 @@ def test_every_row_of_uni_adafocus_is_there() -> None:
 
 @pytest.mark.parametrize("experiment", UNI_ROWS)
 def test_rows_of_uni_adafocus(experiment: str) -> None:
-    """The row, the short form of the same, its recipe, and what it costs."""
+    """Each experiment equals its short command line, has the published recipe, and costs what the README prints."""
     import torch
 
     from adafocus.evaluation.cost import count
@@ -165,7 +166,7 @@ def test_rows_of_uni_adafocus(experiment: str) -> None:
     test, _ = build.views(settings, ["a"])
     assert (test.training_rule, test.evaluation_rule, test.views) == ("fractional", "fractional", 1)
     assert test.sets == ((3 * focus,) if glance == 16 else (glance, 3 * focus))
-    with torch.device("meta"):  # the README prints the figures of 174 classes for Jester, and of 200 for FCVID
+    with torch.device("meta"):  # the README prints the cost of 174 classes for Jester, and of 200 classes for FCVID
         network = build.model(
             settings, {"jester": 174, "fcvid": 200}.get(dataset, settings.dataset.classes), weights=False
         )
@@ -194,7 +195,8 @@ def test_debug_recipes_compose(name: str) -> None:
 
 @pytest.mark.parametrize("dataset", ["sthv1", "sthv2", "jester"])
 def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
-    """Spec adafocus_v2 section 5, system S; `dataset=sthv2 patch=128` is all that has to be typed."""
+    """`dataset=sthv2 patch=128` composes the recipe in README and main.py of LeapLabTHU/AdaFocusV2
+    (Something-Something)."""
     settings = composed(f"dataset={dataset}", "dataset.root=/data", "patch=128")
     schedule = settings.schedule
     assert (schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.clip_grad_norm) == (0.01, 32, 32, 20.0)
@@ -229,7 +231,8 @@ def test_recipes_of_adafocus_v2_on_tsm(dataset: str) -> None:
     ],
 )
 def test_stages_of_adafocus_v1(dataset: str, stage: str, expected: tuple) -> None:
-    """Spec adafocus_v1 section 5 (on Something-Something as intended)."""
+    """Stages have the recipes of blackfeather-wang/AdaFocus; on Something-Something with the learning rates of the
+    paper, most of which stage1.py leaves at 0 by mistake."""
     settings = config.for_stage(
         composed(f"dataset={dataset}", "method=adafocus_v1", f"stage={stage}", "dataset.root=/data", "init.from=run"),
         stage,

@@ -1,4 +1,5 @@
-"""Every key says what it may hold, and everything else is refused in one line that names the key."""
+"""Tests that every key of the configuration has a domain, and that any other value is refused in one line that names
+the key."""
 
 from __future__ import annotations
 
@@ -12,14 +13,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from adafocus import config
-from adafocus.config import domains
-from adafocus.config.domains import Above, AtLeast, Between, Length, OneOf
 from adafocus.config.schema import Config
+from adafocus.core import domains
+from adafocus.core.domains import Above, AtLeast, Between, Length, OneOf
 from adafocus.core.errors import UserError
 
 LEAVES = domains.leaves(Config)
 NODES = {"": Config} | {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
-#: Tables of any kind: options of plug-ins, which check them, and recipes of stages, each checked as a whole schedule.
+#: Tables without a domain: plug-ins check their own options, and each stage of a schedule is checked as a schedule.
 FREE = ["dataset.options", "method.options", "policy.options", "schedule.stages"]
 NAN, INFINITE = float("nan"), float("inf")
 BAD = [
@@ -98,7 +99,8 @@ def plain() -> dict:
 
 
 def read(key: str, value: object) -> None:
-    """What reading a configuration does with one value: OmegaConf's conversion to the type, then the domain."""
+    """Reads one value as a configuration is read: OmegaConf converts it to the type of the key, then its domain is
+    checked."""
     node = OmegaConf.structured(NODES[key.rpartition(".")[0]])
     leaf = key.rpartition(".")[2]
     node[leaf] = value
@@ -125,7 +127,7 @@ def test_bad_values_are_refused_by_type_or_domain(key: str) -> None:
         assert {"''", "'\\x1b[31m'"} <= set(refused) or key == "dataset.separator"
     if any(isinstance(part, OneOf) for part in domain):
         assert "'no such word'" in refused
-    assert "[nan]" in refused or key == "plugins"  # of which nan may be the name of one
+    assert "[nan]" in refused or key == "plugins"  # a plug-in may be called nan
 
 
 def test_a_stored_configuration_is_refused_in_one_line_that_names_the_key(plain: dict) -> None:

@@ -1,16 +1,22 @@
-"""What is typed holds, or is refused: stages, widths, keys that nothing reads, misspelt words, older runs."""
+"""Tests that a typed option takes effect or is refused (stages, widths, keys that nothing reads, misspelled words),
+and that runs of older versions continue."""
 
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 from helpers.configs import composed
 
 from adafocus import cli, config
 from adafocus.config import effects, renamed
+from adafocus.core.domains import AtLeast, OneOf
 from adafocus.core.errors import UserError
+from adafocus.methods import METHODS
+from adafocus.methods.options import Options
 
 V1 = "method=adafocus_v1"
 
@@ -20,7 +26,7 @@ def test_a_typed_value_that_equals_a_default_wins_over_the_stages() -> None:
     settings = composed(*typed)
     schedules = [config.for_stage(settings, name).schedule for name in config.stages(settings)]
     assert {(schedule.optimizer, schedule.weight_decay) for schedule in schedules} == {("sgd", 1e-4)}
-    again = config.from_dict(config.to_dict(settings))  # config.json alone is enough
+    again = config.from_dict(config.to_dict(settings))  # config.json alone determines the configuration
     assert config.for_stage(again, "2").schedule.optimizer == "sgd"
     untyped = composed(*typed[:3])
     assert config.for_stage(untyped, "2").schedule.optimizer == "adamw"
@@ -108,8 +114,8 @@ def test_keys_that_are_read_are_not_refused() -> None:
 
 
 def test_every_key_of_the_rules_exists() -> None:
-    from adafocus.config import domains
     from adafocus.config.schema import GROUPS, Config
+    from adafocus.core import domains
 
     known = {*domains.leaves(Config), *GROUPS, "early_exit"}
     assert {key for readers in effects.READERS for key in readers.keys} <= known
@@ -164,7 +170,7 @@ OLD = {new.partition(".")[2]: old.partition(".")[2] for old, new in renamed.KEYS
 
 
 def older(values: dict) -> dict:
-    """A configuration as the version before the renaming wrote it."""
+    """The configuration under the key names that version 0.1 wrote."""
     values = copy.deepcopy(values)
     tables = [values["schedule"], *values["schedule"]["stages"].values()]
     for table in tables:
@@ -175,7 +181,7 @@ def older(values: dict) -> dict:
     values["method"]["name"] = values["method"]["name"].replace("recognizer", "recogniser")
     values["method"]["where"] = values["method"]["where"].replace("center", "centre")
     for key, default in (("policy_hidden", 2048), ("classifier_width", 4096)):
-        if values["backbone"][key] in (None, 1024):  # what was written where nothing was typed
+        if values["backbone"][key] in (None, 1024):  # defaults that version 0.1 wrote
             values["backbone"][key] = default
     return values
 
@@ -208,10 +214,63 @@ def test_a_stored_file_of_the_version_before_is_the_same_run() -> None:
 
 
 def test_what_nothing_reads_makes_no_other_run() -> None:
-    """A recognizer of the version before could be given a patch, which is refused today: without it the run goes on."""
+    """Version 0.1 accepted a patch for a recognizer and ignored it. Today it is refused, and such a run continues
+    without it."""
     now = composed("method=recognizer")
     values, unread = config.to_dict(now), effects.unread(now)
     stored = older({**values, "patch": {**values["patch"], "size": 24}})
     assert config.stored_identity(stored, unread) == config.identity(values, unread)
     assert config.stored_identity(stored) != config.identity(values)
     assert {"patch", "schedule.cosine_epochs"} & effects.unread(composed()) == set()
+
+
+@dataclass
+class Depth(Options):
+    depth: Annotated[int, AtLeast(1)] = 2
+    rule: Annotated[str, OneOf(("mean", "sum"))] = "mean"
+
+
+class DeepMethod(METHODS["adafocus_v2"]):
+    name = "deep"
+
+    @property
+    def options(self) -> frozenset[type[Options]]:
+        return super().options | {Depth}
+
+
+def test_options_of_a_plugins_method_are_checked_like_ours(monkeypatch) -> None:
+    monkeypatch.setitem(METHODS, "deep", DeepMethod)
+    typed = ("method.name=deep", "+method.options.depth=3")
+    settings = composed(*typed)
+    assert settings.method.options == {"depth": 3, "rule": "mean"}
+    assert METHODS["deep"](settings).read(Depth) == Depth(3)
+    effects.check(settings, ["method.options.depth"])
+    assert config.from_dict(config.to_dict(settings)) == settings
+    for wrong, says in (
+        ("+method.options.depth=0", "method.options.depth=0 must be at least 1"),
+        ("+method.options.depth=x", "method.options.depth: Value 'x'"),
+        ("+method.options.rule=maen", "method.options.rule='maen' is unknown; choose one of mean, sum; did you mean"),
+        (
+            "+method.options.dept=3",
+            "dept is not a key of the configuration; did you mean method.options.depth?",
+        ),
+    ):
+        with pytest.raises(UserError) as error:
+            composed("method.name=deep", wrong)
+        assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_methods_of_ours_have_no_options_of_a_plugin() -> None:
+    with pytest.raises(UserError, match="method.options.depth is not a key"):
+        composed("+method.options.depth=3")
+
+
+def test_every_option_of_a_method_is_in_a_section() -> None:
+    """A class of options that is in no section of the schema could not be set."""
+    from adafocus.config import schema
+
+    sections = [value for value in vars(schema).values() if isinstance(value, type) and issubclass(value, Options)]
+    for typed in ((), (V1,), ("backbone=tiny_tsm",), (V1, "backbone=tiny_tsm"), ("method=uni_adafocus",)):
+        settings = composed(*typed)
+        for kind in METHODS[settings.method.name](settings).options:
+            assert any(issubclass(section, kind) for section in sections), kind

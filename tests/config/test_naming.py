@@ -113,7 +113,8 @@ def test_mistakes_of_sweeps_are_one_line(typed: list[str], said: str, tmp_path: 
 
 
 def test_paths_need_no_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Folders that older versions named, and those that people have."""
+    """Folder names with commas, brackets, quotes or spaces can be typed as they are, names of older versions
+    included."""
     monkeypatch.chdir(tmp_path)
     for name in ("outputs/dataset.root=yoga-86e9,dataset=folder", "[x]", "my videos (1)", "it's", "a,b"):
         Path(name).mkdir(parents=True)

@@ -1,4 +1,5 @@
-"""What a stranger's run folder or checkpoint says is data: never an argument, an interpolation or a file it chooses."""
+"""Tests that the stored configuration of an untrusted run folder or checkpoint is data: no part of it becomes an
+argument of Hydra or an interpolation, or makes a file of its choice be read."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from adafocus.config import naming, stored
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, printable
 
-#: Stored overrides that would load code, start jobs or read the environment; {0} is the folder of the stranger.
+#: Stored overrides that would load code, start jobs or read the environment; {0} is the untrusted folder.
 HOSTILE = [
     "--experimental-rerun={0}/x.pickle",
     "--config-dir={0}/conf",
@@ -167,7 +168,7 @@ class Boom:
 
 
 def stranger(folder: Path, kind: str, said: list[str]) -> Path:
-    """A run folder, .pt or .safetensors with these overrides, and all that they could point at."""
+    """Makes an untrusted run folder, .pt or .safetensors file with these overrides and the files that they refer to."""
     (folder / "conf/evil").mkdir(parents=True)
     (folder / "x.pickle").write_bytes(pickle.dumps(Boom(folder / "canary")))
     boom = f"boom:\n  _target_: torch.utils.collect_env.run\n  command: touch {folder}/canary\n"
@@ -239,7 +240,7 @@ def test_damaged_overrides_are_one_line(damage: str, tmp_path: Path) -> None:
 
 
 def test_the_overrides_of_every_group_of_ours_are_taken(tmp_path: Path) -> None:
-    """All options of all groups pass, so nothing that we offer is refused."""
+    """No option of the configuration groups of this package is refused when it comes from a stored file."""
     from adafocus.config.compose import conf_folder
 
     typed = [f"{path.parent.name}={path.stem}" for path in sorted(conf_folder().glob("*/*.yaml"))]

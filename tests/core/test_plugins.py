@@ -1,4 +1,4 @@
-"""Plug-ins: what is imported, what is not, and what they may register."""
+"""Tests of plug-ins: which modules are imported, which are not, and what a plug-in may register."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from adafocus.methods.recognizer.method import RecognizerMethod
 
 @pytest.fixture(autouse=True)
 def as_before(monkeypatch, tmp_path: Path):
-    """What a test imports and registers is gone after it."""
+    """Undoes what a test imports and registers."""
     tables = (
         plugins.LOADED,
         registry.BACKBONES,
@@ -97,7 +97,7 @@ def test_an_installed_entry_point_is_imported_and_a_second_process_needs_no_word
 
 
 def test_a_strangers_folder_imports_nothing(tmp_path: Path, capsys) -> None:
-    """Neither its configuration nor what was typed for it."""
+    """Loading an untrusted run folder or checkpoint imports no plug-in that its configuration or its overrides name."""
     (tmp_path / "mine_evil.py").write_text("raise SystemExit('imported')\n")
     folder = tmp_path / "run"
     folder.mkdir()
@@ -129,7 +129,7 @@ def test_a_taken_name_is_refused() -> None:
         with pytest.raises(UserError, match=f"there is already a .* of the name '{taken}'"):
             register(taken, object)
         register("mine", object)
-        register("mine", object)  # the same again is no clash
+        register("mine", object)  # registering the same object again is allowed
         with pytest.raises(UserError, match="there is already"):
             register("mine", list)
 

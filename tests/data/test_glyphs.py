@@ -31,7 +31,7 @@ def test_classes_differ_in_every_glyph_and_agree_when_reduced() -> None:
 
 
 def test_the_reduced_view_hides_the_class_exactly(monkeypatch) -> None:
-    """The same video drawn with another class's ink gives the same reduced frames, to the bit."""
+    """The same video rendered with the glyph of another class gives bit-identical frames at the size of the glance."""
     source = videos(others=0)
     before = source.draw(3)
     source.ink = source.ink[::-1].copy()
@@ -62,7 +62,7 @@ def test_the_direction_of_motion_is_the_class() -> None:
     for index in range(20):
         drawn = source.draw(index)
         assert (drawn.where >= 0).all() and (drawn.where <= 96 - 16).all()
-        steps = (np.diff(drawn.where, axis=0) + ring / 2) % ring - ring / 2  # the short way round
+        steps = (np.diff(drawn.where, axis=0) + ring / 2) % ring - ring / 2  # shorter of the two directions on the ring
         way = steps.sum(0)
         angle = np.arctan2(way[0], way[1]) % (2 * np.pi)
         assert round(angle / (np.pi / 2)) % 4 == drawn.label
@@ -70,7 +70,8 @@ def test_the_direction_of_motion_is_the_class() -> None:
 
 @pytest.mark.parametrize("frame", [0, 7])
 def test_one_frame_of_a_motion_does_not_tell_the_class(frame: int) -> None:
-    """The best guess from the place in one frame, learned on half of the videos, is chance on the other half."""
+    """A classifier of the glyph's position in one frame, fitted on half of the videos, is at chance on the other
+    half."""
     drawn = [videos(task="motion", classes=4, frames=8, size=3000).draw(index) for index in range(3000)]
     labels = np.array([one.label for one in drawn])
     third = np.array([one.where[frame] // 28 for one in drawn]).astype(int)
@@ -85,7 +86,7 @@ def test_one_frame_of_a_motion_does_not_tell_the_class(frame: int) -> None:
     [
         ({"task": "who"}, "task="),
         ({"glyph_size": 15}, "must be 8 or 16"),
-        ({"glyph_size": 32}, "must be 8 or 16"),  # blocks of 8 pixels: the reduced view would show the cells
+        ({"glyph_size": 32}, "must be 8 or 16"),  # cells of 8 pixels would be visible in the reduced frames
         ({"classes": 1}, "at least 2"),
         ({"visible": 5}, "visible=5"),
         ({"task": "motion", "frames": 1}, "at least 2 frames"),

@@ -1,4 +1,5 @@
-"""Hold-outs: the same as ever, groups on one side, folds that cover everything once."""
+"""Tests of hold-outs: the choice is stable across versions, a group is on one side, and folds cover every video
+once."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def paths(part: Split) -> list[str]:
 
 
 def test_the_held_out_fifth_is_the_one_of_older_runs(tmp_path: Path) -> None:
-    """The names are those that the first version chose: an older run goes on with the same videos."""
+    """The held-out videos are those that version 0.1 chose, so that an older run continues with the same videos."""
     for name in ("run", "walk"):
         (tmp_path / name).mkdir()
         for number in range(10):
@@ -38,7 +39,7 @@ GOLDEN = ["run/2.mp4", "run/3.mp4", "walk/4.mp4", "walk/5.mp4"]
 
 
 def people(per_person: int = 3) -> list[Record]:
-    """Twelve people, each in two of four classes."""
+    """Videos of twelve people, each of whom appears in two of four classes."""
     return [
         Record(f"{label}/p{person:02d}_{number}.mp4", (label,))
         for person in range(12)

@@ -1,4 +1,5 @@
-"""Broken files are known before the first step, the finding is kept, and what is kept is not believed."""
+"""Tests of the inspection of video files: broken files are found before training, the result is cached, and a
+damaged or forged cache has no effect."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ NAMES = ["good.mp4", "page.mp4", "empty.mp4", "dir.mp4", "pipe.mp4", "loop.mp4"]
 
 
 def looked_at(monkeypatch) -> list[str]:
-    """Names of the files that are really looked at from now on."""
+    """A list that fills with the names of the files that are inspected from now on rather than found in the cache."""
     seen: list[str] = []
     real = inspection.in_processes
 
@@ -115,7 +116,7 @@ def test_where_the_data_cannot_be_written_the_users_cache_is(root: Path, cache: 
     assert broken_files(NAMES, root) == found and not seen
     (cache / "adafocus").rename(cache / "gone")
     (cache / "adafocus").write_text("no folder")
-    assert broken_files(NAMES, root) == found and seen  # without any place for it
+    assert broken_files(NAMES, root) == found and seen  # no folder for the cache is writable
 
 
 def test_an_evaluation_writes_nothing_beside_the_videos_and_reads_what_training_kept(
@@ -126,7 +127,7 @@ def test_an_evaluation_writes_nothing_beside_the_videos_and_reads_what_training_
     seen = looked_at(monkeypatch)
     assert broken_files(NAMES, root, beside=False) == first and not seen
     numbered.write(root / "new.mp4", 5)
-    broken_files([*NAMES, "new.mp4"], root)  # training
+    broken_files([*NAMES, "new.mp4"], root)  # as training does: the cache is written
     seen.clear()
     broken_files([*NAMES, "new.mp4"], root, beside=False)
     assert not seen

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import multiprocessing.util
+
 import pytest
 import torch
 
@@ -55,7 +57,7 @@ def test_impossible_batches_are_refused(arguments: dict[str, int]) -> None:
 
 
 class Stuck:
-    """A data set whose clips never come."""
+    """A data set whose items never arrive."""
 
     def __len__(self) -> int:
         return 4
@@ -93,7 +95,7 @@ def test_trouble_in_a_loader_process_is_one_line_and_no_hang(clips, workers: int
 
 
 class Large(Stuck):
-    """Clips that no shared memory holds: a file may not be as large as one batch of them."""
+    """Clips of which one batch is larger than the largest file that the process may write, so shared memory fails."""
 
     def __getitem__(self, key):
         import resource
@@ -105,3 +107,12 @@ class Large(Stuck):
 def test_full_shared_memory_is_one_line_at_once() -> None:
     with pytest.raises(UserError, match="--shm-size"):
         list(Loader(Large(), TrainOrder(4, 2), workers=1, timeout=60.0))
+
+
+def test_a_long_temporary_folder_is_refused_at_once(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: str(folder / "pymp-abcdefgh"))
+    with pytest.raises(UserError, match=r"TMPDIR=.*is too long"):
+        Loader(Stuck(), TrainOrder(4, 2), workers=1)
+    Loader(Stuck(), TrainOrder(4, 2), workers=0)

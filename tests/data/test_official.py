@@ -1,4 +1,4 @@
-"""Small imitations of every official layout, from the annotation files to a training step."""
+"""Tests with small imitations of every official data set layout, from its annotation files to a training step."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def test_extraction_goes_on_where_it_was_ended(tmp_path: Path) -> None:
     first = frames / "v_Class002_g08_c01"
     stamp = (first / "img_00001.jpg").stat().st_mtime_ns
     other = frames / "v_Class000_g08_c01"
-    left = frames / ".extracting-x"  # as a killed process leaves it
+    left = frames / ".extracting-x"  # a folder that a killed process has left
     left.mkdir()
     (left / "adafocus.lock").touch()
     other.rename(left / "frames")

@@ -1,4 +1,5 @@
-"""Rows of somebody's lists are data: they lead nowhere outside the data's folder, and nothing of others is removed."""
+"""Tests that rows of untrusted list files cannot lead outside the data folder, and that preparation removes no file
+that it did not make."""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ def test_a_folder_that_cannot_be_written_has_its_report_elsewhere(
 
 
 def test_the_check_and_the_training_see_the_same_files(root: Path) -> None:
-    """Names that are not UTF-8, other layouts, and entries that are no files."""
+    """`adafocus prepare check` and training list the same files, with names that are not UTF-8, in every layout, and
+    with entries that are not regular files."""
     import os
 
     os.rename(root / "run/page.mp4", os.fsencode(root / "run") + b"/p\xe9.mp4")

@@ -1,4 +1,4 @@
-"""Frames and crops of the named protocols against the released programs' tables."""
+"""Tests of the protocols: frame indices and crops equal those that the released programs compute."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_snippets_of_flow() -> None:
         for rule, name in (("middle", "val"), ("uniform-1", "test")):
             found = evaluation_frames(frames, 8, rule, short="first_frame", length=5).ravel() + 1
             expected = table[f"flow_{name}_s8"][row]
-            if expected.min() < 1:  # frames that do not exist, of videos shorter than a snippet: here the first one
+            if expected.min() < 1:  # the released index is below 1 if the video is shorter than a snippet; here it is 1
                 expected = np.ones(8)
             assert found.tolist() == expected.tolist(), (rule, frames)
 
@@ -101,11 +101,11 @@ def picture(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def inputs(views: Tensor) -> np.ndarray:
-    """(views, T, h, w, 3) to the released order (views * T * 3, h, w)."""
+    """Normalizes views (views, T, h, w, 3) and stacks them as the released programs do: (views * T * 3, h, w)."""
     return NORMALIZE(views).flatten(0, 2).numpy()
 
 
-#: One gray level, where torch's resize and Pillow's round differently, is 0.0175 in units of the standard deviation.
+#: Tolerance for one gray level, which is 0.0175 after normalization: torch's resize and Pillow's round differently.
 GRAY_LEVEL = 0.02
 
 
@@ -174,7 +174,7 @@ def test_views_of_tam(name: str) -> None:
 def test_flush_crops_reach_the_borders_in_both_shapes() -> None:
     assert crop_places(256, 341, 256, 3, flush=True) == [(0, 0), (0, 84), (0, 42)]
     assert crop_places(456, 256, 256, 3, flush=True) == [(0, 0), (200, 0), (100, 0)]
-    assert crop_places(456, 256, 256, 3) == [(100, 0)] * 3  # as released: one place, three times
+    assert crop_places(456, 256, 256, 3) == [(100, 0)] * 3  # as in the released code: three times the same crop
 
 
 def test_a_mirror_turns_flow_around() -> None:

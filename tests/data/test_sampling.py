@@ -8,7 +8,8 @@ from adafocus.data.sampling import evaluation_frames, segment_frames, training_f
 
 
 class Pinned:
-    """A generator whose integers are floor(share * range): 0 the lowest draw, 0.999 the highest."""
+    """A random generator whose integers are floor(share * range): share=0 gives the lowest integer, 0.999 the
+    highest."""
 
     def __init__(self, share: float) -> None:
         self.share = share
@@ -72,7 +73,8 @@ def test_fractional_frames_are_those_of_uni_adafocus() -> None:
 
 
 def test_fractional_frames_where_rounding_decides() -> None:
-    """Against `TSNDataSet` in ops/dataset.py of LeapLabTHU/Uni-AdaFocus, whose frame numbers start at 1."""
+    """Frame indices equal those of `TSNDataSet` in ops/dataset.py of LeapLabTHU/Uni-AdaFocus (which count from 1) where
+    rounding decides."""
     assert (evaluation_frames(100, 48, "fractional")[0][:14] + 1).tolist() == [*range(2, 25, 2), 27, 29]
     assert (evaluation_frames(10, 48, "fractional")[0][:14] + 1).tolist() == [1] * 5 + [2] * 5 + [3] * 4
     assert (evaluation_frames(3, 48, "fractional")[0] + 1).tolist() == [1] * 16 + [2] * 16 + [3] * 16

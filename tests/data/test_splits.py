@@ -1,4 +1,4 @@
-"""Layouts of own videos: what is found, what is refused, and what is said."""
+"""Tests of dataset=folder: the layouts that are accepted, those that are refused, and the messages about them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adafocus.data.splits import Where
 
 
 def make(root: Path, *names: str) -> None:
-    """Files of different sizes."""
+    """Makes these files with contents of different sizes."""
     for number, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(bytes(number + 1))

@@ -51,7 +51,7 @@ def test_all_readers_return_the_same_numbered_frames(folder: Path, reader: str) 
     asked = [0, 7, 13, 13, 30, 49]
     frames = read_frames(folder / "b_frames.mp4", asked, reader=reader)
     assert numbered.numbers(frames) == asked
-    if reader != "torchcodec":  # it brings its own conversion to RGB
+    if reader != "torchcodec":  # torchcodec converts to RGB with rounding of its own
         assert np.array_equal(frames, read_frames(folder / "b_frames.mp4", asked, reader="pyav"))
 
 
@@ -129,7 +129,8 @@ def test_a_slow_decode_ends_at_its_limit(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["xvid.avi", "vp9.webm", "b_frames.mkv"])
 def test_half_a_file_is_no_shorter_video(folder: Path, tmp_path: Path, name: str) -> None:
-    """What the container states of its length is more than what is there."""
+    """A truncated file, which holds fewer frames than its header states, is refused as truncated and not read as a
+    shorter video."""
     whole = folder / name
     if not whole.exists():
         numbered.write(whole, options={"g": "12"})
@@ -168,7 +169,7 @@ def test_every_shared_file_is_exact_or_one_clear_error(shared: Path) -> None:
     exact = failed = 0
     for name, seen in json.loads((root / "expected.json").read_text()).items():
         if (root / name).stat().st_size > 3_000_000:
-            continue  # the largest take a minute and tell nothing new
+            continue  # the largest files take a minute and test nothing else
         try:
             with open_video(root / name) as video:
                 patterns = [np.linspace(0, video.num_frames - 1, 16).astype(int), [video.num_frames - 1, 0]]

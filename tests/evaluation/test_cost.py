@@ -8,8 +8,8 @@ from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.recognizer.model import Recognizer
 
-#: Multiply-adds a frame, by glance and patch (AdaFocus V2 with 200 classes and 16 frames).
-#: The paper prints 17.6 to 46.1 G a video.
+#: Multiply-adds per frame by glance network and patch size (AdaFocus V2 with 200 classes and 16 frames).
+#: The paper prints 17.6 to 46.1 G per video.
 PUBLISHED = {
     ("mobilenet_v2", 96): 1_100_915_584,
     ("mobilenet_v2", 128): 1_684_792_192,

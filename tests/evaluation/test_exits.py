@@ -1,4 +1,5 @@
-"""Early exit: thresholds as the released programs find them, and runs that equal the simulation and do less."""
+"""Tests of early exit: thresholds equal those of the released programs, and a real run gives the exits and logits of
+the simulation while it reads fewer frames."""
 
 from __future__ import annotations
 
@@ -64,7 +65,7 @@ CASES = {
 
 
 def found(case: str, criterion: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """(Q, E) thresholds from the training answers, and (Q, N) exits of the others."""
+    """Thresholds (Q, E) of Q budgets and E exits from training logits, and the exits (Q, N) of N validation clips."""
     network, answers, train, val = CASES[case]
     sure, other = (exits.certainty(answers(*split), criterion) for split in (("train", train), ("val", val)))
     shares = exits.wanted_shares(network.budgets, sure.shape[1], network.first_power)
@@ -113,14 +114,14 @@ TSM = (*UNI, "backbone=tiny_tsm")
 
 
 def trained(*typed: str):
-    """A stage whose answers differ between clips, its data read bit by bit, and a batch of it."""
+    """Settings, a stage whose logits differ between clips, its data with frames decoded on demand, and one batch."""
     from adafocus.data.loader import EvaluationOrder, Loader
 
     settings = composed("dataset=glyphs", "mode=early_exit", "checkpoint=x", "dataset.val_videos=12", *typed)
     data = build.data(settings)
     torch.manual_seed(0)
     model = build.model(settings, 10)
-    for layer in model.modules():  # as if trained: statistics of its own data
+    for layer in model.modules():  # as after training: small variances make clips differ
         if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
             layer.running_var.uniform_(0.01, 0.1)
     stage = build.stage(settings, model)
@@ -144,10 +145,9 @@ def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], c
     share = torch.full((len(numbers),), 1 / len(numbers))
     limits = exits.thresholds(sure, share)
     at = exits.leaving(sure, limits)
-    assert len(at.unique()) == len(numbers)  # some clips at every exit
-    limits = limits - 1e-5 * limits.abs().clamp(
-        max=1e3
-    )  # the clips that set a limit are on it, give or take a rounding
+    assert len(at.unique()) == len(numbers)  # every exit is taken by some clip
+    # The clips that determine a threshold lie exactly on it, so rounding would decide about them.
+    limits = limits - 1e-5 * limits.abs().clamp(max=1e3)
     asked: list[tuple[list[int], int]] = []
     source = batch.source
 
@@ -178,7 +178,7 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
     cost = count(model, build.frame_plan(settings).clip, 96)
     costs = model.exit_costs(cost.parts)
     assert len(costs) == model.num_exits and costs == sorted(costs)
-    if isinstance(model, UniAdaFocusTSM):  # whoever looks at the first exit also computes its answer
+    if isinstance(model, UniAdaFocusTSM):  # early exit also computes the logits of the first exit
         assert costs[-1] == cost.total + cost.parts["auxiliary glance"]
         assert costs[0] == cost.parts["glance"] + 2 * cost.parts["auxiliary glance"]
     else:
@@ -186,13 +186,14 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
 
 
 def test_the_seeds_table_of_costs() -> None:
-    """With BatchNorm counted: 4.8892 G after the glance, 7.0605 G after one patch, 27.22998 G at the end."""
+    """Costs of Uni-AdaFocus' exits equal the table of LeapLabTHU/Uni-AdaFocus, which counts BatchNorm as well:
+    4.8892 G after the glance, 7.0605 G after one patch, 27.22998 G at the end."""
     settings = composed("experiment=uni_adafocus_actnet_p128", "dataset.root=/data")
     with torch.device("meta"):
         model = build.model(settings, 200, weights=False)
     parts = dict(count(model, build.frame_plan(settings).clip, 224).parts, crop=0)
     costs = [cost / 1e9 for cost in model.exit_costs(parts)]
-    idle = 15 * 4096 * 200 / 1e9  # heads of glance steps that a run that stops there does not need
+    idle = 15 * 4096 * 200 / 1e9  # the table counts all 16 glance heads, of which early exit needs one
     assert costs[0] + idle == pytest.approx(4.8892, abs=3e-4)
     assert costs[1] + idle == pytest.approx(7.0605, abs=5e-4)
     assert costs[16] + idle == pytest.approx(27.22998, abs=1e-3)

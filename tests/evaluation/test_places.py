@@ -1,4 +1,5 @@
-"""Where policies looked: the constant place, spread and area, and what a run says of a policy that does not choose."""
+"""Tests of the statistics of patch locations: their mean (the constant patch), spread and area, and the warning about
+a policy that always looks at the same location."""
 
 from __future__ import annotations
 
@@ -32,7 +33,7 @@ def made(form: str) -> tuple[build.Data, build.Stage]:
     settings = composed(*typed, *FORMS[form], "dataset.train_videos=9")
     data = build.data(settings)
     stage = build.stage(settings, build.seeded_model(settings, 10, weights=False))
-    with torch.no_grad():  # policies of fresh networks look at much the same place in all clips
+    with torch.no_grad():  # untrained policies choose nearly the same location in all clips
         for name, parameter in stage.model.named_parameters():
             if "policy" in name:
                 parameter.mul_(3)
@@ -41,7 +42,8 @@ def made(form: str) -> tuple[build.Data, build.Stage]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_constant_place_is_the_mean_of_the_learned_ones(form: str) -> None:
-    """And its answer is the network's at this place, in every frame and clip; nothing but glance and policy is run."""
+    """The constant location is the mean of the learned ones and is used in every frame and clip. To find it, only the
+    glance network and the policy run."""
     data, stage = made(form)
     assert stage.needs_constant and not any(variant.where == "constant" for variant in stage.answerable)
     stage.model.focus_net.forward = None
@@ -63,7 +65,7 @@ def test_a_mean_rectangle_is_the_mean_of_centers_and_sides() -> None:
     where = torch.rand(5, 3, 4, generator=torch.Generator().manual_seed(0))
     pixels = boxes(where, 64, smallest=16)
     torch.testing.assert_close(boxes(mean_place(where, pixels, 64), 64, smallest=16), pixels.mean((0, 1)))
-    whole = torch.tensor([[[0.1, 0.9, 1.0, 1.0]]])  # no range is free
+    whole = torch.tensor([[[0.1, 0.9, 1.0, 1.0]]])  # a rectangle of the full frame has only one location
     assert mean_place(whole, boxes(whole, 64, smallest=16), 64).tolist() == [0.5, 0.5, 1.0, 1.0]
 
 
@@ -79,7 +81,7 @@ def test_spread_and_area() -> None:
 def test_what_is_said_of_a_policy_that_does_not_choose() -> None:
     still = torch.full((5, 4, 2), 0.3) + 0.01 * torch.rand(5, 4, 2)
     assert "stands still" in place_statistics(still, boxes(still, 40, smallest=10), 40).warning
-    still[:, 1] = 0.9  # the same way in every clip is a way all the same
+    still[:, 1] = 0.9  # a location that moves over time is a choice, even if it is the same in every clip
     assert place_statistics(still, boxes(still, 40, smallest=10), 40).warning is None
     whole = torch.rand(10, 1, 4)
     whole[..., 2:] = 0.995
@@ -117,7 +119,8 @@ def test_a_strangers_constant_place_is_checked(state: object) -> None:
 
 @pytest.mark.slow
 def test_a_run_and_its_evaluation_show_the_constant_place(tmp_path: Path) -> None:
-    """The constant is kept in the checkpoint; one without it (an older one) goes without the row and says so."""
+    """A run stores the constant location in its checkpoint. The evaluation of a checkpoint without it (of an older
+    version) omits the row and says so."""
     printed = runs.run(tmp_path, *runs.arguments(schedule__epochs="1"), "name=a")
     folder = tmp_path / "outputs/a"
     found = runs.summary(folder)

@@ -1,4 +1,4 @@
-"""The examples run."""
+"""Tests that run the programs in examples/."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_folder_of_videos(run: Path) -> None:
 
 
 def test_train_in_python(tmp_path: Path) -> None:
-    """An own network and own data learn; the same command continues and has nothing left to do."""
+    """examples/train_in_python.py trains its network; started again, it finds the finished run and does nothing."""
     text = (ROOT / "examples" / "train_in_python.py").read_text()
     assert len([line for line in text.splitlines() if line.strip()]) < 60 and "hydra" not in text
     example("train_in_python.py", tmp_path)

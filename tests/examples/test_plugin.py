@@ -1,4 +1,4 @@
-"""The example plug-in through every command, in processes of their own, and what must not import one."""
+"""Tests of examples/plugin with every command, each in a process of its own, and that no stored file imports it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def adafocus(cwd: Path, *arguments: object, expect: int = 0) -> str:
 
 
 def interrupted(cwd: Path, *typed: str, folder: Path) -> None:
-    """A run that gets SIGINT after its first step."""
+    """A training run of the plug-in that got SIGINT after its first step."""
     process = runs.start(cwd, *typed)
     while not (folder / "metrics.jsonl").is_file() and process.poll() is None:
         time.sleep(0.01)
@@ -74,7 +74,7 @@ def test_a_plugin_goes_all_the_way(tmp_path: Path, capsys, monkeypatch) -> None:
 
 
 def _is_refused_without_its_plugin(cwd: Path, run: Path, capsys, monkeypatch) -> None:
-    """In this process, which has not imported it."""
+    """Checks that a process that has not imported the plug-in refuses to load the run."""
     monkeypatch.chdir(cwd)
     assert PLUGIN not in sys.modules
     for command in (

@@ -9,7 +9,7 @@ this repository. Here each becomes one JSON file with what the tests need:
   uses as an input (`INPUTS`) is kept whole;
 - of any other array the shape, the largest magnitude, the mean, the standard deviation and 32 random entries are kept.
 
-With `--check` nothing is written; the exit status says whether the files are what they would become.
+With `--check` nothing is written; the exit status is 1 if a file differs from what would be written.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 
 CASES = Path(__file__).parent / "cases"
 SAMPLE = 32
-#: Case -> names of its arrays that are kept; an ending `*` takes all that begin so.
+#: Case -> names of its arrays that are kept; a name that ends in `*` stands for all names with this beginning.
 KEPT: dict[str, tuple[str, ...]] = {
     "adafocus_v1_actnet_p128": (
         *("logits", "pred", "actions", "patch_yx", "action_probs", "state_values", "action_logprobs", "action_entropy"),
@@ -127,7 +127,7 @@ KEPT: dict[str, tuple[str, ...]] = {
         *("grad_global_new_fc_bias", "spatial_bn_running_mean_after"),
     ),
 }
-#: Arrays that the tests compute with, or of which they take a part: kept whole whatever their size.
+#: Arrays that tests use as an input or index: kept whole whatever their size.
 INPUTS = {
     "adafocus_v2_early_exit": ("confidence_thresholds", "entropy_thresholds"),
     "map_actnet": ("scores",),
@@ -146,9 +146,9 @@ INPUTS = {
         "u_48_16",
     ),
 }
-#: What of `case.json` is kept, where a case has it.
+#: Keys of `case.json` that are kept.
 ABOUT = ("keys", "keys_by_setup", "inputs", "param_groups", "weight_scale")
-#: Case -> options of the released program that a test reads.
+#: Case -> names of the options of the released program that a test reads.
 OPTIONS = {
     "adafocus_v1_ppo_discrete": ("actions",),
     "tam_protocol": ("multi_scale_crop",),
@@ -158,7 +158,7 @@ OPTIONS = {
 
 
 def tree(keys: Mapping[str, list[int]]) -> dict[str, Any]:
-    """Names as a tree, split at their dots: a third of the text."""
+    """Dotted parameter names as a tree of dictionaries, which takes a third of the text."""
     root: dict[str, Any] = {}
     for key, shape in keys.items():
         *folders, leaf = key.split(".")
@@ -170,7 +170,7 @@ def tree(keys: Mapping[str, list[int]]) -> dict[str, Any]:
 
 
 def numbers(array: np.ndarray) -> list[Any]:
-    """Flat, each in the fewest digits that give the same value of its type."""
+    """The entries of an array in a flat list, each with the fewest digits that give the same value of its type."""
     if array.dtype.kind != "f":
         return array.ravel().tolist()
     return [float(str(value)) for value in array.ravel()]
@@ -191,7 +191,8 @@ def figures(case: str, name: str, array: np.ndarray) -> dict[str, Any]:
 
 
 def derived(case: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """V1's rewards need one probability of each distribution over the classes, that of the true class."""
+    """Replaces V1's distributions over the classes by the probability of the true class, which is all that rewards
+    need."""
     if case != "adafocus_v1_actnet_p128":
         return {}
     found = {}
@@ -204,7 +205,7 @@ def derived(case: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
 
 
 def small(folder: Path) -> str:
-    """The text of the small file of one complete case."""
+    """The JSON text that the repository keeps of one complete golden case."""
     case = folder.name
     described = json.loads((folder / "case.json").read_text())
     about = {key: described[key] for key in ABOUT if key in described}

@@ -1,4 +1,4 @@
-"""Configurations as a command line composes them."""
+"""Helper: the configuration that a command line composes."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def composed(*typed: str) -> config.Config:
-    """The checked configuration of `python run.py TYPED...`."""
+    """The checked configuration of the command `python run.py TYPED...`."""
     return composing.compose(list(typed))

@@ -23,7 +23,7 @@ FOLDER = Path(__file__).resolve().parents[1] / "golden" / "cases"
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[int]]]:
-    """The (name, shape) pairs of a checkpoint whose names are kept as a tree, split at their dots."""
+    """The (name, shape) pairs of a checkpoint from the tree of dictionaries in which its dotted names are kept."""
     for name, below in tree.items():
         if isinstance(below, dict):
             yield from flat(below, f"{prefix}{name}.")
@@ -34,8 +34,8 @@ def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, list[
 class Case:
     """One golden case.
 
-    `about` is what the case says of itself (inputs, options of the released program), `case[name]` an array that is
-    kept whole, and `check` compares ours with any array. `name in case` and `shape` work for all arrays.
+    `about` describes the case (inputs, options of the released program), `case[name]` is an array that is kept whole,
+    and `check` compares an array of this package with any array of the case. `name in case` and `shape` work for all.
     """
 
     def __init__(self, name: str) -> None:
@@ -64,18 +64,19 @@ class Case:
         return kept["std"] if "std" in kept else float(self[name].astype(np.float64).std())
 
     def state(self, keys: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-        """The checkpoint of the case under the released names; `keys` where a case has several."""
+        """The checkpoint of the case under the released names; `keys` selects one if the case has several."""
         return golden_weights.state(dict(flat(self.about["keys"] if keys is None else keys)))
 
     @cached_property
     def _complete(self) -> dict[str, np.ndarray]:
-        """The complete arrays, or nothing where the complete cases are not on this machine."""
+        """The complete arrays of the case, or None where the complete cases are not on this machine."""
         root = shared_folder()
         files = () if root is None else sorted((root / "golden" / self.name).glob("*.npz"))
         return {key: value for file in files for key, value in np.load(file).items()}
 
     def check(self, name: str, ours: Tensor | np.ndarray, tolerance: float = 1e-4, *, of: float | None = None) -> None:
-        """Asserts that no entry differs by more than `tolerance` times `of`; by default times the largest magnitude."""
+        """Asserts that no entry differs by more than `tolerance` times `of` (default: the largest magnitude of the
+        array)."""
         found = np.asarray(ours.detach() if isinstance(ours, Tensor) else ours).astype(np.float64)
         kept = self._figures[name]
         found = found.reshape(kept["shape"])
@@ -83,7 +84,7 @@ class Case:
             pairs = {"all entries": (found, self[name].astype(np.float64))}
             largest = np.abs(self[name].astype(np.float64)).max(initial=0.0)
         else:
-            # Neither statistic can differ by more than the entry that differs most.
+            # Mean and standard deviation cannot differ by more than the entry that differs most.
             pairs = {
                 "the sampled entries": (
                     found.ravel()[kept["at"]],
@@ -101,5 +102,5 @@ class Case:
         allowed = tolerance * (largest if of is None else of)
         for what, (one, other) in pairs.items():
             worst = np.abs(one - other).max(initial=0.0)
-            # 1e-12: the mean of the same whole numbers may differ in the last bit between machines.
+            # 1e-12: between machines the mean of the same integers may differ in the last bit.
             assert worst <= allowed + 1e-12 * largest, f"{self.name}: {name}, {what}: {worst:.3g} > {allowed:.3g}"

@@ -1,6 +1,6 @@
 """Weights and inputs of the golden cases, each a function of its name and shape: no file holds them.
 
-The recipe is that of the published golden cases; the figures in the tests only make sense with these very numbers.
+The golden figures were computed with these weights and inputs, so no formula here may change.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def weight(key: str, shape: Sequence[int]) -> Tensor:
 
 
 def state(shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
-    """A checkpoint from its keys and shapes."""
+    """The weights of a checkpoint from its keys and shapes."""
     return {key: weight(key, shape) for key, shape in shapes.items()}
 
 
@@ -48,7 +48,7 @@ def array(name: str, shape: Sequence[int]) -> Tensor:
 
 
 def frames(name: str, shape: Sequence[int]) -> Tensor:
-    """Normalized frames: four waves a plane and a little noise."""
+    """Normalized frames of the given shape: four sine waves per plane and a little noise."""
     *lead, height, width = shape
     rng = _rng("image:" + name)
     y, x = (np.linspace(0.0, 1.0, side, dtype=np.float32) for side in (height, width))

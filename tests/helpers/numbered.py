@@ -11,7 +11,8 @@ BITS = 8
 
 
 def picture(number: int, height: int = 64, width: int = 96) -> np.ndarray:
-    """White and black blocks: the number in binary, most significant first; a marker in the lower left corner."""
+    """An image with the number in binary as white and black blocks, most significant first, and a marker in the lower
+    left corner."""
     image = np.full((height, width, 3), 60, np.uint8)
     for bit in range(BITS):
         value = 235 if number >> (BITS - 1 - bit) & 1 else 16
@@ -21,7 +22,7 @@ def picture(number: int, height: int = 64, width: int = 96) -> np.ndarray:
 
 
 def numbers(frames: np.ndarray) -> list[int]:
-    """What the frames say they are; works at any size."""
+    """The numbers that are encoded in the frames, which may have any size."""
     _, height, width, _ = frames.shape
     row = frames[:, height // 4, :, 0]
     bits = np.stack([row[:, int((bit + 0.5) * width / BITS)] > 128 for bit in range(BITS)], 1)

@@ -1,4 +1,4 @@
-"""Official-looking AdaFocus V2 files, made by turning our names around."""
+"""Helpers that make checkpoints in the layouts of the released programs, from the parameter names of our networks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
 
 def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[dict[str, Tensor], AdaFocusV2]:
-    """An official-looking state for our model, by turning our names around; and the model on the meta device."""
+    """A state dictionary under the names of LeapLabTHU/AdaFocusV2, and our model on the meta device that it fits."""
     arguments = {
         "num_classes": classes,
         "segments": segments,
@@ -49,7 +49,7 @@ def official(glance: str, segments: int, classes: int, **changes: int) -> tuple[
 
 
 def official_key(key: str, case: str) -> str:
-    """A name of our recognizer as TSM and TAM call it, by a way of its own."""
+    """The name that TSM's or TAM's repository gives to a parameter of our recognizer, without the code under test."""
     if key.startswith("head."):
         return f"module.new_fc.{key[5:]}"
     name = key.removeprefix("backbone.")
@@ -87,7 +87,7 @@ _UNI = {
 
 
 def official_uni(model: torch.nn.Module, *, tsm: bool) -> dict[str, Tensor]:
-    """The state of an official-looking Uni-AdaFocus file, from the names of our model and the golden weights."""
+    """A state dictionary under the names of LeapLabTHU/Uni-AdaFocus, for our model, with the golden weights."""
     shapes: dict[str, tuple[int, ...]] = {}
     for key, value in model.state_dict().items():
         shape = tuple(value.shape)

@@ -1,4 +1,4 @@
-"""Real runs in processes of their own, small enough for tests."""
+"""Helpers that start small real runs, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-#: A run of a few seconds; tests add to it or override it.
+#: Overrides of a run of a few seconds; tests add to them or replace them.
 SMALL = {
     "dataset.train_videos": "48",
     "dataset.val_videos": "13",
@@ -31,9 +31,9 @@ SMALL = {
 
 
 def arguments(**changes: str) -> list[str]:
-    """Overrides of the small run; `a__b` stands for `a.b`."""
+    """Overrides of the small run, with changes; a keyword `a__b` stands for the key `a.b`."""
     merged = {**SMALL, **{key.replace("__", "."): value for key, value in changes.items()}}
-    if merged.get("method") == "recognizer":  # it has no patches, and a key without effect is refused
+    if merged.get("method") == "recognizer":  # a recognizer has no patch, and a key without effect is refused
         merged.pop("patch.size")
     return [f"{key}={value}" for key, value in merged.items()]
 
@@ -57,7 +57,7 @@ def start(cwd: Path, *typed: str) -> subprocess.Popen:
 
 
 def run(cwd: Path, *typed: str, expect: int = 0) -> str:
-    """Runs to the end and returns what was printed."""
+    """Runs a command to its end and returns its output."""
     process = start(cwd, *typed)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == expect, output
@@ -73,7 +73,7 @@ def summary(folder: Path) -> dict[str, Any]:
 
 
 def same(folder: Path, reference: Path) -> None:
-    """Two runs have the same lines of metrics, the same bits in every weight and the same scores."""
+    """Asserts that two runs have equal metrics, bit-identical weights and equal scores."""
     assert lines(folder) == lines(reference)
     ours, theirs = (torch.load(place / "last.pt", weights_only=True)["model"] for place in (folder, reference))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)

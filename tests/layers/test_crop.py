@@ -11,7 +11,7 @@ from adafocus.layers.crop import boxes, crop, crop_rectangles
 
 
 def by_grid_sampler(frames: torch.Tensor, where: torch.Tensor, size: int) -> torch.Tensor:
-    """The released code's way: an affine grid over the frame, bilinear sampling."""
+    """Crops as the released code does: `affine_grid` and bilinear `grid_sample` over the whole frame."""
     height, width = frames.shape[-2:]
     theta = frames.new_zeros(len(frames), 2, 3)
     y, x = where[:, 0] * (height - size), where[:, 1] * (width - size)

@@ -1,4 +1,4 @@
-"""Precisions, layouts and compilation train the same small run, on the CPU and where there is one on a GPU."""
+"""Tests that a small run trains with every precision, with channels-last layout and compiled, on CPU and GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parameter groups, partial BN and training steps of the whole-frame recipes against the released programs."""
+"""Tests that parameter groups, partial BN and training steps of recognizers equal those of the released programs."""
 
 from __future__ import annotations
 
@@ -67,10 +67,12 @@ def test_groups_of_tsm(case: str, backbone: str, temporal: Temporal) -> None:
     golden = {g["name"]: (g["lr_mult"], g["decay_mult"], ours(g["keys"])) for g in table["groups"]}
     for name, (rate, decay, keys) in found.items():
         expected = golden[OURS.get(name, name)][2]
-        if case == "nl_tsm_r50_pbn" and name == "norm":  # mended: there they are in no group and never learn
+        # The released code leaves the norms of non-local blocks (".nl.") out of all groups; here they are trained.
+        if case == "nl_tsm_r50_pbn" and name == "norm":
             assert {key for key in keys if ".nl." in key} and {key for key in keys if ".nl." not in key} == expected
             continue
-        if not options["fc_lr5"] and name.startswith("head"):  # there they join the normal groups, at the same rate
+        # The released head is then in the normal groups, with the same learning rate.
+        if not options["fc_lr5"] and name.startswith("head"):
             assert keys <= golden[name.replace("head", "normal")][2]
             assert (rate, decay) == golden[name.replace("head", "normal")][:2]
             continue

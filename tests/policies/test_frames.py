@@ -1,4 +1,4 @@
-"""The choice of frames: against the released program, against loops and enumerations, and at its limits."""
+"""Tests of the choice of frames: it equals the released program, loops and enumerations, also in extreme cases."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_choice_at_its_limits() -> None:
 
 
 def by_enumeration(weights: np.ndarray, count: int) -> np.ndarray:
-    """Inclusion probabilities by adding up every ordered draw."""
+    """Inclusion probabilities of sampling without replacement, as a sum over all ordered samples."""
     found = np.zeros(len(weights))
     for order in itertools.permutations(range(len(weights)), count):
         probability, left = 1.0, 1.0
@@ -103,7 +103,8 @@ def test_inclusion_of_many_frames_and_of_one_that_has_all_the_weight() -> None:
     hot = torch.eye(16)[:2]
     factors = inclusion_factors(hot, 5)
     assert torch.isfinite(factors).all()
-    assert (factors * hot)[0, 0].item() == pytest.approx(0.2)  # it is one of the five that are drawn
+    # The frame with nearly all weight is always one of the five sampled ones.
+    assert (factors * hot)[0, 0].item() == pytest.approx(0.2)
 
 
 def test_draws_estimate_the_same() -> None:

@@ -7,7 +7,7 @@ from adafocus.policies.scaled import ScaledPolicy
 
 
 def test_places_and_their_detached_copy_compile() -> None:
-    """Uni-AdaFocus on TSM returns both from one compiled call."""
+    """`torch.compile` handles a policy that returns locations and their detached copy, as Uni-AdaFocus on TSM does."""
 
     class Both(nn.Module):
         def __init__(self) -> None:

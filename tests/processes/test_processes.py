@@ -1,4 +1,4 @@
-"""Several processes: same scores, same losses, one run folder."""
+"""Tests of training with several processes: same scores and losses as with one, and one run folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from adafocus.runs import launch
 
 @pytest.mark.slow
 def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Path) -> None:
-    # Frozen BatchNorm: its statistics are the only thing that depends on how a batch is shared.
+    # BatchNorm is frozen: its statistics would be the only thing that depends on how a batch is split.
     typed = runs.arguments(schedule__freeze_norm="true", schedule__batch_size="12", schedule__epochs="2")
     for devices in (1, 2, 3):
         runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}")
@@ -76,7 +76,8 @@ def test_a_rank_that_fails_takes_the_others_down_with_its_reason(tmp_path: Path)
 
 @pytest.mark.slow
 def test_the_score_of_several_processes_is_that_of_the_saved_weights(tmp_path: Path) -> None:
-    # BatchNorm learns, on a share of its own in every process; a high rate spreads its statistics.
+    # BatchNorm is trained, and every process sees its own part of a batch; with a high learning rate the statistics of
+    # the processes differ visibly.
     typed = runs.arguments(
         schedule__batch_size="12", schedule__lr="0.05", dataset__val_videos="60", schedule__select="last"
     )
@@ -93,11 +94,11 @@ def test_the_score_of_several_processes_is_that_of_the_saved_weights(tmp_path: P
         )
         trained, evaluated = (runs.summary(tmp_path / f"outputs/{kind}{devices}")["rows"] for kind in "de")
         assert trained == evaluated
-        assert len(list((tmp_path / folder / "tensorboard").iterdir())) == 1  # one process writes it
+        assert len(list((tmp_path / folder / "tensorboard").iterdir())) == 1  # only one process writes events
 
 
 def started_elsewhere(cwd: Path, names: tuple[str, ...], rank: int, port: int, *typed: str) -> subprocess.Popen:
-    """One of two processes that somebody else starts, and who says so in environment variables of his own."""
+    """Starts one of two processes as torchrun, srun or mpirun would, with these names of environment variables."""
     environment = {**runs.environment(), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     environment |= dict(zip(names, (str(rank), "2", "0", "1"), strict=True))
     cwd.mkdir(exist_ok=True)
@@ -131,7 +132,7 @@ def test_nodes_need_one_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("names", launch.STARTERS)
 def test_processes_of_other_starters_are_known(names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [*sum(launch.STARTERS, ()), "MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "SLURM_NNODES"]:
-        monkeypatch.setenv(name, "")  # so that what is set below is undone as well
+        monkeypatch.setenv(name, "")  # monkeypatch then also restores the variables that the code under test sets
         monkeypatch.delenv(name)
     assert not launch.adopt_processes()
     for name, value in zip(names[:3], ("5", "8", "1"), strict=True):
@@ -147,7 +148,7 @@ def test_processes_of_other_starters_are_known(names: tuple[str, ...], monkeypat
         monkeypatch.delenv(name)
     monkeypatch.setenv(names[1], "1")
     monkeypatch.setenv(names[0], "0")
-    assert not launch.adopt_processes()  # one process is none of several: it starts its own
+    assert not launch.adopt_processes()  # a job of one process starts its own processes
 
 
 def test_the_device_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:

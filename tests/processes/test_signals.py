@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: to whom they may be sent, and what is left of a run that they end."""
+"""Tests of SIGINT and SIGTERM, sent to the launcher, to a process or to both, and of the state of the run after it."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def test_only_a_second_signal_from_the_same_side_ends_at_once(monkeypatch: pytes
     left: list[int] = []
     monkeypatch.setattr("adafocus.processes.signals.leave", left.append)
     with Signals() as signals, signals.deferred():
-        signal.raise_signal(signal.SIGTERM)  # a cluster sends it to all processes
+        signal.raise_signal(signal.SIGTERM)  # a cluster sends the signal to all processes
         signals._passed_on = True
-        signal.raise_signal(signal.SIGTERM)  # and the launcher passes on its own
+        signal.raise_signal(signal.SIGTERM)  # the launcher passes on the one that it got
         assert not left and signals.number == signal.SIGTERM
         signal.raise_signal(signal.SIGTERM)
         assert left == [143]
@@ -77,7 +77,7 @@ def test_the_cause_of_an_end_is_who_did_not_only_follow() -> None:
 
 
 def signal_when(folder: Path, process: subprocess.Popen, lines: int, number: int, to: str) -> tuple[str, int]:
-    """Sends a signal when so many lines of metrics are written; what was printed, and the exit status."""
+    """Sends a signal as soon as metrics.jsonl has `lines` lines; returns the output and the exit status."""
     path = folder / "metrics.jsonl"
     while process.poll() is None and (not path.exists() or path.read_bytes().count(b"\n") < lines):
         time.sleep(0.005)
@@ -101,11 +101,13 @@ def signal_when(folder: Path, process: subprocess.Popen, lines: int, number: int
 def test_an_interrupted_run_saves_the_step_it_has_reached(
     tmp_path: Path, devices, workers, signals, monkeypatch
 ) -> None:
-    """And ends with the same bits as one that was left alone; no temporary files stay behind."""
-    # Loader processes hand tensors over through sockets in this folder, whose paths may have about 100 characters only.
+    """An interrupted and continued run ends with the same bits as an uninterrupted run, and leaves no temporary
+    files."""
+    # Loader processes pass tensors through sockets in this folder, and the path of a socket is limited to about 100
+    # characters.
     temporary = Path(tempfile.mkdtemp(prefix="af", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(temporary))
-    # A line only every fourth step: what was measured since the last line has to be saved as well.
+    # Losses are written every fourth step only, so the mean since the last line has to be saved as well.
     typed = runs.arguments(loader__workers=workers, output__log_every="4")
     typed.append(f"devices={devices}")
     whole = runs.run(tmp_path, *typed, "name=whole")
@@ -129,7 +131,8 @@ def test_an_interrupted_run_saves_the_step_it_has_reached(
 
 @pytest.mark.slow
 def test_an_end_from_outside_is_one_line(tmp_path: Path) -> None:
-    """A second start, a killed loader process, a killed rank, and a signal while the process starts, in one folder."""
+    """A second start in the same folder, a killed loader process, a killed rank and a signal during start-up each end
+    with one line."""
     typed = [*runs.arguments(loader__workers="1", schedule__epochs="60"), "devices=2", "name=x"]
     folder = tmp_path / "outputs/x"
 

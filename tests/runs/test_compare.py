@@ -176,7 +176,7 @@ def test_evaluations_of_a_run_are_rows_of_their_own(tmp_path: Path) -> None:
 
 
 def early_exit(folder: Path, **config: object) -> Path:
-    """An early-exit run: the full model, whole frames, and a curve of budgets."""
+    """Makes the folder of an early-exit run, whose rows are the full model, a baseline on whole frames and budgets."""
     make(folder, mode="early_exit", score=90.0, cost=10**9, **config)
     rows = [
         {"name": "full model", "score": 90.0, "cost": 10**9},
@@ -262,7 +262,7 @@ def test_a_table_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_writers_at_once_do_not_meet(tmp_path: Path) -> None:
-    """Two sweeps, or two jobs, write the comparison of one folder at the same time."""
+    """Two processes can write the comparison of the same folder at the same time."""
     make(tmp_path / "a")
     make(tmp_path / "b", patch=128)
     with ThreadPoolExecutor(8) as pool:

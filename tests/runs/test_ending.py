@@ -1,4 +1,4 @@
-"""Bad ends of a run, in this process: one line on the terminal, the state in status.json, nothing half-written."""
+"""Tests of runs that fail: one line on the terminal, the state in status.json, and no half-written file."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def new(folder: Path, **changes: str) -> Path:
 
 
 def ends(folder: Path, capfd: pytest.CaptureFixture, code: int = 2) -> str:
-    """Runs the folder's job and returns the one line that it ends with."""
+    """Runs the job of a folder in this process, expects this exit status, and returns its only line of error."""
     capfd.readouterr()
     assert job.run(folder) == code
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith(("error", "interrupted"))]
@@ -74,7 +74,7 @@ def test_a_checkpoint_that_is_not_of_this_run_is_one_line(finished: Path, capfd:
         assert str(finished / LAST) in line and "delete it" in line, line
         assert status(finished)["state"] == "failed"
     torch.save(good, finished / LAST)
-    (finished / "status.json").write_text("{")  # nothing is needed of it
+    (finished / "status.json").write_text("{")  # damaged, and not needed
     (finished / "summary.json").write_text("[")
     assert job.run(finished) == 0 and status(finished)["state"] == "finished"
 

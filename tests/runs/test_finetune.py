@@ -1,4 +1,4 @@
-"""Starting from another run or file: what is taken, what is dropped, and that it is said."""
+"""Tests of `init.from`: which weights of another run or file are taken, which are dropped, and the report of it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,8 @@ def test_a_run_starts_from_a_run_and_is_resumed_without_it(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: Path) -> None:
-    """Class folders of video files, the dense 30-view protocol, and then another protocol on the same run."""
+    """On class folders of video files with the dense 30-view protocol, validation uses one view and the final score 30;
+    the run can then be evaluated with another protocol."""
     from helpers import numbered
 
     for label, first in (("low", 0), ("high", 100)):
@@ -112,7 +113,7 @@ def test_training_validates_with_one_view_and_ends_with_the_protocol(tmp_path: P
 
 @pytest.mark.parametrize("form", ["plain", "tsm"])
 def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Path) -> None:
-    """AdaFocus V1's stage 1 from two files: TSM's pre-training, or stage 0 of its own."""
+    """Stage 1 of AdaFocus V1 starts from two files of recognizers: TSM checkpoints, or the stages glance and focus."""
     from helpers.configs import composed
 
     from adafocus import build

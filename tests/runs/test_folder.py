@@ -1,4 +1,4 @@
-"""What a start in a run folder means."""
+"""Tests of a command that starts in a run folder: new run, continuation, finished run or refusal."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_new_continued_finished_and_refused(tmp_path: Path) -> None:
 def test_a_folder_has_one_owner_at_a_time_and_copies_of_it_are_none(tmp_path: Path) -> None:
     check_free(tmp_path)
     holder = os.fork()
-    if not holder:  # another process takes the folder, starts a loader process and dies
+    if not holder:  # another process locks the folder, starts a loader process and is killed
         with lock(tmp_path):
             if not os.fork():
                 time.sleep(5)
@@ -56,7 +56,7 @@ def test_a_folder_has_one_owner_at_a_time_and_copies_of_it_are_none(tmp_path: Pa
         check_free(tmp_path)
     os.kill(holder, signal.SIGKILL)
     os.waitpid(holder, 0)
-    with lock(tmp_path):  # at once: the loader process, which still lives, does not hold it
+    with lock(tmp_path):  # the lock is free at once: the surviving loader process does not hold it
         pass
 
 
@@ -90,7 +90,7 @@ def test_a_mistake_found_late_does_not_block_the_corrected_command(tmp_path: Pat
 
 @pytest.mark.parametrize("held", [".lock", ".start.lock"])
 def test_a_second_start_is_refused_before_it_writes(tmp_path: Path, held: str) -> None:
-    holder = os.fork()  # a lock is one of the whole process
+    holder = os.fork()  # a lock belongs to a process, so a second process is needed
     if not holder:
         with lock(tmp_path, held):
             (tmp_path / "held").touch()

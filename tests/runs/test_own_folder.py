@@ -1,4 +1,4 @@
-"""`dataset=folder`: real files, from the list to the summary, with broken ones among them."""
+"""Tests of dataset=folder with real files, some of them broken, from the list to the summary of a run."""
 
 from __future__ import annotations
 

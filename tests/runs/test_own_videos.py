@@ -1,4 +1,4 @@
-"""Own videos from the command to the files of the run, in this process."""
+"""Tests of the commands on a folder of videos, run in this process, and of the files that they write."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def people(root: Path, classes: str = "ab", persons: str = "xyz") -> Path:
 
 def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, monkeypatch, capfd) -> None:
     root = people(tmp_path / "own")
-    odd = os.fsencode(root / "a") + b"/x_caf\xe9.mp4"  # it cannot be the name of a list, but it can be a video's
+    odd = os.fsencode(root / "a") + b"/x_caf\xe9.mp4"  # a name that is not UTF-8, which a video may have
     os.rename(root / "a/x_0.mp4", odd)
     (root / "b/z_9.mp4").write_text("<html>")
     monkeypatch.chdir(tmp_path)
@@ -71,12 +71,12 @@ def test_from_class_folders_to_a_score_on_every_clip_of_others(tmp_path: Path, m
     others = people(tmp_path / "others", classes="b", persons="uvw")
     people(tmp_path / "others2", classes="ba", persons="u")
     common = ["mode=evaluate", "checkpoint=outputs/r", "device=cpu", "loader.workers=0", "inline=true"]
-    for name, folder, clips in (("e", others, 6), ("f", tmp_path / "others2", 4)):  # one of the classes, and both
+    for name, folder, clips in (("e", others, 6), ("f", tmp_path / "others2", 4)):  # videos of one class, and of both
         assert cli.run([*common, f"dataset.root={folder}", f"name={name}"]) == 0
         found = json.loads((tmp_path / f"outputs/{name}/summary.json").read_text())
         assert found["data"]["evaluate"]["found"] == clips and "train" not in found["data"]
     assert json.loads((tmp_path / "outputs/e/data.json").read_text())["found"]["evaluate"]["labels"] == [1, 1]
-    assert cli.run([*common, "name=g"]) == 0  # its own data: the same hold-out again
+    assert cli.run([*common, "name=g"]) == 0  # on the data of the run: the same hold-out again
     again = json.loads((tmp_path / "outputs/g/summary.json").read_text())
     assert again["rows"] == summary["rows"]
     assert again["data"]["evaluate"]["listed"] == summary["data"]["evaluate"]["listed"]

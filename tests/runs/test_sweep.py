@@ -1,4 +1,5 @@
-"""Sweeps: jobs that fail take nothing along, the same command continues, the comparison is always up to date."""
+"""Tests of sweeps: a failed job does not stop the others, the same command continues, and the comparison is kept up
+to date."""
 
 from __future__ import annotations
 
@@ -41,7 +42,7 @@ def test_a_failing_job_and_the_same_command_again(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_is_killed_is_listed_and_the_next_one_runs(tmp_path: Path) -> None:
-    # A size that the process may not allocate stands for a device that is out of memory.
+    # A data set that is too large to allocate imitates a device that is out of memory.
     small = [item for item in runs.arguments(schedule__epochs="1") if not item.startswith("dataset.train")]
     typed = ["-m", "dataset.train_videos=9999999999999,48", *small, "name=s"]
     output = runs.run(tmp_path, *typed, expect=1)
@@ -55,14 +56,15 @@ def test_a_job_that_is_killed_is_listed_and_the_next_one_runs(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_side_by_side_end_as_jobs_in_a_row(tmp_path: Path, launcher: str) -> None:
-    """The comparison, the list of failures and the exit status come from files, whatever process ran a job."""
+    """A parallel launcher gives the comparison, list of failures and exit status of a sequential sweep."""
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher")
     small = [item for item in runs.arguments(schedule__epochs="1") if not item.startswith("patch")]
     typed = ["-m", f"hydra/launcher={launcher}", *small, "name=s"]
     output = runs.run(tmp_path, *typed, "patch.size=16,200", expect=1)
     folder = tmp_path / "multirun/s"
     assert runs.summary(folder / "patch-16")["state"] == "finished"
-    assert output.count("failed: ") == 2 and f"failed: {folder / 'patch-200'}" in output  # in the table and below it
+    # Once in the table and once below it.
+    assert output.count("failed: ") == 2 and f"failed: {folder / 'patch-200'}" in output
     assert "patch.size=200 is larger" in (folder / "compare.md").read_text()
     assert (folder / "compare.png").is_file() and "comparison: " in output
     assert not list(folder.glob(".*.part")) and not (folder / ".jobs").exists()
@@ -90,7 +92,8 @@ def test_a_search_gets_the_scores(tmp_path: Path) -> None:
 def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Hydra's own launcher, and a job that only writes a summary."""
+    """With Hydra's basic launcher a job returns its score, and a failed one is recorded; the jobs only write a
+    summary."""
     returned = []
 
     class Watched(sweep.Jobs):

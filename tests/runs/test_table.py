@@ -1,4 +1,4 @@
-"""What the screen shows at the end: names of others as they stand, and the outcome of early exit in one line."""
+"""Tests of the table at the end of a run: names from files are printed literally, and early exit is one line."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_log_lines_hold_no_control_codes(tmp_path: Path, capfd: pytest.CaptureFi
 
 
 def exits(scores: list[float], seconds: float = 0.01) -> list[dict]:
-    """The full model and a budget for each score; half of the multiply-adds at the second."""
+    """Rows of an early-exit run: the full model, and one budget per score; the second budget has half of the cost."""
     shared = {"networks": 0.001, "differing": 0, "deviation": 0.0, "kept": None}
     rows = [{"name": "full model", "budget": None, "score": 90.0, "cost": 100e6, "seconds": 0.01, **shared}]
     for n, score in enumerate(scores):

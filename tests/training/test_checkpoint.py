@@ -1,4 +1,5 @@
-"""Files of a run: any bytes in them are one line, and no checkpoint holds a number that is not finite."""
+"""Tests of the files of a run: damage of any kind is reported in one line, and no checkpoint holds a number that is
+not finite."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from adafocus.training.logger import Journal, log
 
 @contextmanager
 def file_size_limit(size: int):
-    """A disk that is full after so many bytes of a file."""
+    """Limits the size of files that the process may write to this many bytes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -101,7 +102,8 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_pa
 
 
 def test_an_exception_in_the_middle_of_a_save_ends_nothing_but_the_save(tmp_path: Path) -> None:
-    """As the handler of a signal raises it; torch's writer would end the process from C++."""
+    """An exception during a save, such as a signal handler raises, ends the save only; inside torch's own file writer
+    it would abort the process from C++."""
 
     class File:
         calls = 0
@@ -151,13 +153,13 @@ def test_damaged_json_is_one_line_or_not_needed(tmp_path: Path, content: bytes) 
 @pytest.mark.parametrize(("damage", "left"), [("cut", 1), ("zero", 0), ("gone", 0), ("none", 2)])
 def test_a_damaged_journal_is_said_and_no_half_line_stays(tmp_path: Path, damage, left, caplog, monkeypatch) -> None:
     monkeypatch.setattr(log, "propagate", True)
-    caplog.set_level("INFO", logger=log.name)  # a run of another rank in this process may have left it at ERROR
-    monkeypatch.setattr(log, "disabled", False)  # Hydra disables it where it ran before in this process
+    caplog.set_level("INFO", logger=log.name)  # an earlier test may have set another level
+    monkeypatch.setattr(log, "disabled", False)  # Hydra disables it if it ran earlier in this process
     journal = Journal(tmp_path)
     for step in (1, 2):
         journal.record("train", step, {"loss": 0.5})
     offset = journal.offset
-    journal.record("train", 3, {"loss": 0.5})  # after the checkpoint
+    journal.record("train", 3, {"loss": 0.5})  # a line that the checkpoint does not cover
     data = journal.path.read_bytes()
     if damage == "gone":
         journal.path.unlink()

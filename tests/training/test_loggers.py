@@ -1,4 +1,4 @@
-"""Loggers of plug-ins: told what metrics.jsonl is told, and dropped where they fail."""
+"""Tests of loggers: a logger of a plug-in gets the values that metrics.jsonl gets, and is dropped when it fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that is killed and started again ends with the same bits as one that was left alone."""
+"""Tests that a run that is killed and continued ends with the same bits as an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from helpers import runs
 
 
 def kill_when(folder: Path, process, steps: int) -> None:
-    """SIGKILL to the launcher as soon as so many lines are written (its child notices and dies too)."""
+    """Sends SIGKILL to the launcher as soon as metrics.jsonl has `lines` lines; its child process notices and ends."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         path = folder / "metrics.jsonl"
         if path.exists() and path.read_bytes().count(b"\n") >= steps:
             break
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)  # does nothing if it has just ended by itself
+    process.send_signal(signal.SIGKILL)  # has no effect if the process has just ended by itself
     process.communicate()
 
 
@@ -31,7 +31,7 @@ def test_two_interruptions_change_no_bit(tmp_path: Path, workers: str) -> None:
     for steps in (4, 11):
         process = runs.start(tmp_path, *typed, "name=cut")
         kill_when(tmp_path / "outputs/cut", process, steps)
-        time.sleep(0.5)  # the orphan needs a moment to notice
+        time.sleep(0.5)  # the child process needs a moment to notice
     assert not (tmp_path / "outputs/cut/summary.json").exists()
     output = runs.run(tmp_path, *typed, "name=cut")
     assert "continuing from step" in output
@@ -46,7 +46,7 @@ def test_kills_at_random_moments_change_no_bit(tmp_path: Path) -> None:
     folder, rng = tmp_path / "outputs/cut", random.Random()
     for _ in range(3):
         process = runs.start(tmp_path, *typed, "name=cut")
-        # Anywhere from before the first step to the final evaluation, in the middle of a save included.
+        # Kills lie anywhere between the start and the final evaluation, also in the middle of a save.
         kill_when(folder, process, rng.randrange(1, 24))
         time.sleep(0.5)
     runs.run(tmp_path, *typed, "name=cut")
@@ -70,5 +70,5 @@ def test_a_half_written_checkpoint_is_never_met(tmp_path: Path) -> None:
     (folder / "summary.json").unlink()
     runs.run(tmp_path, *typed, "name=whole")
     assert runs.summary(folder)["state"] == "finished"
-    (folder / "config.json").write_bytes(b'{"dataset": {')  # the checkpoint says whose folder it is
+    (folder / "config.json").write_bytes(b'{"dataset": {')  # the checkpoint holds the configuration as well
     assert "this run is finished" in runs.run(tmp_path, *typed, "name=whole")

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from adafocus.core.choices import V1_STAGES
+from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
+from adafocus.methods import options as shared
+from adafocus.methods.adafocus_v1.options import PPO, STAGES, PlainPolicy, TSMPolicy
 from adafocus.methods.base import Method, Widths
+from adafocus.methods.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,7 +21,7 @@ class AdaFocusV1Method(Method):
     """AdaFocus V1: one patch per frame on plain backbones, one patch location per video on TSM."""
 
     name = "adafocus_v1"
-    stages = V1_STAGES
+    stages = STAGES
 
     @property
     def widths(self) -> Widths:
@@ -26,16 +29,10 @@ class AdaFocusV1Method(Method):
         return Widths(1024, None if self.on_tsm else 1024)
 
     @property
-    def reads(self) -> frozenset[str]:
-        """See `Method.reads`."""
-        found = {"schedule.dropout"}
-        found |= {"policy.deviation", "policy.norm"} if self.on_tsm else {"policy.grid", "policy.convolution"}
-        if not self.on_tsm:
-            found.add("backbone.glance_size")
-        if self.config.stage.name in ("2", "all"):
-            learned = "reward gamma clip value_weight entropy_weight epochs minibatches"
-            found |= {f"policy.{name}" for name in learned.split()}
-        return super().reads | found
+    def options(self) -> frozenset[type[Options]]:
+        """See `Method.options`."""
+        found = {shared.Dropout, TSMPolicy} if self.on_tsm else {shared.Dropout, PlainPolicy, shared.GlanceSize}
+        return super().options | found | ({PPO} if self.config.stage.name in ("2", "all") else set())
 
     @property
     def not_needed(self) -> tuple[str, ...]:
@@ -46,6 +43,26 @@ class AdaFocusV1Method(Method):
         """See `Method.check`."""
         super().check()
         self.check_same_frames()
+        ppo = self.read(PPO)
+        if self.config.schedule.accumulation_steps > 1 and ppo.epochs * ppo.minibatches > 1:
+            raise UserError(
+                "policy.epochs and policy.minibatches make several optimizer steps per batch: "
+                "schedule.accumulation_steps must be 1"
+            )
+
+    def check_start(self) -> None:
+        """See `Method.check_start`."""
+        stage, init = self.config.stage.name, self.config.init
+        if stage == "1" and not (init.get("glance") and init.get("focus")):
+            raise UserError(
+                "stage=1 starts from trained glance and focus networks: set init.from=RUN_OR_FILE, or init.glance=FILE "
+                "and init.focus=FILE (init.from=none starts from random ones)"
+            )
+        if stage in ("2", "3"):
+            raise UserError(
+                f"stage={stage} starts from the networks of stage {int(stage) - 1}: set init.from=RUN_OR_FILE "
+                f"(init.from=none starts from random ones)"
+            )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
@@ -54,17 +71,12 @@ class AdaFocusV1Method(Method):
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
         """See `Method.network`."""
-        backbone, policy, frames = self.config.backbone, self.config.policy, self.frame_plan()
-        shared = {
-            "num_classes": num_classes,
-            "patch_size": self.config.patch.size,
-            "frame_size": self.config.dataset.frame_size,
-            "policy_hidden": backbone.policy_hidden,
-            "dropout": self.config.schedule.dropout,
-        }
+        frames = self.frame_plan()
+        arguments = self.arguments(num_classes) | self.values(shared.PolicyWidth, shared.Dropout)
         if self.on_tsm:
             from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 
+            policy = self.read(TSMPolicy)
             return AdaFocusV1TSM(
                 glance,
                 focus,
@@ -72,42 +84,31 @@ class AdaFocusV1Method(Method):
                 focus_segments=frames.focus,
                 deviation=policy.deviation,
                 policy_norm=policy.norm,
-                **shared,
+                **arguments,
             )
         from adafocus.methods.adafocus_v1.model import AdaFocusV1
 
+        plain = self.read(PlainPolicy)
         return AdaFocusV1(
             glance,
             focus,
             segments=frames.glance,
-            glance_size=backbone.glance_size,
-            grid=policy.grid,
-            policy_convolution=policy.convolution,
-            classifier_hidden=backbone.classifier_width,
+            grid=plain.grid,
+            policy_convolution=plain.convolution,
             head_dropout=self.config.schedule.head_dropout,
-            **shared,
+            **arguments,
+            **self.values(shared.GlanceSize, shared.ClassifierWidth),
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`. With stage=all, the network is evaluated as in the last stage."""
         from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 
-        config, policy = self.config, self.config.policy
+        config = self.config
         name = self.stages[-1] if config.stage.name == "all" else config.stage.name
         # The dropout probabilities differ between stages, which train the same network.
         network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
-        shared = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
+        arguments = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
         if name != "2":
-            return SupervisedStage(network, normalize, name=name, **shared)
-        return PolicyStage(
-            network,
-            normalize,
-            reward=policy.reward,
-            gamma=policy.gamma,
-            clip=policy.clip,
-            value_weight=policy.value_weight,
-            entropy_weight=policy.entropy_weight,
-            epochs=policy.epochs,
-            minibatches=policy.minibatches,
-            **shared,
-        )
+            return SupervisedStage(network, normalize, name=name, **arguments)
+        return PolicyStage(network, normalize, **self.values(PPO), **arguments)

@@ -129,7 +129,7 @@ class AdaFocusV1(ReinforcedNetwork):
         glance_size: side of the frames that the glance network sees, resized by nearest neighbor; None: frame_size.
         grid: the policy chooses among grid x grid patch locations.
         policy_hidden, policy_convolution: see `GridPolicy`.
-        classifier_hidden, dropout: GRU width and dropout probability of the classifier.
+        classifier_width, dropout: GRU width and dropout probability of the classifier.
         head_dropout: dropout probability of the glance network's head, which only stage "glance" trains.
     """
 
@@ -159,7 +159,7 @@ class AdaFocusV1(ReinforcedNetwork):
         grid: int = 7,
         policy_hidden: int = 1024,
         policy_convolution: bool = True,
-        classifier_hidden: int = 1024,
+        classifier_width: int = 1024,
         dropout: float = 0.5,
         head_dropout: float = 0.2,
     ) -> None:
@@ -175,7 +175,7 @@ class AdaFocusV1(ReinforcedNetwork):
         )
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Linear(focus.width, num_classes)
-        self.classifier = StepClassifier(glance.width + focus.width, num_classes, classifier_hidden, dropout)
+        self.classifier = StepClassifier(glance.width + focus.width, num_classes, classifier_width, dropout)
 
     @property
     def frame_sets(self) -> dict[str, int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adafocus.core.choices import REWARDS
+from adafocus.methods.adafocus_v1.options import REWARDS
 
 
 def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:

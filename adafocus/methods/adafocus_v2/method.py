@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, coarse_to_fine
 from adafocus.core.registry import POLICIES
+from adafocus.methods import options as shared
+from adafocus.methods.adafocus_v2.options import Order, Policy
 from adafocus.methods.base import Method, Widths
+from adafocus.methods.options import Options
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,11 +36,10 @@ class AdaFocusV2Method(Method):
         return Widths(1024, None) if self.on_tsm else Widths(2048, 4096)
 
     @property
-    def reads(self) -> frozenset[str]:
-        """See `Method.reads`."""
-        plain = ("backbone.glance_size", "backbone.glance_resize", "method.order", "schedule.dropout")
-        own = {"method.where", "policy.name", "policy.options", "schedule.freeze_norm"}
-        return super().reads | own | (set() if self.on_tsm else set(plain))
+    def options(self) -> frozenset[type[Options]]:
+        """See `Method.options`."""
+        plain = set() if self.on_tsm else {shared.GlanceSize, shared.GlanceResize, Order, shared.Dropout}
+        return super().options | {shared.Where, Policy, shared.FrozenNorm} | plain
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
@@ -48,10 +50,9 @@ class AdaFocusV2Method(Method):
         """See `Method.check`."""
         super().check()
         self.check_same_frames()
-        if self.config.policy.options and self.config.policy.name not in POLICIES:
-            raise UserError(
-                f"policy.options are for a policy of a plug-in, not for policy.name={self.config.policy.name}"
-            )
+        policy = self.read(Policy)
+        if policy.options and policy.name not in POLICIES:
+            raise UserError(f"policy.options are for a policy of a plug-in, not for policy.name={policy.name}")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
@@ -60,18 +61,13 @@ class AdaFocusV2Method(Method):
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
         if not deferred:
             return FramePlan(segments.glance)
-        first = coarse_to_fine(segments.glance)[0] if self.config.method.order == "coarse_to_fine" else 0
+        first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
         """See `Method.network`."""
-        backbone, schedule, frames = self.config.backbone, self.config.schedule, self.frame_plan()
-        shared = {
-            "num_classes": num_classes,
-            "patch_size": self.config.patch.size,
-            "frame_size": self.config.dataset.frame_size,
-            **self.policy(),
-        }
+        frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
+        arguments = self.arguments(num_classes) | self.values(shared.PolicyWidth) | self.policy()
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -80,9 +76,8 @@ class AdaFocusV2Method(Method):
                 focus,
                 glance_segments=frames.glance,
                 focus_segments=frames.focus,
-                policy_hidden=backbone.policy_hidden,
-                dropout=schedule.head_dropout,
-                **shared,
+                dropout=head_dropout,
+                **arguments,
             )
         from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
@@ -90,19 +85,14 @@ class AdaFocusV2Method(Method):
             glance,
             focus,
             segments=frames.glance,
-            glance_size=backbone.glance_size,
-            glance_resize=backbone.glance_resize,
-            policy_hidden=backbone.policy_hidden,
-            classifier_width=backbone.classifier_width,
-            dropout=schedule.dropout,
-            head_dropout=schedule.head_dropout,
-            order=self.config.method.order,
-            **shared,
+            head_dropout=head_dropout,
+            **arguments,
+            **self.values(shared.GlanceSize, shared.GlanceResize, shared.ClassifierWidth, shared.Dropout, Order),
         )
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
         """The argument of the network for a plug-in's policy; none for the paper's, which is its default."""
-        policy = self.config.policy
+        policy = self.read(Policy)
         return {} if policy.name == "paper" else {"policy": partial(POLICIES[policy.name], **policy.options)}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
@@ -116,7 +106,6 @@ class AdaFocusV2Method(Method):
             normalize,
             seed=config.seed,
             rates=config.schedule.lr_mults,
-            where=config.method.where,
-            controls=config.evaluate.controls,
+            **self.values(shared.Where, shared.Controls),
             frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
         )

@@ -11,14 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.choices import GLANCE_RESIZES, ORDERS
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
 from adafocus.layers.resize import resized
+from adafocus.methods.adafocus_v2.options import ORDERS
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
+from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.affine import AffinePolicy
 
 

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.choices import WHERE
 from adafocus.core.output import Output, Overrides
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+from adafocus.methods.options import WHERE
 from adafocus.methods.stage import AdaptiveStage
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
+from adafocus.methods import options as shared
 from adafocus.methods.base import Method
+from adafocus.methods.options import Options
+from adafocus.methods.recognizer.options import Recipe
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,10 +31,15 @@ class RecognizerMethod(Method):
         return not (self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool)
 
     @property
-    def reads(self) -> frozenset[str]:
-        """See `Method.reads`."""
-        own = ("partial_norm", "param_groups", "head_lr_mult", "freeze_norm")
-        return super().reads | {"method.remove_background", *(f"schedule.{name}" for name in own)}
+    def options(self) -> frozenset[type[Options]]:
+        """See `Method.options`."""
+        return super().options | {shared.Background, Recipe, shared.FrozenNorm}
+
+    def check(self) -> None:
+        """See `Method.check`."""
+        super().check()
+        if self.config.schedule.partial_norm and self.config.schedule.freeze_norm:
+            raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """The only network sees all frames of a clip."""
@@ -45,20 +54,20 @@ class RecognizerMethod(Method):
             num_classes=num_classes,
             segments=self.config.segments.glance,
             dropout=self.config.schedule.head_dropout,
-            remove_background=self.config.method.remove_background,
             causal=self.config.backbone.shift == "online",
+            **self.values(shared.Background),
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
         from adafocus.methods.recognizer.stage import WholeFrames
 
-        schedule = self.config.schedule
+        schedule, recipe = self.config.schedule, self.read(Recipe)
         return WholeFrames(
             network,
             normalize,
-            groups=schedule.param_groups,
-            head_rate=schedule.head_lr_mult,
+            groups=recipe.param_groups,
+            head_rate=recipe.head_lr_mult,
             flow=self.config.dataset.modality == "flow",
-            norms="partial" if schedule.partial_norm else "frozen" if schedule.freeze_norm else "all",
+            norms="partial" if recipe.partial_norm else "frozen" if schedule.freeze_norm else "all",
         )

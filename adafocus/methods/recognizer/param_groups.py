@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from torch import nn
 
-from adafocus.core.choices import PARAM_GROUPS
 from adafocus.core.stage import ParamGroup, batch_norms
+from adafocus.methods.recognizer.options import PARAM_GROUPS
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

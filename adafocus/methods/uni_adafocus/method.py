@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, segment_centers
+from adafocus.methods import options as shared
 from adafocus.methods.base import Method, Widths
+from adafocus.methods.options import Options
+from adafocus.methods.uni_adafocus import options as own
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,14 +35,11 @@ class UniAdaFocusMethod(Method):
         return Widths(None, None if self.on_tsm else 4096)
 
     @property
-    def reads(self) -> frozenset[str]:
-        """See `Method.reads`."""
-        own = (
-            *("backbone.glance_size", "backbone.glance_resize", "backbone.spatial_hidden", "backbone.temporal_hidden"),
-            *("patch.smallest", "segments.pool", "method.where", "method.when", "policy.temperature", "policy.draws"),
-            *("schedule.size_weight", "schedule.kl_weight", "schedule.freeze_norm"),
-        )
-        return super().reads | {*own, "method.remove_background" if self.on_tsm else "schedule.dropout"}
+    def options(self) -> frozenset[type[Options]]:
+        """See `Method.options`."""
+        depending = shared.Background if self.on_tsm else shared.Dropout
+        found = {shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm, depending}
+        return super().options | own.OWN | found
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
@@ -49,11 +49,11 @@ class UniAdaFocusMethod(Method):
     def check(self) -> None:
         """See `Method.check`."""
         super().check()
-        segments, patch = self.config.segments, self.config.patch
-        focus, pool = segments.chosen(not self.on_tsm)
-        if pool < focus:
+        segments, patch, (focus, pool) = self.config.segments, self.config.patch, self.chosen()
+        if pool < max(focus, segments.glance):
             raise UserError(
-                f"segments.pool={pool} candidates are fewer than the {focus} frames to choose; raise segments.pool"
+                f"segments.pool={pool} candidates are fewer than the {max(focus, segments.glance)} frames to choose "
+                f"from them; raise segments.pool"
             )
         if not self.on_tsm and pool % segments.glance:
             raise UserError(
@@ -74,44 +74,35 @@ class UniAdaFocusMethod(Method):
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Focus frames are chosen from candidates; on plain backbones the glance frames are among the candidates."""
-        segments = self.config.segments
-        focus, candidates = segments.chosen(not self.on_tsm)
-        first = () if self.on_tsm else tuple(segment_centers(candidates, segments.glance))
-        return FramePlan(segments.glance, focus, candidates, first)
+        glance, (focus, candidates) = self.config.segments.glance, self.chosen()
+        first = () if self.on_tsm else tuple(segment_centers(candidates, glance))
+        return FramePlan(glance, focus, candidates, first)
+
+    def chosen(self) -> tuple[int, int]:
+        """Numbers of focus frames and candidates; plain backbones glance at some of the candidates."""
+        glance, pool = self.config.segments.glance, self.read(own.Candidates).pool
+        focus = self.config.segments.focus or (glance * 3 // 2 if self.on_tsm else glance)
+        return focus, pool or (3 * focus if self.on_tsm else -(-3 * focus // glance) * glance)
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
         """See `Method.network`."""
-        config, backbone, schedule = self.config, self.config.backbone, self.config.schedule
-        frames = self.frame_plan()
-        shared = {
-            "num_classes": num_classes,
+        frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
+        arguments = {
             "glance_segments": frames.glance,
             "focus_segments": frames.focus,
             "candidates": frames.candidates,
-            "patch_size": config.patch.size,
-            "smallest": config.patch.smallest,
-            "frame_size": config.dataset.frame_size,
-            "glance_size": backbone.glance_size,
-            "glance_resize": backbone.glance_resize,
-            "spatial_hidden": backbone.spatial_hidden,
-            "temporal_hidden": backbone.temporal_hidden,
-            "temperature": config.policy.temperature,
+            "temperature": self.read(own.TemporalPolicy).temperature,
+            **self.arguments(num_classes),
+            **self.values(shared.GlanceSize, shared.GlanceResize, own.PolicyWidths, own.Rectangle),
         }
         if self.on_tsm:
             from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
-            background = config.method.remove_background
-            return UniAdaFocusTSM(glance, focus, dropout=schedule.head_dropout, remove_background=background, **shared)
+            return UniAdaFocusTSM(glance, focus, dropout=head_dropout, **arguments, **self.values(shared.Background))
         from adafocus.methods.uni_adafocus.model import UniAdaFocus
 
-        return UniAdaFocus(
-            glance,
-            focus,
-            classifier_width=backbone.classifier_width,
-            dropout=schedule.dropout,
-            head_dropout=schedule.head_dropout,
-            **shared,
-        )
+        rest = self.values(shared.ClassifierWidth, shared.Dropout)
+        return UniAdaFocus(glance, focus, head_dropout=head_dropout, **arguments, **rest)
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
@@ -124,11 +115,7 @@ class UniAdaFocusMethod(Method):
             normalize,
             seed=config.seed,
             rates=config.schedule.lr_mults,
-            where=config.method.where,
-            when=config.method.when,
-            size_weight=config.schedule.size_weight,
-            kl_weight=config.schedule.kl_weight,
-            draws=config.policy.draws,
-            controls=config.evaluate.controls,
+            draws=self.read(own.TemporalPolicy).draws,
+            **self.values(shared.Where, own.When, own.Losses, shared.Controls),
             frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
         )

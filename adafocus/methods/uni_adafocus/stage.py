@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.core.batch import Batch
-from adafocus.core.choices import WHEN, WHERE
 from adafocus.core.output import Output
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
+from adafocus.methods.options import WHERE
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
+from adafocus.methods.uni_adafocus.options import WHEN
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
 

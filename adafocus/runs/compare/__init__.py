@@ -3,12 +3,12 @@ JSON."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import uuid4
 
+from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
 from adafocus.runs.compare.render import plot, to_csv, to_markdown, to_text
 from adafocus.runs.compare.table import SORTS, compare, find_runs, group
@@ -49,7 +49,7 @@ def write_comparison(folder: Path, *, picture: bool = True) -> bool:
 
 def main(argv: Sequence[str]) -> int:
     """`adafocus compare PATH... [options]`; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = ArgumentParser(
         prog="adafocus compare",
         description="Tables of runs with score, cost and differing choices; one table for each data set and protocol.",
     )

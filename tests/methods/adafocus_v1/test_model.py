@@ -1,4 +1,4 @@
-"""AdaFocus V1 against the released programs' figures, and PPO against their updates."""
+"""Tests of AdaFocus V1: outputs and PPO updates equal figures of the released programs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def on_tsm(classes: int = 174, patch: int = 144) -> AdaFocusV1TSM:
 
 
 def sections(state: dict[str, torch.Tensor]) -> dict[str, object]:
-    """A file as the released program writes it."""
+    """The content of a checkpoint as the released program of AdaFocus V1 writes it, one section per network."""
     names = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier."}
     parts = {n: {k.removeprefix(p): v for k, v in state.items() if k.startswith(p)} for n, p in names.items()}
     policy = next(p for p in ("focuser.policy.policy.", "policy.") if any(k.startswith(p) for k in state))
@@ -92,7 +92,7 @@ def test_evaluation_on_tsm(tmp_path: Path) -> None:
         ],
         1,
     )
-    # The logits of the released pair differ by little from each other: the spread is the measure.
+    # The released logits of the two clips are nearly equal, so deviations are compared with their standard deviation.
     spread = golden.std("pred")
     with torch.no_grad():
         glance = model.glance(frames[:, :8])
@@ -177,7 +177,8 @@ def test_sampling_follows_the_probabilities() -> None:
 
 
 def test_other_patches_in_single_steps_equal_the_walk() -> None:
-    """One batched GRU step from the shifted states is the loop that runs the classifier twice at every step."""
+    """One batched GRU step from the states before each frame gives the logits of the released loop, which runs the
+    classifier twice at every step: with the chosen patch and with another."""
     torch.manual_seed(0)
     head = StepClassifier(6, 3, hidden=5, dropout=0.0).double()
     chosen, other = torch.randn(2, 4, 6, dtype=torch.float64), torch.randn(2, 4, 6, dtype=torch.float64)
@@ -213,7 +214,7 @@ def test_ppo_clips_where_the_ratio_has_gone_too_far() -> None:
 
 @pytest.mark.parametrize(("patch", "published"), [(96, "17.18"), (128, "26.52"), (160, "38.53"), (192, "53.21")])
 def test_costs_on_untrimmed_videos(patch: int, published: str) -> None:
-    """Spec adafocus_v1 section 9."""
+    """Multiply-adds of AdaFocus V1 on ActivityNet, in 1e9 per video, by patch size."""
     with torch.device("meta"):
         assert f"{count(untrimmed(patch=patch), 16, 224).total / 1e9:.2f}" == published
 

@@ -1,4 +1,4 @@
-"""The stages of AdaFocus V1: what learns and what stays, the update, and a run through all of them."""
+"""Tests of the stages of AdaFocus V1: which parameters are trained, the PPO update, and a run of all stages."""
 
 from __future__ import annotations
 
@@ -70,15 +70,15 @@ def test_what_does_not_learn_stays_the_same_to_the_bit(name: str, typed: tuple[s
 @pytest.mark.parametrize("typed", [(), TSM], ids=["plain", "tsm"])
 @pytest.mark.parametrize("reward", ["random", "padding", "prev", "conf"])
 def test_one_update_is_that_of_the_walk_step_by_step(reward: str, typed: tuple[str, ...]) -> None:
-    """Actions, rewards and gradients of the batched walk against a plain one, a frame at a time."""
+    """Actions and rewards of stage 2, which processes all frames at once, equal those of a loop over the frames."""
     if typed and reward == "prev":
-        pytest.skip("a video is one step there")
+        pytest.skip("on TSM a video has a single step, so there is no previous one")
     settings, network, stage = made("2", f"policy.reward={reward}", *typed)
     network.double().eval()
     stage.normalize = lambda frames: frames.double().movedim(-1, -3) / 255
     batch = batch_of(settings)
     stage.train()
-    if typed:  # batch statistics are of all rows: compare in evaluation mode
+    if typed:  # batch statistics would depend on the whole batch, so the policy is in evaluation mode
         network.policy.eval()
     result = stage.step(batch)
     frames, label = stage.normalize(batch.frames), batch.labels[:, 0]
@@ -123,14 +123,15 @@ def test_several_updates_on_one_batch() -> None:
         results[-1].loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-    assert len({float(result.metrics["reward"]) for result in results}) == 1  # one walk
-    assert float(results[-1].metrics["clip_fraction"]) > 0  # the policy has moved away from it
+    assert len({float(result.metrics["reward"]) for result in results}) == 1  # rewards are computed once per batch
+    assert float(results[-1].metrics["clip_fraction"]) > 0  # the updates have changed the policy
     stage.step(batch)
     assert float(results[0].metrics["clip_fraction"]) == 0
 
 
 def test_dropout_is_the_stages() -> None:
-    """One network goes through all stages; its recipe on ActivityNet has another dropout in each."""
+    """When a stage starts, it sets the dropout rates of the network to those of its own recipe (here for
+    ActivityNet)."""
     settings = composed("method=adafocus_v1", "dataset=actnet", "dataset.root=/data")
     with torch.device("meta"):
         network = build.model(settings, 10, weights=False)
@@ -160,7 +161,7 @@ SMALL = runs.arguments(method="adafocus_v1", schedule__epochs="2", schedule__lr=
 
 @pytest.mark.slow
 def test_all_stages_in_a_row_and_a_kill_in_one_of_them(tmp_path: Path) -> None:
-    """A run that is killed in the middle ends with the same bits as one that is not."""
+    """A run of all stages that is killed and continued ends with the same bits as an uninterrupted one."""
     runs.run(tmp_path, *SMALL, "name=whole")
     summary = runs.summary(tmp_path / "outputs/whole")
     assert [gain["stage"] for gain in summary["stages"]] == ["glance", "focus", "1", "2", "3"]

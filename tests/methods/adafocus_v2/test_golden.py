@@ -1,4 +1,4 @@
-"""AdaFocus V2 against the released program's figures, through official-looking checkpoint files."""
+"""Tests of AdaFocus V2: loaded from a file in the released layout, it gives the figures of the released program."""
 
 from __future__ import annotations
 

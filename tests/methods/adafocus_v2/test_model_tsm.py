@@ -1,4 +1,4 @@
-"""AdaFocus V2 on TSM: against the released program, and what its data and stage do."""
+"""Tests of AdaFocus V2 on TSM: figures of the released program, its data and its training stage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TSN, TSM, NL-TSM and TANet against the released programs' figures, through official-looking checkpoint files."""
+"""Tests of TSN, TSM, NL-TSM and TANet: loaded from files in the released layouts, they give the released figures."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from adafocus.methods.recognizer.stage import WholeFrames
 
 TSM = Temporal("bidirectional")
 TAM = Temporal(adaptive=True)
-#: case -> backbone, temporal modules, channels of a frame, multiply-adds of a clip
+#: Golden case -> backbone, temporal modules, channels per frame, multiply-adds per clip.
 CASES = {
     "tsn_r50_8f": ("resnet50", Temporal(), 3, 32703643648),
     "tsm_r50_8f": ("resnet50", TSM, 3, 32699940864),
-    # The case says `--shift_place block`, but its keys and its figures are those of blockres.
+    # The case names the option `--shift_place block`, but its keys and its figures are those of blockres.
     "tsm_r50_8f_block": ("resnet50", TSM, 3, 32699940864),
     "tsm_r50_8f_flow": ("resnet50", TSM, 10, 34906570752),
     "tsm_r50_8f_tpool": ("resnet50", Temporal("bidirectional", pool=True), 3, 19493797888),
@@ -76,7 +76,7 @@ def test_evaluation(case: str, tmp_path: Path) -> None:
             )
     with torch.no_grad():
         output = model(golden_weights.frames(name, spec["shape"]).unflatten(1, (8, channels)))
-    # Pure weights make the attention of this case nearly one-hot, so rounding decides.
+    # The random weights of this case make its attention nearly one-hot, so rounding has a large effect.
     tolerance = 2e-2 if case == "nl_tsm_r50_8f" else 1e-4
     seen |= {"logits": output.logits, "frame_logits": output.per_frame}
     for key, ours in seen.items():
@@ -112,7 +112,7 @@ def test_mmaction2_layout() -> None:
 
 
 def test_mmaction2_names_of_shift_and_non_local_blocks() -> None:
-    """Every key of our NL-TSM comes out of MMAction2's naming; a bias that is not stored there is zero."""
+    """Keys of NL-TSM in MMAction2's naming become the keys of our network; biases that MMAction2 lacks are zero."""
     with torch.device("meta"):
         model = network("nl_tsm_r50_8f", 400)
     theirs = {}
@@ -136,7 +136,8 @@ def test_mmaction2_names_of_shift_and_non_local_blocks() -> None:
 
 @pytest.mark.slow
 def test_full_resolution_and_views_of_tanet() -> None:
-    """The same network at 256 pixels; three crops of two clips, through the averaging of the evaluation."""
+    """TANet at 256 pixels with three crops of two clips, averaged as evaluation averages views, gives the released
+    score."""
     case = "tanet_r50_8f_k400"
     golden = Case(case)
     model = network(case, 400).eval()

@@ -1,4 +1,5 @@
-"""The streaming form: against the released model, against the clip form, and its state."""
+"""Tests of streaming recognition: it equals the released model and the network on clips, and keeps its state
+apart."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def network(
 
 
 def official(tmp_path: Path) -> Recognizer:
-    """The released model through an official-looking file: a bare state without prefixes or a trace of the shift."""
+    """Our online TSM with weights from a file in the layout of the released one: a state dictionary without prefixes or
+    keys of the shift."""
     model = network("mobilenet_v2", Temporal("online"), 27, 8)
     names = set()
     for key in model.state_dict():
@@ -79,11 +81,12 @@ def test_streams_equal_clips(backbone: str) -> None:
             output = online(clips[:, t], caches)
             caches = output.caches
             assert torch.allclose(output.logits, expected[:, t], atol=1e-12)
-        assert torch.allclose(model(clips).per_frame, expected)  # nothing of the stream is left in the model
+        assert torch.allclose(model(clips).per_frame, expected)  # streaming has left no state in the network
 
 
 def test_streams_without_background_equal_clips_on_the_frames_so_far() -> None:
-    """The mean of the frames so far: a frame is answered alike in a stream and in its clip."""
+    """With background removal, which subtracts the mean of the frames so far, each frame of a stream has the logits
+    that it has in a clip."""
     model = network().double()
     model.remove_background = model.causal = True
     online = OnlineRecognizer(model)

@@ -1,4 +1,4 @@
-"""Uni-AdaFocus, both forms, against the released programs' figures; and what its networks and its stage do."""
+"""Tests of Uni-AdaFocus on plain backbones and on TSM: figures of the released programs, networks and stage."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_training_step_on_plain_backbones() -> None:
     parts = [("frame policy",), ("spatial policy",), ("glance head",), ("spatial head",), ("focus head",)]
     wanted = golden["group_gradient_norms"][[0, 1, 3, 4, 6]]
     np.testing.assert_allclose(norms(stage, parts), wanted, rtol=0, atol=1e-4 * wanted.max())
-    # The released step is float32, and rounding shows more in the gradients of the deep networks.
+    # The released step was computed in float32, and rounding errors grow in the gradients of the deep networks.
     wanted = golden["group_gradient_norms"][[2, 5, 7]]
     found = norms(stage, [("glance",), ("focus",), ("classifier",)])
     np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-2 * wanted.max())
@@ -259,7 +259,7 @@ def test_gradients_take_the_routes_of_the_paper(form: str) -> None:
     if form == "backbone=tiny":
         assert temporal == {"frame_policy", "glance_net", "glance_head"}
         assert steps == {"glance_net", "focus_net", "glance_steps", "focus_steps"}
-    else:  # the prediction reads detached features, and so do the temporal logits
+    else:  # on TSM, prediction and temporal logits read detached features
         assert temporal == {"frame_policy"} and steps == {"glance_head", "focus_head"}
 
 
@@ -340,7 +340,8 @@ def test_a_run(tmp_path: Path, form: str) -> None:
 
 
 def test_candidates_that_are_decoded_anyway_are_kept(tmp_path: Path) -> None:
-    """A file with a single key frame is decoded once; one with many is read where it is looked at."""
+    """A file with a single key frame is decoded once, and its candidate frames are kept; one with many key frames is
+    opened again for the chosen frames."""
     from helpers import numbered
 
     from adafocus.data.loader import EvaluationOrder, Loader
@@ -398,9 +399,8 @@ def test_cost_of_what_is_looked_at(tmp_path: Path) -> None:
     report_cost(settings, tmp_path)
     found = json.loads((tmp_path / "cost.json").read_text())
     assert found["frames"] == 20 and len(found["exits"]) == 2 and found["parameters"] == 28_622_054
-    assert found["published"] == pytest.approx(
-        11.829982208e9 - 222_720
-    )  # measured on the repository's network, without aux_fc
+    # The first number was measured on the repository's network; the second one is the cost of its layer aux_fc.
+    assert found["published"] == pytest.approx(11.829982208e9 - 222_720)
     assert found["exits"][1] == found["total"] + found["parts"]["auxiliary glance"]
 
 
@@ -415,7 +415,7 @@ def test_steps_with_draws_in_place_of_the_exact_logits(form: str) -> None:
         settings.policy.draws = draws
         stage = build.stage(settings, build.model(settings, 10))
         stage.train()
-        torch.manual_seed(1)  # dropout
+        torch.manual_seed(1)  # for equal dropout masks
         found |= stage.step(batch).metrics
     assert float(drawn["loss_temporal"]) == pytest.approx(float(exact["loss_temporal"]), abs=2e-2)
     assert {name: float(v) for name, v in drawn.items() if name != "loss_temporal"} == {
@@ -425,4 +425,4 @@ def test_steps_with_draws_in_place_of_the_exact_logits(form: str) -> None:
     model = stage.model.eval()
     maps = model.glance(stage.normalize(stage.first_frames(batch)))
     weights, flat = model.frame_policy(maps.features)
-    assert flat.std() < weights.std()  # the temperature evens the weights that choose
+    assert flat.std() < weights.std()  # temperature 2 makes the weights of the frame choice more even

@@ -4,7 +4,7 @@
     optimizer: Annotated[str, OneOf(OPTIMIZERS)]
     crop_scales: Annotated[list[Annotated[float, Between(0.01, 1)]], Length(1)]
 
-OmegaConf ignores `Annotated`, so these dataclasses are also the schema of the composed Hydra configuration.
+OmegaConf ignores `Annotated`, so dataclasses with such types can be the schema of a Hydra configuration.
 """
 
 from __future__ import annotations
@@ -135,10 +135,20 @@ class Length:
 class Keys:
     """Dictionaries whose keys are among `names`."""
 
-    names: Sequence[str]
+    names: Collection[str]
 
     def holds(self, value: dict[str, Any]) -> bool:
         return not set(value) - set(self.names)
+
+
+#: Types of many keys.
+Count = Annotated[int, AtLeast(1)]
+NotNegative = Annotated[int, AtLeast(0)]
+Amount = Annotated[float, Above(0)]
+Weight = Annotated[float, AtLeast(0)]
+Share = Annotated[float, Below(0, 1)]
+Probability = Annotated[float, Between(0, 1)]
+Words = Annotated[str, Text()]
 
 
 def check(config: Any, prefix: str = "") -> None:
@@ -202,8 +212,10 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
 def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
     """All keys of a dataclass, nested ones with dots between, with their types."""
     found: dict[str, Any] = {}
-    for name, hint in get_type_hints(cls, include_extras=True).items():
-        found |= leaves(hint, f"{prefix}{name}.") if is_dataclass(hint) else {f"{prefix}{name}": hint}
+    hints = get_type_hints(cls, include_extras=True)
+    for name, hint in ((field.name, hints[field.name]) for field in fields(cls)):
+        nested = isinstance(hint, type) and is_dataclass(hint)
+        found |= leaves(hint, f"{prefix}{name}.") if nested else {f"{prefix}{name}": hint}
     return found
 
 

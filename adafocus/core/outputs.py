@@ -32,6 +32,11 @@ def writable(option: str, path: Path) -> Path:
     return path
 
 
+def original(cell: str) -> str:
+    """The text of a cell of a `CSVTable`, without the apostrophe in front of what looks like a formula."""
+    return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
+
+
 class Table(Protocol):
     """A table that is written row by row; a row maps each column to a value."""
 

@@ -1,0 +1,121 @@
+"""Options of methods: parts of the configuration that only some methods read, and those that several methods share.
+
+A method keeps its own ones in `options.py` of its folder. `adafocus.config.schema` puts the sections of the
+configuration together from all of them. A plug-in's method declares its own in the section `method.options`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Annotated, ClassVar
+
+from omegaconf import MISSING
+
+from adafocus.core.domains import AtLeast, Between, Count, OneOf, Share, Weight, Words
+
+WHERE = ("learned", "random", "center")
+GLANCE_RESIZES = ("aligned", "area")
+
+
+class Options:
+    """Base class of a dataclass of options, which a method lists in `Method.options` if it reads them.
+
+    Attributes:
+        section: the section of the configuration that has these keys.
+        needs: in words, what reads them: the message for a key that has no effect.
+        whole: whether the section has no other keys, so that its group needs the same.
+    """
+
+    section: ClassVar[str] = "method.options"
+    needs: ClassVar[str] = "a method of a plug-in"
+    whole: ClassVar[bool] = False
+
+    def __init_subclass__(cls, section: str = "", needs: str = "", whole: bool = False) -> None:
+        if section:
+            cls.section, cls.needs, cls.whole = section, needs, whole
+
+    @classmethod
+    def keys(cls) -> tuple[str, ...]:
+        """The full keys; also the section's name if it is as a whole one of `needs`."""
+        names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))  # type: ignore[arg-type]
+        return (cls.section, *names) if cls.whole else names
+
+
+_PATCHES = "a method that chooses patches (adafocus_v1, adafocus_v2, uni_adafocus)"
+_CLASSIFIER = "a method with a classifier over both networks"
+
+
+@dataclass
+class Patch(Options, section="patch", needs=_PATCHES, whole=True):
+    size: Annotated[int, Between(1, 4096)] = MISSING  # side of the square patches in pixels
+
+
+@dataclass
+class FocusFrames(Options, section="segments", needs=_PATCHES):
+    # Number of frames that the focus network sees; None: as many as `glance` on plain backbones, 3/2 as many on TSM.
+    focus: Annotated[int, Between(1, 4096)] | None = None
+
+
+@dataclass
+class GlanceNetwork(Options, section="backbone", needs=_PATCHES):
+    glance: Words = MISSING
+    glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
+    glance_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny glance network
+    # Strides of a tiny glance network; empty: 2 in every layer.
+    glance_strides: list[Count] = field(default_factory=list)
+
+
+@dataclass
+class Controls(Options, section="evaluate", needs=_PATCHES):
+    controls: bool = True  # whether to evaluate the control variants (random and centered patches, glance alone) too
+
+
+@dataclass
+class LrMults(Options, section="schedule", needs=_PATCHES):
+    lr_mults: dict[str, Weight] = field(default_factory=dict)  # part of the network -> learning-rate multiplier
+
+
+@dataclass
+class GlanceSize(Options, section="backbone", needs="a method with a policy on plain backbones, or uni_adafocus"):
+    # Side in pixels of the frames that the glance network sees; None: dataset.frame_size.
+    glance_size: Annotated[int, Between(1, 4096)] | None = None
+
+
+@dataclass
+class GlanceResize(Options, section="backbone", needs="method=uni_adafocus, or method=adafocus_v2 on plain backbones"):
+    # How frames are resized for the glance network: aligned (bilinear, aligned corners) or area (antialiased).
+    glance_resize: Annotated[str, OneOf(GLANCE_RESIZES)] = "aligned"
+
+
+@dataclass
+class PolicyWidth(Options, section="backbone", needs="method=adafocus_v1 or adafocus_v2"):
+    policy_hidden: Annotated[int, AtLeast(8)] | None = None  # hidden width of the policy; None: the method's default
+
+
+@dataclass
+class ClassifierWidth(Options, section="backbone", needs=f"{_CLASSIFIER}, on plain backbones"):
+    classifier_width: Count | None = None  # hidden width of the classifier; None: the method's default
+
+
+@dataclass
+class Where(Options, section="method", needs="method=adafocus_v2 or uni_adafocus"):
+    where: Annotated[str, OneOf(WHERE)] = "learned"  # how patch locations are chosen
+
+
+@dataclass
+class Background(Options, section="method", needs="method=recognizer, or uni_adafocus with the temporal shift"):
+    remove_background: bool = False  # whether to subtract each pixel's mean over the clip
+
+
+@dataclass
+class Dropout(Options, section="schedule", needs=_CLASSIFIER):
+    dropout: Share = 0.0  # dropout probability of the classifier over both networks
+
+
+@dataclass
+class FrozenNorm(Options, section="schedule", needs="a method that is trained in one stage"):
+    freeze_norm: bool = False  # whether BatchNorm keeps its running statistics fixed
+
+
+#: What every method with a glance network reads.
+GLANCE: frozenset[type[Options]] = frozenset((Patch, FocusFrames, GlanceNetwork, Controls, LrMults))

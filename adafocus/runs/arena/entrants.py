@@ -1,0 +1,44 @@
+"""The ways of choosing that `adafocus arena` compares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+_PATCHES = tuple(range(16, 225, 8))
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """One way of choosing, and the setting by which its cost is brought to a budget.
+
+    Attributes:
+        name: its name in the table.
+        overrides: the overrides of `adafocus run` that define it.
+        key: the override that sets its cost.
+        values: values of `key`, in the order of rising cost.
+        also: other evaluation rows of the same training that are ways of choosing themselves: label -> name in the
+            table.
+        drawn: whether it applies to drawn videos; False where `key` would change what is drawn.
+    """
+
+    name: str
+    overrides: tuple[str, ...]
+    key: str = "patch.size"
+    values: tuple[int | float, ...] = _PATCHES
+    also: dict[str, str] = field(default_factory=dict)
+    drawn: bool = True
+
+
+BASELINE = "whole frames, fewer"
+ENTRANTS = (
+    Entrant(BASELINE, ("method=recognizer",), "segments.glance", (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)),
+    Entrant(
+        "whole frames, smaller", ("method=recognizer",), "dataset.frame_size", tuple(range(24, 449, 8)), drawn=False
+    ),
+    Entrant("random places", ("method=adafocus_v2", "method.where=random")),
+    Entrant("center", ("method=adafocus_v2", "method.where=center")),
+    Entrant("AdaFocus V1", ("method=adafocus_v1",)),
+    Entrant("AdaFocus V2", ("method=adafocus_v2",), also={"constant patch": "constant place (mean of V2)"}),
+    Entrant("Uni-AdaFocus", ("method=uni_adafocus",)),
+    Entrant("spread frames, Uni-AdaFocus", ("method=uni_adafocus", "method.when=spread")),
+)

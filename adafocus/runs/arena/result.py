@@ -1,0 +1,170 @@
+"""The table and the plot of an arena: score with interval against multiply-adds and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adafocus.core.errors import UserError
+from adafocus.core.files import read_json
+from adafocus.evaluation.bootstrap import Interval, bootstrap
+from adafocus.runs.arena.entrants import BASELINE
+from adafocus.runs.arena.plan import Trial
+from adafocus.runs.arena.processes import finished
+from adafocus.runs.compare.render import human
+from adafocus.runs.predictions import read_predictions
+
+HEADER = (
+    "way of choosing",
+    "budget",
+    "setting",
+    "score (95 % interval)",
+    f"minus {BASELINE}",
+    "multiply-adds",
+    "ms a video",
+    "seeds",
+)
+
+
+@dataclass
+class Row:
+    """One way of choosing at one budget.
+
+    Attributes:
+        name, budget, setting: see `Trial`.
+        cost: multiply-adds per video.
+        right: (S, N), whether each of S seeds is right about each of N evaluation videos.
+        seconds: per evaluation video, by seed, reading included; empty for a row that another way's runs give.
+        score: mean and interval.
+        gain: difference to the baseline at the same budget, on the same videos; None without it.
+    """
+
+    name: str
+    budget: int
+    setting: str
+    cost: int
+    right: np.ndarray
+    seconds: list[float] = field(default_factory=list)
+    score: Interval = field(init=False)
+    gain: Interval | None = None
+
+    def __post_init__(self) -> None:
+        self.score = bootstrap(self.right)
+
+
+def rows_of(trials: Sequence[Trial]) -> list[Row]:
+    """The rows of all finished trials, budget by budget in the order of the trials.
+
+    Raises:
+        UserError: runs of one budget were evaluated on different videos.
+    """
+    rows: list[Row] = []
+    groups: dict[tuple[str, int], list[Trial]] = {}
+    for trial in trials:
+        if finished(trial.folder):
+            groups.setdefault((trial.entrant.name, trial.budget), []).append(trial)
+    for members in groups.values():
+        rows += _rows_of_one(members)
+    baseline = {row.budget: row for row in rows if row.name == BASELINE}
+    for row in rows:
+        base = baseline.get(row.budget)
+        if base is not None and base is not row:
+            if base.right.shape[1] != row.right.shape[1]:
+                raise UserError(f"{row.name}: its runs were evaluated on other videos than those of {BASELINE}")
+            row.gain = bootstrap(row.right, base.right)
+    return rows
+
+
+def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
+    first, budget = members[0], members[0].budget
+    summaries = [read_json(trial.folder / "summary.json", dict) for trial in members]
+    predicted = [read_predictions(trial.folder) for trial in members]
+    if any(not table or len(table) != len(predicted[0]) for table in predicted):
+        raise UserError(f"{first.folder.parent}: runs of {first.entrant.name} have no or different predictions.csv")
+    main = np.array([[video.right for video in table] for table in predicted])
+    seconds = [float(summary["seconds"]["per_video"]) for summary in summaries]
+    found = [Row(first.entrant.name, budget, first.setting, first.cost, main, seconds)]
+    costs = {row["name"]: int(row["cost"]) for row in summaries[0]["rows"]}
+    for label, name in first.entrant.also.items():
+        if label in costs and all(label in video.controls for video in predicted[0] if not video.error):
+            right = np.array([[video.controls.get(label) == video.labels[0] for video in table] for table in predicted])
+            found.append(Row(name, budget, first.setting, costs[label], right))
+    return found
+
+
+def cells(rows: Sequence[Row]) -> list[list[str]]:
+    """The table as text, one line for each row, without the header."""
+    return [
+        [
+            row.name,
+            human(row.budget),
+            row.setting,
+            f"{row.score.mean:.1f} ({row.score.low:.1f} to {row.score.high:.1f})",
+            "" if row.gain is None else f"{row.gain.mean:+.1f} ({row.gain.low:+.1f} to {row.gain.high:+.1f})",
+            human(row.cost),
+            f"{1000 * float(np.median(row.seconds)):.1f}" if row.seconds else "",
+            str(len(row.right)),
+        ]
+        for row in rows
+    ]
+
+
+def markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
+    """The table in Markdown, below lines about data and protocol."""
+    lines = [*(part for line in about for part in (line, "")), "| " + " | ".join(HEADER) + " |"]
+    lines += ["|" + " --- |" * len(HEADER)]
+    lines += ["| " + " | ".join(line) + " |" for line in cells(rows)]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Raw numbers of the rows as plain data."""
+    return [
+        {
+            "name": row.name,
+            "budget": row.budget,
+            "setting": row.setting,
+            "cost": row.cost,
+            "scores": [100 * float(right.mean()) for right in row.right],
+            "score": row.score._asdict(),
+            "gain": None if row.gain is None else row.gain._asdict(),
+            "seconds": row.seconds,
+            "videos": row.right.shape[1],
+        }
+        for row in rows
+    ]
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Score against multiply-adds and against measured seconds, a line for each way of choosing, as PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    figure = Figure(figsize=(11, 4.6), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, sharey=True)
+    for name in dict.fromkeys(row.name for row in rows):
+        own = sorted((row for row in rows if row.name == name), key=lambda row: row.cost)
+        scores = [row.score.mean for row in own]
+        errors = [[row.score.mean - row.score.low for row in own], [row.score.high - row.score.mean for row in own]]
+        line = left.errorbar([row.cost for row in own], scores, yerr=errors, fmt="o-", capsize=3, label=name)
+        timed = [row for row in own if row.seconds]
+        right.plot(
+            [1000 * float(np.median(row.seconds)) for row in timed],
+            [row.score.mean for row in timed],
+            "o-",
+            color=line.lines[0].get_color(),
+        )
+    left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
+    left.set_xlabel("multiply-adds a video")
+    right.set_xlabel("milliseconds a video, reading included")
+    left.set_ylabel("top-1 (%), 95 % interval")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    figure.savefig(path, format="png")
