@@ -9,14 +9,14 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adafocus import build, checkpoints
+from adafocus import build, checkpoints, inference
 from adafocus import config as configs
 from adafocus.config.schema import Config
 from adafocus.core import plugins
@@ -34,6 +34,7 @@ from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.processes.backends import set_backends
 from adafocus.processes.distributed import World, join
+from adafocus.processes.memory import keep_freed_memory
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
 from adafocus.runs.early_exit import EarlyExit
@@ -63,6 +64,8 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
             start_logging(folder, rank=rank)
             plugins.load(named)
             config = config or configs.read(folder)
+            if config.keep_freed_memory:
+                keep_freed_memory()
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
                     restart_status(folder)
@@ -156,15 +159,39 @@ class Job:
                     progress = trainer.run()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
+        program = None if self.config.mode == "train" else self._use_program(stage, test)
         if self.config.mode == "early_exit":
-            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
+            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last, program)
             return
         self._find_constant_place(last, stage)
         report = test(stage, stage.answerable, last.evaluate.examples)
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program)
+
+    def _use_program(self, stage: Stage, test: Evaluator) -> dict[str, Any] | None:
+        """Lets the backbones run as `evaluate` says; returns what the summary says about it, None for nothing.
+
+        The predictions for the first batch are compared with those of the network as it was trained.
+        """
+        options, device = self.config.evaluate, self.world.device
+        program = inference.Program(
+            inference.pick_precision(options.precision, device), options.fold_norm, options.program == "compile"
+        )
+        if program.plain:
+            return None
+        batch, main = next(iter(test.batches)).to(device), stage.variants[:1]
+        valid = batch.valid.nonzero()[:, 0].tolist()
+        exact = stage.evaluate(batch, main)[main[0]].logits[valid]
+        frames, size = build.tested_plan(self.config).clip, self.config.dataset.frame_size
+        inference.apply(
+            self.network, program, torch.randn(1, frames, build.channels(self.config), size, size, device=device)
+        )
+        found = inference.agreement(exact, stage.evaluate(batch, main)[main[0]].logits[valid])
+        self.data.protocol += f"; {program}"
+        log.info("%s: same class for %.1f %% of %d clips", program, 100 * found.same_class, found.clips)
+        return {**asdict(program), "agreement": found.as_dict()}
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -228,11 +255,11 @@ class Job:
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
 
-    def _exit_early(self, early: EarlyExit, config: Config) -> None:
+    def _exit_early(self, early: EarlyExit, config: Config, program: dict[str, Any] | None) -> None:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable)
+            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable, program, early.contract)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:

@@ -38,6 +38,7 @@ def finish(
     report: Report,
     seconds: float,
     gains: list[dict[str, Any]],
+    program: dict[str, Any] | None = None,
 ) -> None:
     """Writes summary.json (with the unreadable videos) and the picture of patches, and prints the table."""
     for bad in report.bad:
@@ -81,9 +82,7 @@ def finish(
             "train": {**data.unreadable.get("train", {}), **progress.bad},
             "evaluate": {bad.path: bad.reason for bad in report.bad},
         },
-        "versions": _versions(),
-        "device": _device_name(world),
-        "backends": backend_settings(world.device),
+        **_environment(world, program),
     }
     log.info("%s: %s", metric, ", ".join(f"{row['name']} {row['score']:.1f}" for row in summary["rows"]))
     if summary["places"]:
@@ -130,6 +129,12 @@ def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None
         [f"{data.classes[example.label]}, predicted {data.classes[example.answer]}" for example in examples],
         [example.label == example.answer for example in examples],
     )
+
+
+def _environment(world: World, program: dict[str, Any] | None) -> dict[str, Any]:
+    """Versions, device, the settings of torch's backends on it, and how the backbones ran if not as in training."""
+    backends = backend_settings(world.device)
+    return {"versions": _versions(), "device": _device_name(world), "backends": backends, "inference": program}
 
 
 def _versions() -> dict[str, str]:
