@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
     from adafocus.predict import Prediction, Predictor
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "AdaFocusV1",
     "AdaFocusV1TSM",

@@ -144,7 +144,7 @@ def fold_norms(network: nn.Module, example: Tensor) -> int:
         for module in backbone.modules():
             if isinstance(module, nn.Conv2d):
                 hooks.append(module.register_forward_hook(made))
-            elif isinstance(module, nn.BatchNorm2d):
+            elif type(module) is nn.BatchNorm2d:  # timm's subclasses have an activation inside
                 hooks.append(module.register_forward_pre_hook(read))
     try:
         before = network(example).logits

@@ -64,7 +64,8 @@ class Prediction:
         labels: class names, most probable first.
         scores: (K,) probabilities in the order of `labels`.
         logits: (K,) logits in the order of the class ids.
-        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged.
+        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged. A frame
+            of which several patches are cut is there once for each of them.
         boxes: the patch in each of these frames; empty for whole frames.
         cost: multiply-adds (MACs) of the prediction.
         seconds: time for reading and prediction; in a batch, this video's share.
@@ -148,7 +149,7 @@ class Predictor:
             self.model, self.program, torch.randn(1, frames, build.channels(settings), side, side, device=self.device)
         )
         self.stage = build.stage(settings, self.model)
-        self.normalize = Normalize(settings.dataset.mean, settings.dataset.std)
+        self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
         """The view of a video in the protocol's test."""
@@ -246,7 +247,10 @@ class Predictor:
         frames = [int(numbers[place]) for place in at]
         if output.where is None:
             return frames, []
-        boxes = self.model.boxes(output.where[row].float().cpu()).expand(len(frames), -1)
+        boxes = self.model.boxes(output.where[row].float().cpu())
+        if not self.model.place_per_frame:
+            frames = [frame for frame in frames for _ in range(len(boxes))]
+            boxes = boxes.repeat(len(frames) // len(boxes), 1)
         boxes = view.to_video(boxes, height, width).tolist()
         pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
         named = [Box(left, top, left + width, top + height) for _, (top, left, height, width) in pairs]
@@ -262,7 +266,7 @@ class Predictor:
     def cost(self) -> int:
         """Multiply-adds (MACs) of one prediction, over all views of the protocol."""
         cost = build.cost(self.settings, len(self.classes))
-        return self.view().views * self.stage.costs(cost.parts)[self.stage.variants[0]]
+        return self.view().views * self.stage.costs(cost)[self.stage.variants[0]]
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:
@@ -342,6 +346,18 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     return stored.overrides(content.get("overrides") or [], keys, str(path))
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file itself, or of a run folder the checkpoint whose weights its final evaluation uses."""
+    file = Path(path).expanduser()
+    if not file.is_dir():
+        return file
+    select = config.read(file).schedule.select
+    found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
+    if not found:
+        raise UserError(f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder")
+    return found[0] if select == "best" else found[-1]
+
+
 def load(
     path: str | Path,
     typed: Sequence[str] = (),
@@ -361,15 +377,7 @@ def load(
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
     plugins.load()  # those that are installed
-    file = Path(path).expanduser()
-    if file.is_dir():
-        select = config.read(file).schedule.select
-        found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
-        if not found:
-            raise UserError(
-                f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder"
-            )
-        file = found[0] if select == "best" else found[-1]
+    file = checkpoint_file(path)
     content = load_file(file)
     said = content.get("config")
     if isinstance(said, dict):

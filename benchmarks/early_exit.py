@@ -45,7 +45,7 @@ def main() -> None:
     with torch.device("meta"):
         network = build.model(settings, 20, weights=False)
     cost = count(network, frames, side)
-    costs, full_cost = model.exit_costs(cost.parts), cost.total
+    costs, full_cost = model.exit_costs(cost), cost.total
     clips = torch.randint(0, 256, (options.clips, frames, side, side, 3), dtype=torch.uint8)
     numbers = passed_exits(model.num_exits, options.chunk, glance_exit=model.glance_exit)
     for size in options.batch:

@@ -17,15 +17,16 @@ CROPS = (1, 3, 5, 10)
 AVERAGES = ("logits", "probabilities")
 #: Networks.
 BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny_glance", "tiny_focus")
-POLICIES = ("paper",)
+POLICIES = ("paper", "heatmap")
 SHIFTS = ("bidirectional", "online")
 SHIFT_PLACES = ("blockres", "block", "branch")
 #: Training.
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
-LOGGERS = ("tensorboard",)
+LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

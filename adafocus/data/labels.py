@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: The classes of Jester, sorted as in the lists of WavesUR/embedded_TSM; `catigories` in online_demo/main.py of
-#: mit-han-lab/temporal-shift-module has the same.
+#: The classes of Jester sorted by name, as tools/gen_label_jester.py of WavesUR/embedded_TSM sorts them; the list
+#: `catigories` in online_demo/main.py of mit-han-lab/temporal-shift-module is the same.
 JESTER = (
     "Doing other things",
     "Drumming Fingers",
@@ -34,5 +34,5 @@ JESTER = (
     "Zooming Out With Two Fingers",
 )
 #: What `process_output` in TSM's online_demo/main.py does: classes that are never shown, a class that is shown as
-#: another, and the label shown at rest.
+#: another. The label shown at rest is the first entry of `history` in `main` of that file.
 JESTER_SMOOTHING = {"ignored": (7, 8, 21, 22, 3), "replaced": {0: 2}, "rest": 2}

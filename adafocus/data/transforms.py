@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+#: Mean and standard deviation of R, G and B that most networks with ImageNet weights are trained with.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Box(NamedTuple):
@@ -108,6 +110,20 @@ def train_view(
     return (mirror(view) if flip else view).contiguous()
 
 
+def rand_augment(frames: Tensor, rng: np.random.Generator, *, ops: int, magnitude: int) -> Tensor:
+    """RandAugment (arXiv 1909.13719) of RGB frames (T, H, W, 3) uint8; all get the same operations.
+
+    Operations and directions are drawn by torchvision from torch's random state, which is seeded from `rng` and then
+    restored. None of the operations mirrors a frame, so the labels of `dataset.flip_pairs` stay right.
+    """
+    from torchvision.transforms import InterpolationMode, v2  # a second to import, which others need not wait for
+
+    transform = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # of the CPU alone
+        return transform(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
 def mirror(frames: Tensor) -> Tensor:
     """Flips frames (T, H, W, C) horizontally; of optical flow (even C, x before y) x also changes its sign."""
     mirrored = frames.flip(2)
@@ -127,10 +143,11 @@ def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool =
         size: side of the crops in pixels.
         crops: 1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the
             same five, which `evaluation_views` also flips.
-        flush: MMAction2's three crops: at both ends and in the middle of the longer side.
+        flush: MMAction2's three crops: at both ends and in the middle of the longer side; if the difference of the
+            sides is odd, the last one ends a pixel before the border, as there.
 
     Source: `GroupFullResSample` and `GroupOverSample` in ops/transforms.py of mit-han-lab/temporal-shift-module;
-    `ThreeCrop` in open-mmlab/mmaction2.
+    `ThreeCrop` in mmaction/datasets/transforms/processing.py of open-mmlab/mmaction2.
     """
     if size > min(height, width):
         raise ValueError(f"a crop of {size} pixels does not fit into a frame of {width}x{height}")

@@ -3,13 +3,16 @@
 A multiply-add (multiply-accumulate, MAC) is one multiplication with one addition; the papers of this field print
 billions of them as "GFLOPs". torch's FLOP counter counts them on the meta device: convolutions, linear and recurrent
 layers, matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
+
+The GMACs that timm publishes are counted by fvcore, which adds 2 for each value that a BatchNorm writes, 5 for each of
+a LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `multiply_adds` can do the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -18,50 +21,63 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from adafocus.core.cost import CROP, Cost, Part
+
 PER_BLENDED_VALUE = 4  # multiply-adds of one bilinear output value
-
-
-@dataclass
-class Cost:
-    """Multiply-adds (MACs) per video.
-
-    Attributes:
-        parts: by part of the network (the keys of its `parts`): glance, policy, focus, head, ...; "crop" is the
-            bilinear interpolation of patches; "auxiliary ..." are heads that only training and controls need.
-        total: MACs of a prediction: all parts but the auxiliary ones.
-        published: MACs in the convention of the method's paper: without the crop, but with auxiliary heads if the
-            paper's repository counts them. It is comparable with published figures.
-    """
-
-    parts: dict[str, int]
-    total: int
-    published: int
-
-    def as_dict(self) -> dict[str, object]:
-        return {"parts": self.parts, "total": self.total, "published": self.published}
 
 
 def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -> Cost:
     """Counts a network on the meta device for one video of `segments` square frames.
 
-    `model.parts` maps names of parts to their submodules; `model.left_out` (optional) names parts that the method's
-    repository does not count; `model.crop_values` (optional) is the number of pixel values that cropping computes per
-    video. A module may define `uncounted(input)`, the multiply-adds that torch's counter misses.
+    `model.parts` are the parts (`core.cost.Part`); `model.crop_values` (optional) is the number of pixel values that
+    cropping computes per video. A module may define `uncounted(input)`, the multiply-adds that torch's counter misses.
     """
     frames = torch.empty(1, segments, channels, frame_size, frame_size, device="meta")
     everything = _count(model, frames)
     parts = everything
     if "auxiliary" in signature(model.forward).parameters:  # what a prediction does not need is not done
-        parts = _count(model, frames, auxiliary=False)
-        parts |= {name: cost for name, cost in everything.items() if name.startswith("auxiliary")}
-    left_out = getattr(model, "left_out", ())
-    published = sum(cost for name, cost in everything.items() if name not in left_out)
-    if crop := PER_BLENDED_VALUE * getattr(model, "crop_values", 0):
-        parts["crop"] = crop
-    return Cost(parts, sum(cost for name, cost in parts.items() if not name.startswith("auxiliary")), published)
+        lean = _count(model, frames, auxiliary=False)
+        parts = {part: cost if part.auxiliary else lean[part] for part, cost in everything.items()}
+    published = sum(cost for part, cost in everything.items() if part.published)
+    return Cost({**parts, CROP: PER_BLENDED_VALUE * getattr(model, "crop_values", 0)}, published)
 
 
-def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[str, int]:
+def multiply_adds(module: nn.Module, *inputs: torch.Tensor, like_fvcore: bool = False) -> int:
+    """Multiply-adds of one call of any module in evaluation mode.
+
+    Args:
+        module: on the device of the inputs; the meta device is enough.
+        inputs: tensors.
+        like_fvcore: count normalization and pooling as well, as fvcore 0.1.5 does (`batchnorm_flop_jit`,
+            `norm_flop_counter` and `elementwise_flop_counter` in fvcore/nn/jit_handles.py), and so timm's published
+            figures.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=_FVCORE if like_fvcore else {})
+    module.eval()
+    with torch.no_grad(), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def _per_value(multiply_adds: int) -> Any:
+    def counted(shape: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * multiply_adds * math.prod(shape)  # torch counts a multiply-add as two operations
+
+    return counted
+
+
+_ATEN = torch.ops.aten
+_FVCORE = {
+    _ATEN.native_batch_norm: _per_value(2),
+    _ATEN._native_batch_norm_legit_no_training: _per_value(2),
+    _ATEN.cudnn_batch_norm: _per_value(2),
+    _ATEN.native_layer_norm: _per_value(5),
+    _ATEN.native_group_norm: _per_value(5),
+    _ATEN._adaptive_avg_pool2d: _per_value(1),
+}
+
+
+def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part, int]:
     """Multiply-adds by part of one forward pass."""
     counter = FlopCounterMode(display=False, depth=None)
     model.eval()
@@ -69,16 +85,17 @@ def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[str,
         model(frames, **options)
     counts = counter.get_flop_counts()
     root = type(model).__name__
-    parts = {
-        name: sum(sum(counts.get(f"{root}.{module}", {}).values()) for module in modules) // 2
-        for name, modules in model.parts.items()
+    found = {
+        part: sum(sum(counts.get(f"{root}.{module}", {}).values()) for module in part.modules) // 2
+        for part in model.parts
     }
     everything = sum(counts["Global"].values()) // 2
-    if sum(parts.values()) != everything:
-        raise RuntimeError(f"{root}.parts names {sum(parts.values())} of {everything} multiply-adds")
-    for name, modules in model.parts.items():
-        parts[name] += sum(cost for path, cost in more.items() if path.startswith(tuple(f"{m}." for m in modules)))
-    return parts
+    if sum(found.values()) != everything:
+        raise RuntimeError(f"{root}.parts names {sum(found.values())} of {everything} multiply-adds")
+    for part in found:
+        within = tuple(f"{module}." for module in part.modules)
+        found[part] += sum(cost for path, cost in more.items() if path.startswith(within))
+    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import boxes
 
@@ -34,7 +35,8 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_net, focus_net: the backbones.
         patch_size, frame_size: sides of the square patches and frames in pixels.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
-        parts: name of each part -> its submodules, for counting multiply-adds; see `evaluation.cost`.
+        place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
+        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
             (glance) or read (decide, focus).
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
@@ -44,13 +46,14 @@ class AdaptiveNetwork(nn.Module, ABC):
         first_candidate: where in a clip the candidates begin that frames are chosen from.
     """
 
-    parts: ClassVar[dict[str, tuple[str, ...]]]
+    parts: ClassVar[tuple[Part, ...]]
     glance_fields: ClassVar[tuple[str, ...]] = ("maps", "features")
     decide_fields: ClassVar[tuple[str, ...]] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
+    place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
 
     def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
@@ -166,8 +169,8 @@ class EarlyExitNetwork(AdaptiveNetwork):
         """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
-        """Multiply-adds per video that stops at each exit, from those of the network's parts."""
+    def exit_costs(self, cost: Cost) -> list[int]:
+        """Multiply-adds per video that stops at each exit, from the cost of all of it."""
 
     @abstractmethod
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:

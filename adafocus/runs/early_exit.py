@@ -15,12 +15,12 @@ from torch import Tensor
 from adafocus import build, predict
 from adafocus.config.schema import Config
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
-from adafocus.evaluation.cost import Cost
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 from adafocus.processes.distributed import World
@@ -109,9 +109,9 @@ class EarlyExit:
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
-        costs = model.exit_costs(cost.parts)
+        costs = model.exit_costs(cost)
         self.costs = torch.tensor([costs[number] for number in self.numbers], dtype=torch.float64)
-        self.full_cost = stage.costs(cost.parts)[stage.variants[0]]
+        self.full_cost = stage.costs(cost)[stage.variants[0]]
         budgets = list(self.options.budgets) or list(model.budgets)
         self.budgets = budgets
         self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)

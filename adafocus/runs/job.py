@@ -9,14 +9,15 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adafocus import build, checkpoints, inference
+from adafocus import build, checkpoints
 from adafocus import config as configs
 from adafocus.config.schema import Config
 from adafocus.core import plugins
@@ -29,6 +30,7 @@ from adafocus.core.variants import Variant
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
 from adafocus.evaluation.evaluate import Report, evaluate
+from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
@@ -41,8 +43,10 @@ from adafocus.runs.early_exit import EarlyExit
 from adafocus.runs.early_exit import write as write_exits
 from adafocus.runs.ending import end
 from adafocus.runs.folder import lock
+from adafocus.runs.program import use_program
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
+from adafocus.runs.teacher import teach
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
 from adafocus.training.loggers import factories
@@ -90,6 +94,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
+    factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -106,7 +111,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     job = Job(config, folder, world, signals, data, network, content, started)
     if not training:
         _load_checkpoint(config, network, data.classes, file, content)
-    elif not any((place / checkpoint.LAST).is_file() for place in job.stage_folders.values()):
+    elif not job.begun:
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
@@ -144,54 +149,50 @@ class Job:
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
+    @property
+    def begun(self) -> bool:
+        """Whether a stage has been saved."""
+        return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
+
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
+        with ExitStack() as journals:
+            self._run(journals)
+
+    def _run(self, journals: ExitStack) -> None:
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
         cost = build.cost(self.config, len(self.data.classes))
         test = Evaluator(last, self.world, self.data.test, self.data.views)
-        progress = Progress()
+        progress, journal = Progress(), None
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
+            if self.config.teacher.checkpoint is not None:
+                teach(self.config, self.data, self.folder, self.world, begun=self.begun)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
-                with trainer.journal:
-                    progress = trainer.run()
+                if journal is not None:
+                    journal.close()
+                journal = journals.enter_context(trainer.journal)  # that of the last stage hears of the results too
+                progress = trainer.run()
+                journal.stop()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
-        program = None if self.config.mode == "train" else self._use_program(stage, test)
+        training = self.config.mode == "train"
+        program = None if training else use_program(last, stage, test.batches, self.data, self.world.device)
         if self.config.mode == "early_exit":
             self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last, program)
             return
         self._find_constant_place(last, stage)
-        report = test(stage, stage.answerable, last.evaluate.examples)
+        report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program)
-
-    def _use_program(self, stage: Stage, test: Evaluator) -> dict[str, Any] | None:
-        """Lets the backbones run as `evaluate` says; returns what the summary says about it, None for nothing.
-
-        The predictions for the first batch are compared with those of the network as it was trained.
-        """
-        options, device = self.config.evaluate, self.world.device
-        program = inference.Program(
-            inference.pick_precision(options.precision, device), options.fold_norm, options.program == "compile"
-        )
-        if program.plain:
-            return None
-        batch, main = next(iter(test.batches)).to(device), stage.variants[:1]
-        valid = batch.valid.nonzero()[:, 0].tolist()
-        exact = stage.evaluate(batch, main)[main[0]].logits[valid]
-        frames, size = build.tested_plan(self.config).clip, self.config.dataset.frame_size
-        inference.apply(
-            self.network, program, torch.randn(1, frames, build.channels(self.config), size, size, device=device)
-        )
-        found = inference.agreement(exact, stage.evaluate(batch, main)[main[0]].logits[valid])
-        self.data.protocol += f"; {program}"
-        log.info("%s: same class for %.1f %% of %d clips", program, 100 * found.same_class, found.clips)
-        return {**asdict(program), "agreement": found.as_dict()}
+            summary = finish(
+                last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program
+            )
+            if journal is not None:
+                journal.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -202,6 +203,7 @@ class Job:
             self.stage_folders[name],
         )
         stage = build.stage(config, self.network)
+        stage.objective = build.objective(config, data.train, len(data.classes), world.device)
         folder.mkdir(parents=True, exist_ok=True)
         loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
@@ -226,7 +228,8 @@ class Job:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
             if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
                 journal.picture("patches", trainer.progress.step, sheet)
-            return report.scores[stage.variants[0]] | (report.places.scalars() if report.places else {})
+            places = report.places.scalars() if report.places else {}
+            return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
         typed = read_json(self.folder / "overrides.json", list) or []
         trainer = Trainer(
@@ -249,8 +252,7 @@ class Job:
         self.world.barrier()
         config, progress = self.config, trainer.progress
         best = configs.for_stage(config, name).schedule.select == "best"
-        if best:
-            trainer.stage.model.load_state_dict(trainer.keeper.load(best=True)["model"])
+        trainer.finish(best=best)
         score, variant = progress.best if best else progress.last, trainer.stage.variants[0]
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
@@ -302,7 +304,9 @@ class Evaluator:
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = _loader(config, world, clips, order)
 
-    def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+    def __call__(
+        self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0, gallery: Gallery | None = None
+    ) -> Report:
         """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
@@ -314,6 +318,7 @@ class Evaluator:
             examples=examples,
             average=self.average,
             chunk=self.chunk,
+            gallery=gallery,
         )
 
 
@@ -365,7 +370,7 @@ def report_cost(config: Config, folder: Path) -> int:
     frames = build.tested_plan(config).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
     if isinstance(network, EarlyExitNetwork):
-        found["exits"] = network.exit_costs({"crop": 0, **cost.parts})
+        found["exits"] = network.exit_costs(cost)
     write_json(folder / "cost.json", found)
     show_cost(found, frames)
     return 0

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from adafocus.backbones import BACKBONES
+from adafocus.core.cost import CROP, Part
 from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.recognizer.model import Recognizer
@@ -37,26 +38,26 @@ def network(glance: str, patch: int, classes: int = 200) -> AdaFocusV2:
 def test_every_published_figure_to_the_last_operation(glance: str, patch: int) -> None:
     cost = count(network(glance, patch), 16, 224)
     assert cost.published == 16 * PUBLISHED[glance, patch]
-    assert cost.published == sum(value for name, value in cost.parts.items() if name != "crop")
-    assert cost.parts["crop"] == 16 * 3 * patch * patch * 4
+    assert cost.published == sum(value for part, value in cost.parts.items() if part != CROP)
+    assert cost.of("crop") == 16 * 3 * patch * patch * 4
 
 
 def test_the_true_cost_has_no_auxiliary_heads_and_the_crop() -> None:
     cost = count(network("mobilenet_v2", 128), 16, 224)
     heads = 16 * (1280 + 2048) * 200
-    assert cost.total == cost.published - heads + cost.parts["crop"]
+    assert cost.total == cost.published - heads + cost.of("crop")
 
 
 def test_whole_frames_are_the_backbone_and_its_head() -> None:
     with torch.device("meta"):
         model = Recognizer(BACKBONES["resnet50"](), num_classes=400, segments=8)
     cost = count(model, 8, 224)
-    assert cost.parts == {"focus": 8 * 4_087_136_256, "head": 8 * 2048 * 400}
+    assert cost.as_dict()["parts"] == {"focus": 8 * 4_087_136_256, "head": 8 * 2048 * 400}
 
 
 def test_a_part_that_nobody_names_is_noticed() -> None:
     with torch.device("meta"):
         model = Recognizer(BACKBONES["resnet18"](), num_classes=4, segments=2)
-    model.parts = {"head": ("head",)}
+    model.parts = (Part("head", ("head",)),)
     with pytest.raises(RuntimeError, match="parts names"):
         count(model, 2, 64)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from helpers.golden_cases import Case
 
 from adafocus import build, cli
 from adafocus.core.batch import Batch
+from adafocus.core.cost import CROP
 from adafocus.evaluation import exits
 from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
@@ -176,11 +178,11 @@ def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
     with torch.device("meta"):
         model = build.model(settings, 10, weights=False)
     cost = count(model, build.frame_plan(settings).clip, 96)
-    costs = model.exit_costs(cost.parts)
+    costs = model.exit_costs(cost)
     assert len(costs) == model.num_exits and costs == sorted(costs)
     if isinstance(model, UniAdaFocusTSM):  # early exit also computes the logits of the first exit
-        assert costs[-1] == cost.total + cost.parts["auxiliary glance"]
-        assert costs[0] == cost.parts["glance"] + 2 * cost.parts["auxiliary glance"]
+        assert costs[-1] == cost.total + cost.of("glance", auxiliary=True)
+        assert costs[0] == cost.of("glance") + 2 * cost.of("glance", auxiliary=True)
     else:
         assert abs(costs[-1] - cost.total) <= 1
 
@@ -191,8 +193,9 @@ def test_the_seeds_table_of_costs() -> None:
     settings = composed("experiment=uni_adafocus_actnet_p128", "dataset.root=/data")
     with torch.device("meta"):
         model = build.model(settings, 200, weights=False)
-    parts = dict(count(model, build.frame_plan(settings).clip, 224).parts, crop=0)
-    costs = [cost / 1e9 for cost in model.exit_costs(parts)]
+    cost = count(model, build.frame_plan(settings).clip, 224)
+    cost = replace(cost, parts={**cost.parts, CROP: 0})
+    costs = [each / 1e9 for each in model.exit_costs(cost)]
     idle = 15 * 4096 * 200 / 1e9  # the table counts all 16 glance heads, of which early exit needs one
     assert costs[0] + idle == pytest.approx(4.8892, abs=3e-4)
     assert costs[1] + idle == pytest.approx(7.0605, abs=5e-4)

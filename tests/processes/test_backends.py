@@ -11,7 +11,8 @@ from adafocus.core.batch import Batch
 from adafocus.layers.precision import full_precision
 from adafocus.processes.backends import backend_settings, set_backends
 from adafocus.processes.transfer import Transfer
-from adafocus.training.trainer import Settings, make_optimizer
+from adafocus.training.optimizer import make_optimizer
+from adafocus.training.trainer import Settings
 
 
 def test_policies_leave_tensorfloat_and_others_do_not() -> None:
@@ -48,7 +49,7 @@ def test_batches_are_copied_on_a_stream_of_their_own_which_the_step_waits_for() 
 def test_optimizers_are_fused_on_request_only() -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     stage = mock.Mock()
-    stage.param_groups.return_value = [mock.Mock(parameters=[parameter], rate=1.0, decay=1.0)]
+    stage.learning_groups.return_value = [mock.Mock(parameters=[parameter], rate=1.0, decay=1.0)]
     stage.model.parameters.return_value = [parameter]
     for name in ("sgd", "adamw"):
         loop = Settings(1, 1, [0.1], 0, optimizer=name)

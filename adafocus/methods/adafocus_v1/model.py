@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
@@ -135,15 +136,15 @@ class AdaFocusV1(ReinforcedNetwork):
 
     shares_frames = True
     single_networks = {"glance": ("glance_net", "glance_head"), "focus": ("focus_net", "focus_head")}
-    parts = {
-        "glance": ("glance_net",),
-        "policy": ("policy.encoder", "policy.gru", "policy.actor"),
-        "focus": ("focus_net",),
-        "head": ("classifier",),
-        "auxiliary critic": ("policy.critic",),
-        "auxiliary glance": ("glance_head",),
-        "auxiliary focus": ("focus_head",),
-    }
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("policy", ("policy.encoder", "policy.gru", "policy.actor")),
+        Part("focus", ("focus_net",)),
+        Part("head", ("classifier",)),
+        Part("critic", ("policy.critic",), auxiliary=True),
+        Part("glance", ("glance_head",), auxiliary=True),
+        Part("focus", ("focus_head",), auxiliary=True),
+    )
     crop_values = 0  # patches are cut at integer pixels, without interpolation
 
     def __init__(
@@ -166,6 +167,7 @@ class AdaFocusV1(ReinforcedNetwork):
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.segments = self.num_places = segments
         self.glance_size = glance_size or frame_size
+        focus.map_size(frame_size)  # it sees whole frames where it is trained alone; raises if it cannot
         self.policy = GridPolicy(
             glance.width,
             glance.map_size(self.glance_size),

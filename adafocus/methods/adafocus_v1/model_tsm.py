@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
@@ -28,17 +29,18 @@ class AdaFocusV1TSM(ReinforcedNetwork):
     """
 
     num_places = 1
+    place_per_frame = False
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
     single_networks = {"glance": ("glance_net", "glance_head"), "focus": ("focus_net", "classifier", "dropout")}
     learning_modules = {**ReinforcedNetwork.learning_modules, "classifier": ("classifier", "dropout")}
-    parts = {
-        "glance": ("glance_net", "glance_head"),
-        "policy": ("policy.encoder", "policy.gru", "policy.actor"),
-        "focus": ("focus_net",),
-        "head": ("classifier",),
-        "auxiliary critic": ("policy.critic",),
-    }
+    parts = (
+        Part("glance", ("glance_net", "glance_head")),
+        Part("policy", ("policy.encoder", "policy.gru", "policy.actor")),
+        Part("focus", ("focus_net",)),
+        Part("head", ("classifier",)),
+        Part("critic", ("policy.critic",), auxiliary=True),
+    )
     crop_values = 0  # patches are cut at integer pixels, without interpolation
 
     def __init__(

@@ -1,7 +1,7 @@
 """Proximal policy optimization (PPO) as AdaFocus V1 uses it: rewards, returns, and the loss of one update.
 
 Source: arXiv 1707.06347; AdaFocus V1 (arXiv 2105.03245) section 3.3; blackfeather-wang/AdaFocus, class `PPO` in
-models/ppo.py and models/ppo_continuous.py.
+models/ppo.py and class `PPO_Continuous` in models/ppo_continuous.py.
 """
 
 from __future__ import annotations

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
+from adafocus.core.cost import Cost
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
@@ -94,14 +94,14 @@ class ReinforcedStage(AdaptiveStage):
             return {self.variants[0]: self.model(self.normalize(batch.frames), alone=self.name)}
         return super().evaluate(batch, variants)
 
-    def costs(self, parts: dict[str, int]) -> dict[Variant, int]:
+    def costs(self, cost: Cost) -> dict[Variant, int]:
         if self.name == "glance":
-            return {self.variants[0]: parts["glance"] + parts.get("auxiliary glance", 0)}
+            return {self.variants[0]: sum(count for part, count in cost.parts.items() if part.name == "glance")}
         if self.name == "focus":  # MACs were counted on patches; for a convolutional network they grow with the area
             area = (self.model.frame_size / self.model.patch_size) ** 2
-            return {self.variants[0]: round(parts["focus"] * area)}
-        looking = parts["glance"] + parts["focus"] + parts["head"]
-        return {variant: looking + (variant.where == "learned") * parts["policy"] for variant in self.variants}
+            return {self.variants[0]: round(cost.of("focus") * area)}
+        looking = cost.of("glance", "focus", "head")
+        return {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
 
 
 class SupervisedStage(ReinforcedStage):
@@ -116,9 +116,7 @@ class SupervisedStage(ReinforcedStage):
             where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
-        rows = label.repeat_interleave(steps.shape[1])
-        loss = functional.cross_entropy(steps.flatten(0, 1).float(), rows)
-        return StepResult(loss, {"top1": (logits.argmax(1) == label).float().mean()})
+        return StepResult(self.objective(steps.float(), batch), {"top1": (logits.argmax(1) == label).float().mean()})
 
 
 @dataclass
@@ -156,6 +154,8 @@ class PolicyStage(ReinforcedStage):
             part gives one update.
         Others: see `ReinforcedStage`.
     """
+
+    supervised = False
 
     def __init__(
         self,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
@@ -21,6 +22,7 @@ from adafocus.methods.adafocus_v2.options import ORDERS
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
 from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.affine import AffinePolicy
+from adafocus.policies.heat_map import HeatMapPolicy
 
 
 class AdaFocusV2(EarlyExitNetwork):
@@ -46,14 +48,14 @@ class AdaFocusV2(EarlyExitNetwork):
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
     step_classifiers = ("classifier",)
-    parts = {
-        "glance": ("glance_net",),
-        "policy": ("policy",),
-        "focus": ("focus_net",),
-        "head": ("classifier",),
-        "auxiliary glance": ("glance_head",),
-        "auxiliary focus": ("focus_head",),
-    }
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("policy", ("policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("classifier",)),
+        Part("glance", ("glance_head",), auxiliary=True),
+        Part("focus", ("focus_head",), auxiliary=True),
+    )
 
     def __init__(
         self,
@@ -114,6 +116,9 @@ class AdaFocusV2(EarlyExitNetwork):
         frames = self.order.expand(glance.maps.shape[0], -1) if whole else None
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
+        if isinstance(self.policy, HeatMapPolicy):
+            where, scores = self.policy(glance.maps.detach())
+            return Plan(where, frames, scores=scores)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
         return Plan(where, frames, state=None if state is None else state[0])
 
@@ -142,13 +147,16 @@ class AdaFocusV2(EarlyExitNetwork):
         features = self.focus_net(patches).mean((-2, -1)).unflatten(0, plan.where.shape[:2])
         joined = torch.cat([glance.features, features], -1)
         steps, running_max = self.classifier(joined, running_max, first, answers=answers)
+        learned = _head(self.focus_head, features) if auxiliary else None
         return Output(
             steps[:, -1],
             steps,
             plan.where,
             plan.frames,
+            scores=plan.scores,
             aux_glance=glance.aux_logits if auxiliary else None,
-            aux_focus=_head(self.focus_head, features) if auxiliary else None,
+            aux_focus=learned,
+            place_logits=learned,
             exit_logits=steps,
             running_max=running_max,
         )
@@ -173,9 +181,9 @@ class AdaFocusV2(EarlyExitNetwork):
         """The first frame in processing order."""
         return frames[:, self.order[:1]]
 
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+    def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
-        whole = sum(parts[name] for name in ("glance", "policy", "focus", "head", "crop"))
+        whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:

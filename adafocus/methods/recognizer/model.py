@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Part
 from adafocus.core.output import Output
 from adafocus.layers.precision import full_precision, widen
 
@@ -43,7 +44,10 @@ class Recognizer(nn.Module):
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)
 
-    parts = {"focus": ("backbone",), "head": ("head",)}
+    parts = (
+        Part("focus", ("backbone",)),
+        Part("head", ("head",)),
+    )
 
     def forward(self, frames: Tensor) -> Output:
         """Prediction for normalized frames (B, T, C, S, S) in temporal order; C is 3, or 10 for optical flow."""

@@ -1,7 +1,8 @@
 """Parameter groups of the recognizer recipes: multipliers of the learning rate and of the weight decay by layer type.
 
 Source: `TSN.get_optim_policies` in ops/models.py of mit-han-lab/temporal-shift-module and of
-liu-zhy/temporal-adaptive-module; `TSMOptimWrapperConstructor` in open-mmlab/mmaction2.
+liu-zhy/temporal-adaptive-module; `TSMOptimWrapperConstructor` in
+mmaction/engine/optimizers/tsm_optim_wrapper_constructor.py of open-mmlab/mmaction2.
 """
 
 from __future__ import annotations
@@ -37,14 +38,13 @@ def recognizer_groups(
 
     Args:
         model: the recognizer.
-        rule: "single": one group. "tsm": biases have twice the learning rate and no weight decay, normalization layers
-            no
-            weight decay; the weights of all linear layers (the classifier and the matrices of TAM's branch G) have the
-            multiplier `head_rate`, and the classifier's bias twice that. "mmaction2": as "tsm", but only the classifier
-            has
-            the multiplier `head_rate`.
+        rule: "single": one group. "tsm": biases have twice the learning rate and no weight decay, normalization
+            layers no weight decay; the weights of all linear layers (the classifier and the matrices of TAM's branch G)
+            have the multiplier `head_rate`, and the classifier's bias twice that. "mmaction2": as "tsm", but only the
+            classifier has the multiplier `head_rate`.
         head_rate: learning-rate multiplier of the classifier: 5, or 1 when fine-tuning on the same classes.
-        flow: whether the first convolution reads optical flow; its learning rate is then multiplied by 5.
+        flow: whether the first convolution reads optical flow; its learning rate is then multiplied by 5, as in
+            TSM's and TAM's code; MMAction2 has no such factor.
         frozen: normalization layers that are not trained.
 
     Raises:

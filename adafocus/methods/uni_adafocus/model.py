@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import PooledStepClassifier
@@ -30,18 +31,16 @@ class UniAdaFocus(UniAdaFocusBase):
     glance_fields = ("maps", "features", "running_max")
     focus_fields = ("running_max",)
     step_classifiers = ("glance_steps", "focus_steps")
-    parts = {
-        "glance": ("glance_net",),
-        "frame policy": ("frame_policy",),
-        "spatial policy": ("spatial_policy",),
-        "focus": ("focus_net",),
-        "head": ("glance_steps", "focus_steps"),
-        "auxiliary glance": ("glance_head",),
-        "auxiliary focus": ("focus_head",),
-        "auxiliary spatial": ("spatial_head",),
-    }
-    #: Parts that the repository's table of costs does not count.
-    left_out = ("auxiliary glance", "auxiliary focus", "auxiliary spatial")
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("frame policy", ("frame_policy",)),
+        Part("spatial policy", ("spatial_policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("glance_steps", "focus_steps")),
+        Part("glance", ("glance_head",), auxiliary=True, published=False),
+        Part("focus", ("focus_head",), auxiliary=True, published=False),
+        Part("spatial", ("spatial_head",), auxiliary=True, published=False),
+    )
 
     def __init__(
         self,
@@ -116,11 +115,11 @@ class UniAdaFocus(UniAdaFocusBase):
                 output.aux_focus = self.focus_head(widen(features))
         return output
 
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+    def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`."""
-        first = parts["glance"] + self.glance_steps.cost(self.glance_segments, 1)
-        step = (parts["focus"] + parts["crop"]) / self.focus_segments + self.focus_steps.cost(1, 1)
-        planned = first + parts["frame policy"] + parts["spatial policy"]
+        first = cost.of("glance") + self.glance_steps.cost(self.glance_segments, 1)
+        step = cost.of("focus", "crop") / self.focus_segments + self.focus_steps.cost(1, 1)
+        planned = first + cost.of("frame policy", "spatial policy")
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:

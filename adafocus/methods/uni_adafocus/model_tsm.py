@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from adafocus.core.cost import Cost, Part
 from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
@@ -31,21 +32,21 @@ class UniAdaFocusTSM(UniAdaFocusBase):
 
     single_place = True
     num_places = 1
+    place_per_frame = False
     num_exits = 2
     budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
     glance_fields = ("maps", "features", "logits")
     focus_fields = ("logits",)
-    parts = {
-        "glance": ("glance_net",),
-        "frame policy": ("frame_policy",),
-        "spatial policy": ("spatial_policy",),
-        "focus": ("focus_net",),
-        "head": ("glance_head.predict", "focus_head.predict"),
-        "auxiliary glance": ("glance_head.learn",),
-        "auxiliary focus": ("focus_head.learn",),
-        "auxiliary spatial": ("spatial_head",),
-    }
-    left_out = ("auxiliary spatial",)
+    parts = (
+        Part("glance", ("glance_net",)),
+        Part("frame policy", ("frame_policy",)),
+        Part("spatial policy", ("spatial_policy",)),
+        Part("focus", ("focus_net",)),
+        Part("head", ("glance_head.predict", "focus_head.predict")),
+        Part("glance", ("glance_head.learn",), auxiliary=True),
+        Part("focus", ("focus_head.learn",), auxiliary=True),
+        Part("spatial", ("spatial_head",), auxiliary=True, published=False),
+    )
 
     def __init__(
         self,
@@ -96,12 +97,11 @@ class UniAdaFocusTSM(UniAdaFocusBase):
             output.aux_focus = learned.mean(1, keepdim=True)
         return output
 
-    def exit_costs(self, parts: dict[str, int]) -> list[int]:
+    def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; both heads of the glance network run at either exit."""
-        first = parts["glance"] + 2 * parts["auxiliary glance"]
-        head = parts["head"] - parts["auxiliary glance"]
-        rest = sum(parts[name] for name in ("frame policy", "spatial policy", "focus", "crop"))
-        return [first, first + rest + head]
+        head = cost.of("glance", auxiliary=True)
+        first = cost.of("glance") + 2 * head
+        return [first, first + cost.of("frame policy", "spatial policy", "focus", "crop", "head") - head]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
         """See `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""

@@ -25,7 +25,7 @@ HEADER = (
     "score (95 % interval)",
     f"minus {BASELINE}",
     "multiply-adds",
-    "ms a video",
+    "ms per video",
     "seeds",
 )
 
@@ -161,8 +161,8 @@ def plot(rows: Sequence[Row], path: Path) -> None:
             color=line.lines[0].get_color(),
         )
     left.xaxis.set_major_formatter(FuncFormatter(lambda value, _: human(value)))
-    left.set_xlabel("multiply-adds a video")
-    right.set_xlabel("milliseconds a video, reading included")
+    left.set_xlabel("multiply-adds per video")
+    right.set_xlabel("milliseconds per video, reading included")
     left.set_ylabel("top-1 (%), 95 % interval")
     for axes in (left, right):
         axes.grid(alpha=0.3)

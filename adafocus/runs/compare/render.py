@@ -197,7 +197,7 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.margins(x=0.1, y=0.12)
-    axes.set_xlabel("multiply-adds a video")
+    axes.set_xlabel("multiply-adds per video")
     axes.set_ylabel(f"{printable(comparison.metric) or 'score'} (%)".replace("$", r"\$"))
     title = [", ".join(comparison.columns), *_about(comparison)]
     axes.set_title("\n".join(_short(line, 100) for line in title if line), fontsize=8)
