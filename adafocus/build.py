@@ -17,7 +17,9 @@ from adafocus.config.schema import BackboneConfig, Config
 from adafocus.core import registry
 from adafocus.core.cost import Cost
 from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.objective import Objective
 from adafocus.core.stage import Stage
+from adafocus.data.dataset import ClipSource, VideoClips
 from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import count
 from adafocus.methods import method_of
@@ -37,6 +39,7 @@ __all__ = [
     "model",
     "normalization",
     "not_needed",
+    "objective",
     "protocol_line",
     "rate_line",
     "seeded_model",
@@ -195,7 +198,11 @@ def cost(config: Config, num_classes: int) -> Cost:
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
-    return method_of(config).stage(network, Normalize(*normalization(config)))
+    made = method_of(config).stage(network, Normalize(*normalization(config)))
+    if config.schedule.frozen:
+        with as_user_error():
+            made.freeze(config.schedule.frozen)
+    return made
 
 
 def not_needed(config: Config) -> tuple[str, ...]:
@@ -253,6 +260,28 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
         save_seconds=config.output.save_seconds,
         log_every=config.output.log_every,
         bad_limit=int(config.dataset.max_bad_fraction * train_size),
+        layer_decay=schedule.layer_decay,
+        ema_decay=schedule.ema_decay,
+        mixup_alpha=schedule.mixup_alpha,
+        cutmix_alpha=schedule.cutmix_alpha,
+        patience=schedule.patience,
+    )
+
+
+def objective(config: Config, clips: ClipSource, num_classes: int, device: torch.device) -> Objective:
+    """The loss of a prediction in training; balanced class weights are of mean 1 over the training clips."""
+    schedule, weights = config.schedule, None
+    if schedule.class_weights == "balanced" and isinstance(clips, VideoClips):
+        counts = torch.zeros(num_classes, dtype=torch.float64)
+        for record in clips.records:  # a training clip has one of the labels of its video, drawn evenly
+            counts[list(record.labels)] += 1 / len(record.labels)
+        balanced = counts.sum() / (counts.count_nonzero() * counts)
+        weights = torch.where(counts > 0, balanced, 0.0).float().to(device)
+    return Objective(
+        label_smoothing=schedule.label_smoothing,
+        class_weights=weights,
+        teacher_weight=config.teacher.weight,
+        temperature=config.teacher.temperature,
     )
 
 

@@ -15,6 +15,7 @@ from adafocus.config.schema import Config, ScheduleConfig
 from adafocus.core import choices
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
+from adafocus.methods.adafocus_v2 import options as v2
 from adafocus.methods.options import Options
 
 
@@ -26,15 +27,18 @@ class Readers:
         keys: full keys, or names of whole sections and groups.
         needs: the condition in words, for the message.
         read: whether a given configuration reads the keys.
+        inside: whether the keys inside a named section are meant as well.
     """
 
     keys: tuple[str, ...]
     needs: str
     read: Callable[[Config], bool]
+    inside: bool = True
 
     def ignored(self, config: Config, typed: str) -> bool:
         """Whether a typed key is one of these and nothing reads it."""
-        return any(typed == key or typed.startswith(f"{key}.") for key in self.keys) and not self.read(config)
+        inside = self.inside and any(typed.startswith(f"{key}.") for key in self.keys)
+        return (inside or typed in self.keys) and not self.read(config)
 
 
 def _of_methods() -> Iterator[Readers]:
@@ -67,6 +71,18 @@ def _files(config: Config) -> bool:
 
 def _views(config: Config) -> bool:
     return config.dataset.source != "glyphs"
+
+
+def _rgb(config: Config) -> bool:
+    return _views(config) and config.dataset.modality == "rgb"
+
+
+def _supervised(config: Config) -> bool:
+    return method_of(config).learns_from_labels
+
+
+def _taught(config: Config) -> bool:
+    return config.mode == "train" and config.teacher.checkpoint is not None
 
 
 def _schedules(config: Config) -> list[ScheduleConfig]:
@@ -103,12 +119,19 @@ READERS = (
         "dataset=folder, or another data set of files or of a plug-in",
         _views,
     ),
+    Readers(_keys("dataset", "randaugment_ops"), "RGB videos of files or of a plug-in", _rgb),
+    Readers(
+        _keys("dataset", "randaugment_magnitude"),
+        "RGB videos of files or of a plug-in, and dataset.randaugment_ops",
+        lambda config: _rgb(config) and config.dataset.randaugment_ops > 0,
+    ),
     Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
         "dataset=glyphs",
         lambda config: config.dataset.source == "glyphs",
     ),
+    Readers(("policy",), v2.Policy.needs, partial(_has, v2.Policy), inside=False),
     Readers(_keys("dataset", "visible"), "dataset.task=when", lambda config: config.dataset.task == "when"),
     Readers(_keys("dataset", "snippet"), "dataset.modality=flow", lambda config: config.dataset.modality == "flow"),
     # Networks.
@@ -125,6 +148,27 @@ READERS = (
     *_of_methods(),
     # Recipes.
     Readers(
+        _keys("schedule", "label_smoothing mixup_alpha cutmix_alpha class_weights"),
+        "a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        _supervised,
+    ),
+    Readers(
+        _keys("schedule", "class_weights"),
+        "a data set of files or of a plug-in (synthetic videos have balanced classes)",
+        _views,
+    ),
+    Readers(
+        _keys("schedule", "layer_decay"),
+        "a stage that trains a backbone, which stages 2 and 3 of adafocus_v1 do not",
+        lambda config: method_of(config).trains_backbones,
+    ),
+    Readers(
+        ("teacher",),
+        "mode=train and a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        lambda config: config.mode == "train" and _supervised(config),
+    ),
+    Readers(_keys("teacher", "weight temperature"), "teacher=RUN_OR_FILE", _taught),
+    Readers(
         _keys("schedule", "momentum"),
         "schedule.optimizer=sgd",
         lambda config: any(schedule.optimizer == "sgd" for schedule in _schedules(config)),
@@ -139,7 +183,18 @@ READERS = (
         "schedule.lr_schedule=step",
         lambda config: any(schedule.lr_schedule == "step" for schedule in _schedules(config)),
     ),
-    # Modes.
+    # Devices and modes.
+    Readers(("tf32",), "a GPU (device=cuda or auto)", lambda config: config.device != "cpu"),
+    Readers(
+        _keys("evaluate", "precision fold_norm program"),
+        "mode=evaluate or mode=early_exit",
+        lambda config: config.mode in ("evaluate", "early_exit"),
+    ),
+    Readers(
+        _keys("early_exit", "sure calibration"),
+        "early_exit.lose",
+        lambda config: config.early_exit.lose is not None,
+    ),
     Readers(("early_exit",), "mode=early_exit", lambda config: config.mode == "early_exit"),
     Readers(
         ("checkpoint",), "mode=evaluate or mode=early_exit", lambda config: config.mode in ("evaluate", "early_exit")

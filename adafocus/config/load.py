@@ -337,6 +337,21 @@ def _check_schedule(config: Config) -> None:
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
         )
+    if max(schedule.mixup_alpha, schedule.cutmix_alpha) > 0 and schedule.batch_size == share:
+        raise UserError(
+            f"schedule.mixup_alpha and schedule.cutmix_alpha mix the clips that a device has at once, which with "
+            f"schedule.batch_size={schedule.batch_size} is one; make it a larger multiple of {share}"
+        )
+    if schedule.patience is not None and schedule.select != "best":
+        raise UserError(
+            "schedule.patience ends training after epochs that were no better: set schedule.select=best, "
+            "or the weights of the last of them are used"
+        )
+    if schedule.patience is not None and schedule.patience >= schedule.epochs:
+        raise UserError(
+            f"schedule.patience={schedule.patience} never ends a training of schedule.epochs={schedule.epochs}; "
+            f"choose a smaller number or leave it out"
+        )
     if unknown := sorted(set(schedule.lr_mults) - set(method.lr_parts)):
         raise UserError(f"schedule.lr_mults: unknown parts {unknown}; known are {sorted(method.lr_parts)}")
     if missing := sorted(set(method.needed_lr_parts) - set(schedule.lr_mults)):

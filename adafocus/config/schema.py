@@ -45,9 +45,9 @@ EvaluationRule = Annotated[
 ]
 
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
+GROUPS = ("dataset", "method", "backbone", "patch", "policy", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
+RUNTIME = ("name", "device", "devices", "tf32", "keep_freed_memory", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
@@ -110,6 +110,10 @@ class DatasetConfig:
     flip: Probability = 0.5  # probability of a horizontal flip in training
     # Pairs of class names whose labels are exchanged by a horizontal flip.
     flip_pairs: list[Annotated[list[Words], Length(2, 2)]] = field(default_factory=list)
+    # RandAugment (torchvision.transforms.v2) on training clips: number of operations, the same for all frames of a
+    # clip, and their magnitude. None of them mirrors a frame. 0: none.
+    randaugment_ops: Annotated[int, Between(0, 10)] = 0
+    randaugment_magnitude: Annotated[int, Between(0, 30)] = 9
     # rgb, or flow: frame folders hold optical flow, in two files per field or in R and G of one.
     modality: Annotated[str, OneOf(choices.MODALITIES)] = "rgb"
     snippet: Count = 5  # number of consecutive flow fields per segment (modality=flow)
@@ -169,13 +173,13 @@ class SegmentsConfig(options.FocusFrames, options.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, options.Background):
+class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 
 
 @dataclass
-class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, uni.TemporalPolicy):
+class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, v2.HeatMap, uni.TemporalPolicy):
     """The policies of the methods."""
 
 
@@ -217,11 +221,39 @@ class ScheduleConfig(
     clip_grad_norm: Amount | None = None  # maximal L2 norm of the gradient; None: not clipped
     precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # precision on GPUs if the key `precision` is auto
     head_dropout: Share = 0.0  # dropout probability of the auxiliary heads, and of a recognizer's head
+    label_smoothing: Share = 0.0  # share of the target that all classes divide evenly
+    # Weights of the classes in the cross entropy: none, or balanced (inversely proportional to their number of training
+    # clips).
+    class_weights: Annotated[str, OneOf(choices.CLASS_WEIGHTS)] = "none"
+    mixup_alpha: Weight = 0.0  # mixup with shares from Beta(alpha, alpha); 0: none
+    cutmix_alpha: Weight = 0.0  # CutMix likewise, with the same box in all frames; with both each clip gets one of them
+    # Decay of the exponential moving average of weights and BatchNorm statistics, which is then evaluated and saved;
+    # None: no average.
+    ema_decay: Share | None = None
+    # Factor by which the learning rate falls from one block of a backbone to the one before; 1: it does not.
+    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    # Epochs without a better validation score after which training ends; None: it does not end early.
+    patience: Count | None = None
+    # Regular expression: parameters whose full names begin with a match keep their values, BatchNorm its statistics.
+    # "focus_net.layers.[0-6][.]" keeps the first seven blocks of a MobileNetV2; None: everything learns.
+    frozen: Words | None = None
     starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
     evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
     evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs
     # Weights that the final evaluation uses: of the last epoch, or of the best epoch on the validation videos.
     select: Annotated[str, OneOf(("last", "best"))] = "last"
+
+
+@dataclass
+class TeacherConfig:
+    """A trained network whose logits of the training clips are a second target (knowledge distillation).
+
+    `teacher=RUN_OR_FILE` on the command line means teacher.checkpoint=RUN_OR_FILE.
+    """
+
+    checkpoint: Words | None = None  # run folder or checkpoint file of the teacher; None: no teacher
+    weight: Amount = 1.0  # weight of the teacher's term of the loss, see `adafocus.core.objective`
+    temperature: Amount = 2.0  # temperature of its softmax
 
 
 @dataclass
@@ -249,6 +281,11 @@ class ProtocolConfig:
 @dataclass
 class EvaluateConfig(options.Controls):
     batch_size: Count = 32  # clips per batch in evaluation
+    # How the backbones run with mode=evaluate and mode=early_exit; see `adafocus.inference`. With the defaults they run
+    # as in training, in float32. auto: bf16 on devices with matrix units for it, else fp32.
+    precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "fp32"
+    fold_norm: bool = False  # whether BatchNorm is folded into the convolution before it
+    program: Annotated[str, OneOf(("eager", "compile"))] = "eager"  # compile: by torch.compile
     examples: NotNegative = 6  # number of clips in the picture of patches
 
 
@@ -265,6 +302,12 @@ class EarlyExitConfig:
     # Maximal number of budgets of the first criterion that are run with real early exit; all budgets are simulated.
     runs: Count = 40
     chunk: NotNegative = 1  # steps between two exits; 0: the fewest that cost little extra time on this device
+    # A guarantee, see `adafocus.evaluation.contract`: of all videos, at most this share is classified correctly by the
+    # full model and not with early exit. The cheapest budget of the first criterion that keeps it is chosen; None: no
+    # guarantee.
+    lose: Annotated[float, Between(1e-6, 0.5)] | None = None
+    sure: Annotated[float, Between(0.5, 0.999999)] = 0.95  # probability of the guarantee
+    calibration: Annotated[float, Between(0.01, 0.99)] = 0.5  # share of the evaluation videos that prove it
     train_videos: Count | None = None  # number of training videos for the thresholds, evenly spaced; None: all
     baseline: Words | None = None  # run folder of method=recognizer on the same data, timed for comparison; None: none
 
@@ -279,7 +322,8 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps between two lines of metrics.jsonl
     save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
-    # Loggers that get the metrics and pictures beside metrics.jsonl: tensorboard, or those of plug-ins; empty: none.
+    # Loggers that get what metrics.jsonl gets, and pictures: tensorboard, csv, mlflow, wandb, or those of plug-ins.
+    # Empty: none.
     loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
         default_factory=lambda: ["tensorboard"]
     )
@@ -301,6 +345,7 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     early_exit: EarlyExitConfig = field(default_factory=EarlyExitConfig)
@@ -319,8 +364,14 @@ class Config:
     sync_batchnorm: bool = False  # whether BatchNorm statistics cover the clips of all devices (CUDA only)
     # fp32, bf16, fp16, or auto: schedule.precision on GPUs and fp32 on CPUs.
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "auto"
+    # On GPUs, whether float32 backbones may use TensorFloat-32, which keeps 10 bits of the inputs of a product.
+    # Policies, heads and crops never do; with compile=true, where that cannot be told apart, nothing does.
+    tf32: bool = True
     channels_last: bool = False  # whether to use the channels-last memory format
     compile: bool = False  # whether to use torch.compile
+    # Whether processes keep freed memory for their next tensors instead of returning it to the system (Linux with
+    # glibc). It is faster on CPUs and needs a little more memory.
+    keep_freed_memory: bool = True
     inline: bool = False  # whether to train in the process of the command, for a debugger
 
     def start(self, part: str = "from") -> str | None:

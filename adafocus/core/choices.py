@@ -27,15 +27,16 @@ BACKBONES = (
     "tiny_focus",
     "tiny_vit",
 )
-POLICIES = ("paper",)
+POLICIES = ("paper", "heatmap")
 SHIFTS = ("bidirectional", "online")
 SHIFT_PLACES = ("blockres", "block", "branch")
 #: Training.
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
-LOGGERS = ("tensorboard",)
+LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
+from adafocus.core.objective import Objective
 from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
 #: Converts uint8 clips (B, T, H, W, 3) to normalized float frames (B, T, 3, H, W), which networks read.
 Normalize = Callable[[Tensor], Tensor]
+
+#: Attributes under which networks hold their backbones.
+BACKBONE_NAMES = ("backbone", "glance_net", "focus_net")
 
 
 @dataclass
@@ -44,16 +49,20 @@ class Stage(ABC):
         model: the network.
         net: the module that a step calls: `model`, or its DistributedDataParallel wrapper, which the trainer sets.
         rounds: number of optimizer steps per batch; `step` is called once for each.
+        supervised: whether `step` learns from labels by `objective`; clips are mixed for such stages only.
+        objective: the loss of a prediction; plain cross entropy unless it is replaced.
         variants: the evaluation variants of the network. The first is the method itself; the others are controls, such
             as the same networks with a random patch.
         place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
             0 without a policy.
-        constant_place: (place_size,) the mean of the locations that the policy chooses on the training set, in the
-            format of `Output.where`. It is measured at the end of training and stored in the checkpoint.
+        constant_place: (place_size,), or (P, place_size) if P patches are cut from every frame: the mean of the
+            locations that the policy chooses on the training set, in the format of `Output.where`. It is measured at
+            the end of training and stored in the checkpoint.
     """
 
     name: str
     rounds: int = 1
+    supervised: bool = True
     variants: tuple[Variant, ...]
     place_size: int = 0
     constant_place: Tensor | None = None
@@ -69,6 +78,8 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
+        self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
+        self.objective = Objective()
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
@@ -94,6 +105,11 @@ class Stage(ABC):
         return model.glance_frames(self.normalize(batch.frames), Overrides())
 
     @property
+    def backbones(self) -> list[nn.Module]:
+        """The backbones of the network; `schedule.layer_decay` counts their blocks."""
+        return [module for name, module in self.model.named_children() if name in BACKBONE_NAMES]
+
+    @property
     def needs_constant(self) -> bool:
         """Whether an evaluation variant uses the constant patch location."""
         return any(variant.where == "constant" for variant in self.variants)
@@ -107,6 +123,39 @@ class Stage(ABC):
     def costs(self, cost: Cost) -> dict[Variant, int]:
         """Multiply-adds (MACs) per video of each variant, from the cost of the model."""
         return {self.variants[0]: cost.total}
+
+    def freeze(self, pattern: str) -> None:
+        """Keeps parameters as they are, and the running statistics of their normalization layers.
+
+        Args:
+            pattern: a regular expression; parameters whose full names begin with a match do not learn.
+
+        Raises:
+            ValueError: no parameter's name begins so, or the pattern is none.
+        """
+        try:
+            begins = re.compile(pattern).match
+        except re.error as error:
+            raise ValueError(f"frozen={pattern!r} is no regular expression: {error}") from error
+        self.frozen = {id(parameter) for name, parameter in self.model.named_parameters() if begins(name)}
+        if not self.frozen:
+            first = next(iter(dict(self.model.named_parameters())))
+            raise ValueError(f"frozen={pattern!r} is the beginning of no parameter's name, such as {first}")
+        for layer in batch_norms(self.model):
+            if layer not in self.frozen_norm and any(id(parameter) in self.frozen for parameter in layer.parameters()):
+                self.frozen_norm.append(layer)
+
+    def learning_groups(self) -> list[ParamGroup]:
+        """`param_groups` without the frozen parameters."""
+        groups = [
+            replace(group, parameters=[one for one in group.parameters if id(one) not in self.frozen])
+            for group in self.param_groups()
+        ]
+        return [group for group in groups if group.parameters]
+
+    def compiled(self, **options: Any) -> nn.Module:
+        """The network for training steps, compiled by torch; `options` are those of `torch.compile`."""
+        return cast(nn.Module, torch.compile(self.model, **options))
 
     def train(self) -> None:
         """Sets training mode, except for the normalization layers that are frozen."""
@@ -130,7 +179,8 @@ class Stage(ABC):
         place = state.get("constant_place")
         if place is None or not self.needs_constant:
             return
-        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape == (self.place_size,)
+        shapes = ((self.place_size,), (getattr(self.model, "num_places", 1), self.place_size))
+        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape in shapes
         if not sound or not bool(((place >= 0) & (place <= 1)).all()):
             raise ValueError(f"constant_place of the checkpoint must be {self.place_size} numbers from 0 to 1")
         self.constant_place = place.detach().float()

@@ -110,6 +110,20 @@ def train_view(
     return (mirror(view) if flip else view).contiguous()
 
 
+def rand_augment(frames: Tensor, rng: np.random.Generator, *, ops: int, magnitude: int) -> Tensor:
+    """RandAugment (arXiv 1909.13719) of RGB frames (T, H, W, 3) uint8; all get the same operations.
+
+    Operations and directions are drawn by torchvision from torch's random state, which is seeded from `rng` and then
+    restored. None of the operations mirrors a frame, so the labels of `dataset.flip_pairs` stay right.
+    """
+    from torchvision.transforms import InterpolationMode, v2  # a second to import, which others need not wait for
+
+    transform = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # of the CPU alone
+        return transform(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
+
+
 def mirror(frames: Tensor) -> Tensor:
     """Flips frames (T, H, W, C) horizontally; of optical flow (even C, x before y) x also changes its sign."""
     mirrored = frames.flip(2)
@@ -172,8 +186,23 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.scale = torch.tensor([1.0 / (255.0 * s) for s in std])
         self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self._rows: dict[tuple[torch.device, int, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Normalizes on the device of `frames`; the result is a channels-last view."""
-        scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
-        return torch.addcmul(shift, frames.float(), scale).permute(0, 1, 4, 2, 3)
+        width, channels = frames.shape[-2:]
+        scale, shift = self._row(frames.device, width, channels)
+        rows = torch.addcmul(shift, frames.flatten(-2).float(), scale)
+        return rows.unflatten(-1, (width, channels)).permute(0, 1, 4, 2, 3)
+
+    def _row(self, device: torch.device, width: int, channels: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift for every value in a row of pixels, (width * channels).
+
+        Whole rows are faster than an innermost dimension of three channels. The tensors are kept, because copying them
+        for every batch would make the CPU wait for a GPU.
+        """
+        key = device, width, channels
+        if key not in self._rows:
+            scale, shift = (values.expand(channels).repeat(width).to(device) for values in (self.scale, self.shift))
+            self._rows[key] = scale, shift
+        return self._rows[key]

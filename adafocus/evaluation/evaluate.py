@@ -15,33 +15,24 @@ from adafocus.core.output import Output
 from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
-from adafocus.evaluation.places import PlaceStatistics, boxes_of_frames, place_statistics
+from adafocus.evaluation.gallery import Example, Gallery
+from adafocus.evaluation.places import (
+    PlaceStatistics,
+    boxes_of_frames,
+    center_distance,
+    motion_share,
+    place_statistics,
+)
 from adafocus.processes.distributed import World
-
-
-@dataclass
-class Example:
-    """A clip for the picture of patches.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 in temporal order.
-        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, or 0 where there are
-            fewer; None for whole frames.
-        label, answer: the true and the predicted class id.
-    """
-
-    frames: Tensor
-    boxes: Tensor | None
-    label: int
-    answer: int
 
 
 @dataclass
 class Report:
     """Result of an evaluation: scores of every variant in percent, unreadable videos, seconds, and example clips.
 
+    `loss` is the cross entropy of the first variant with each video's first label, without the options of the recipe.
     `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
-    are several views per video.
+    are several views per video. `gallery` are the clips that a `Gallery` kept.
     """
 
     scores: dict[Variant, dict[str, float]]
@@ -50,8 +41,17 @@ class Report:
     bad: list[BadVideo]
     seconds: float
     videos: int
+    loss: float
     examples: list[Example] = field(default_factory=list)
     places: PlaceStatistics | None = None
+    gallery: list[Example] = field(default_factory=list)
+
+    @property
+    def valid(self) -> Tensor:
+        """(videos,) bool: whether each video could be read."""
+        valid = torch.ones(self.videos, dtype=torch.bool)
+        valid[[video.index for video in self.bad]] = False
+        return valid
 
 
 def evaluate(
@@ -64,6 +64,7 @@ def evaluate(
     examples: int = 0,
     average: str = "logits",
     chunk: int = 32,
+    gallery: Gallery | None = None,
 ) -> Report:
     """Evaluates this process's share of a split and merges the results of all processes.
 
@@ -76,17 +77,27 @@ def evaluate(
         examples: number of clips of this process to keep for pictures.
         average: how the views of a video are averaged, see `metrics.average_views`.
         chunk: number of clips per forward pass if videos have several views.
+        gallery: keeps clips of this process for a report; those of all processes are merged.
     """
     started = time.monotonic()
-    shares: list[dict[str, object]] = []
+    shares: list[dict[str, Any]] = []
     kept: list[Example] = []
     for batch in batches:
         valid = batch.valid
         answers: dict[Variant, Output] = {}
+        held: dict[str, Tensor] = {}
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
-            kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
+            main = answers[variants[0]]
+            held = _held(stage, readable, answers)
+            if examples > len(kept) or gallery is not None:
+                seen = _looked_at(stage, readable, main)
+                kept += [
+                    _example(*seen, readable, main, row) for row in range(min(examples - len(kept), len(readable)))
+                ]
+                if gallery is not None:
+                    _offer(gallery, seen, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
                 answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
@@ -99,15 +110,31 @@ def evaluate(
                 "bad": batch.bad,
                 "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
                 "where": _learned(stage, variants[0], answers),
+                "held": held,
             }
         )
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
+    if gallery is not None:
+        gallery.keep(example for part in world.gather(gallery.kept) for example in part)
+        report.gallery = gallery.kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
         network, chosen = cast(Any, stage.model), torch.cat(where)
-        report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
+        report.places = _places(network, chosen, gathered, stage.constant_place)
     return report
+
+
+def _places(network: Any, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None) -> PlaceStatistics:
+    boxes, size = network.boxes(chosen), network.frame_size
+    found = place_statistics(chosen, boxes, size, frames_vary=network.place_per_frame)
+    held: dict[str, Any] = {}
+    for name in ("moving", "moving_constant", "covered"):
+        if parts := [share["held"][name] for share in shares if name in share["held"]]:
+            held[name] = float(torch.cat(parts).mean())
+    if constant is not None:
+        held["from_constant"] = center_distance(boxes, network.boxes(constant.view(-1, chosen.shape[-1])), size)
+    return replace(found, **held)
 
 
 def _rows(output: Output, rows: Tensor) -> Output:
@@ -149,28 +176,80 @@ def answer(
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
 
 
-def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
-    kept = []
-    for row in range(min(wanted, len(batch))):
-        frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
-        if output.focus_frames is not None:
-            frames = output.focus_frames[row]
-        boxes = None
-        if output.where is not None:
-            boxes = stage.model.boxes(output.where[row].float()).cpu()
-            if stage.model.chooses_cells:
-                numbers, boxes = boxes_of_frames(output.frames[row].cpu(), boxes)
-                frames = frames[: len(numbers)]
-            else:
-                if len(boxes) == 1:  # one place for all frames
-                    boxes = boxes.expand(len(frames), -1)
-                elif (
-                    output.focus_frames is None and output.frames is not None
-                ):  # steps are in processing order, pictures in time
-                    boxes = boxes[output.frames[row].cpu().argsort()]
-                boxes = boxes[:, None]
-        kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
-    return kept
+def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tensor | None]:
+    """The frames (B, T, H, W, C) uint8 of which patches were cut, and their patches (B, T, P, 4), in temporal order.
+
+    Of several views the first; the patches are top, left, height and width in pixels, None for whole frames.
+    """
+    frames = batch.frames if batch.frames.ndim == 5 else batch.frames[:, 0]
+    if output.focus_frames is not None:
+        frames = output.focus_frames.to(frames.device)
+    elif output.where is not None and not stage.model.place_per_frame:
+        frames = stage.model.focus_frames(frames)
+    if output.where is None:
+        return frames, None
+    boxes = stage.model.boxes(output.where.float()).to(frames.device)
+    if stage.model.chooses_cells:
+        numbers = output.frames.to(boxes.device)
+        return frames, _padded([boxes_of_frames(*row)[1] for row in zip(numbers, boxes, strict=True)], frames)
+    if not stage.model.place_per_frame:
+        return frames, boxes[:, None].expand(-1, frames.shape[1], -1, -1)
+    if output.focus_frames is None and output.frames is not None:  # steps are in processing order, frames in time
+        boxes = boxes.gather(1, output.frames.to(boxes.device).argsort(1)[..., None].expand_as(boxes))
+    return frames, boxes[:, :, None]
+
+
+def _padded(boxes: list[Tensor], frames: Tensor) -> Tensor:
+    """Patches (T', P', 4) of the frames of each clip as (B, T, P, 4), filled up with patches of size 0."""
+    found = torch.zeros(*frames.shape[:2], max(clip.shape[1] for clip in boxes), 4, device=frames.device)
+    for row, clip in zip(found, boxes, strict=True):
+        row[: clip.shape[0], : clip.shape[1]] = clip
+    return found
+
+
+def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[str, Tensor]:
+    """Shares (B,) of motion and area inside the learned patches, and of motion inside those at the constant place."""
+    shares: dict[str, Tensor] = {}
+    main = next(iter(answers))
+    if main.where != "learned" or cast(Any, stage.model).chooses_cells:
+        return shares
+    for variant, output in answers.items():
+        if output.where is None or variant.where not in ("learned", "constant") or variant.when != main.when:
+            continue
+        frames, boxes = _looked_at(stage, batch, output)
+        if boxes is None or frames.shape[1] != boxes.shape[1] or frames.shape[1] < 2:
+            continue
+        share = motion_share(frames, boxes)
+        if variant.where == "learned":
+            shares |= {"moving": share.moving.cpu(), "covered": share.covered.cpu()}
+        else:
+            shares["moving_constant"] = share.moving.cpu()
+    return shares
+
+
+def _example(frames: Tensor, boxes: Tensor | None, batch: Batch, output: Output, row: int) -> Example:
+    """A clip of a batch; `frames` and `boxes` are those of `_looked_at`."""
+    patches, clip = None if boxes is None else boxes[row].cpu(), frames[row].cpu()
+    if patches is not None:  # frames without a patch fill up a batch
+        with_patch = patches[..., 2].amax(1) > 0
+        patches, clip = patches[with_patch], clip[with_patch]
+    return Example(clip, patches, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
+
+
+def _offer(gallery: Gallery, seen: tuple[Tensor, Tensor | None], batch: Batch, output: Output) -> None:
+    """Offers the clips of a batch, without those of which a chosen frame could not be read.
+
+    `seen` is what `_looked_at` returns.
+    """
+    rows = batch.valid.nonzero()[:, 0]
+
+    def show(number: int, answer: int, probability: float) -> Example:
+        row = int(rows[number])
+        example = _example(*seen, batch, output, row)
+        frames = example.frames.clone()  # a view would keep the whole batch in memory
+        return replace(example, frames=frames, answer=answer, index=int(batch.index[row]), probability=probability)
+
+    gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
 
 
 def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:
@@ -192,4 +271,4 @@ def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Repor
             if share["logits"]:
                 logits[name][share["index"][share["valid"]]] = share["logits"][name]
     scores = {name: metrics.scores(logits[name], labels, valid) for name in variants}
-    return Report(scores, logits, labels, bad, 0.0, size)
+    return Report(scores, logits, labels, bad, 0.0, size, metrics.loss(logits[variants[0]], labels, valid))

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,18 +30,23 @@ from adafocus.core.variants import Variant
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
 from adafocus.evaluation.evaluate import Report, evaluate
+from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
+from adafocus.processes.backends import set_backends
 from adafocus.processes.distributed import World, join
+from adafocus.processes.memory import keep_freed_memory
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
 from adafocus.runs.early_exit import EarlyExit
 from adafocus.runs.early_exit import write as write_exits
 from adafocus.runs.ending import end
 from adafocus.runs.folder import lock
+from adafocus.runs.program import use_program
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
+from adafocus.runs.teacher import teach
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
 from adafocus.training.loggers import factories
@@ -62,6 +68,8 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
             start_logging(folder, rank=rank)
             plugins.load(named)
             config = config or configs.read(folder)
+            if config.keep_freed_memory:
+                keep_freed_memory()
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
                     restart_status(folder)
@@ -86,6 +94,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
+    factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -102,10 +111,11 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     job = Job(config, folder, world, signals, data, network, content, started)
     if not training:
         _load_checkpoint(config, network, data.classes, file, content)
-    elif not any((place / checkpoint.LAST).is_file() for place in job.stage_folders.values()):
+    elif not job.begun:
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
+    set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
     if config.sync_batchnorm:
         network = world.synchronize_norms(network)
     job.network = network.to(world.device)
@@ -139,30 +149,50 @@ class Job:
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
+    @property
+    def begun(self) -> bool:
+        """Whether a stage has been saved."""
+        return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
+
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
+        with ExitStack() as journals:
+            self._run(journals)
+
+    def _run(self, journals: ExitStack) -> None:
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
         cost = build.cost(self.config, len(self.data.classes))
         test = Evaluator(last, self.world, self.data.test, self.data.views)
-        progress = Progress()
+        progress, journal = Progress(), None
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
+            if self.config.teacher.checkpoint is not None:
+                teach(self.config, self.data, self.folder, self.world, begun=self.begun)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
-                with trainer.journal:
-                    progress = trainer.run()
+                if journal is not None:
+                    journal.close()
+                journal = journals.enter_context(trainer.journal)  # that of the last stage hears of the results too
+                progress = trainer.run()
+                journal.stop()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
+        training = self.config.mode == "train"
+        program = None if training else use_program(last, stage, test.batches, self.data, self.world.device)
         if self.config.mode == "early_exit":
-            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
+            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last, program)
             return
         self._find_constant_place(last, stage)
-        report = test(stage, stage.answerable, last.evaluate.examples)
+        report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            summary = finish(
+                last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program
+            )
+            if journal is not None:
+                journal.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -173,6 +203,7 @@ class Job:
             self.stage_folders[name],
         )
         stage = build.stage(config, self.network)
+        stage.objective = build.objective(config, data.train, len(data.classes), world.device)
         folder.mkdir(parents=True, exist_ok=True)
         loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
@@ -197,7 +228,8 @@ class Job:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
             if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
                 journal.picture("patches", trainer.progress.step, sheet)
-            return report.scores[stage.variants[0]] | (report.places.scalars() if report.places else {})
+            places = report.places.scalars() if report.places else {}
+            return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
         typed = read_json(self.folder / "overrides.json", list) or []
         trainer = Trainer(
@@ -220,17 +252,16 @@ class Job:
         self.world.barrier()
         config, progress = self.config, trainer.progress
         best = configs.for_stage(config, name).schedule.select == "best"
-        if best:
-            trainer.stage.model.load_state_dict(trainer.keeper.load(best=True)["model"])
+        trainer.finish(best=best)
         score, variant = progress.best if best else progress.last, trainer.stage.variants[0]
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
 
-    def _exit_early(self, early: EarlyExit, config: Config) -> None:
+    def _exit_early(self, early: EarlyExit, config: Config, program: dict[str, Any] | None) -> None:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable)
+            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable, program, early.contract)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:
@@ -273,7 +304,9 @@ class Evaluator:
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = _loader(config, world, clips, order)
 
-    def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+    def __call__(
+        self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0, gallery: Gallery | None = None
+    ) -> Report:
         """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
@@ -285,6 +318,7 @@ class Evaluator:
             examples=examples,
             average=self.average,
             chunk=self.chunk,
+            gallery=gallery,
         )
 
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -116,9 +116,7 @@ class SupervisedStage(ReinforcedStage):
             where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
-        rows = label.repeat_interleave(steps.shape[1])
-        loss = functional.cross_entropy(steps.flatten(0, 1).float(), rows)
-        return StepResult(loss, {"top1": (logits.argmax(1) == label).float().mean()})
+        return StepResult(self.objective(steps.float(), batch), {"top1": (logits.argmax(1) == label).float().mean()})
 
 
 @dataclass
@@ -157,6 +155,8 @@ class PolicyStage(ReinforcedStage):
         Others: see `ReinforcedStage`.
     """
 
+    supervised = False
+
     def __init__(
         self,
         model: ReinforcedNetwork,
@@ -180,6 +180,15 @@ class PolicyStage(ReinforcedStage):
         self.rounds = epochs * minibatches
         self._round = 0
         self._episode: _Episode | None = None
+
+    def compiled(self, **options: Any) -> nn.Module:
+        """See `Stage.compiled`. A step calls single parts of the network, so its two backbones are compiled, in place.
+
+        Only the policy, a small recurrent network, is trained and goes through `forward`; it stays as it is.
+        """
+        self.model.glance_net.compile(**options)
+        self.model.focus_net.compile(**options)
+        return self.model
 
     def step(self, batch: Batch) -> StepResult:
         """One PPO update; the first one of a batch also samples its actions."""
