@@ -37,7 +37,8 @@ def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
 
     Args:
         frames: (T, H, W, C) uint8; if C is not 3 (optical flow), its first channel in gray.
-        boxes: (T, P, 4) top, left, height and width in pixels of P patches; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of P patches, or 0 where a frame has fewer; None for whole
+            frames.
     """
     if frames.shape[-1] != 3:
         frames = frames[..., :1].repeat(3, -1)
@@ -50,6 +51,8 @@ def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
     for place, number in enumerate(shown):
         frame = Image.fromarray(np.ascontiguousarray(frames[number])).resize((wide, SIDE), resample)
         for top, left, high, across in () if boxes is None else (boxes[number] * scale).tolist():
+            if not high:  # a place that is not used
+                continue
             corners = [left, top, left + across - 1, top + high - 1]
             draw = ImageDraw.Draw(frame)
             draw.rectangle(corners, outline=OUTER, width=3)
