@@ -37,8 +37,8 @@ def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
 
     Args:
         frames: (T, H, W, C) uint8; if C is not 3 (optical flow), its first channel in gray.
-        boxes: (T, P, 4) top, left, height and width in pixels of P patches, or 0 where a frame has fewer; None for whole
-            frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of P patches, or 0 where a frame has fewer; None for
+            whole frames.
     """
     if frames.shape[-1] != 3:
         frames = frames[..., :1].repeat(3, -1)
