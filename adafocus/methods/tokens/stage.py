@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -90,8 +89,8 @@ class TokenStage(AdaptiveStage):
         label = batch.labels[:, 0]
         exits = output.exit_logits
         losses = {
-            "groups": functional.cross_entropy(exits[:, 1:].flatten(0, 1), label.repeat_interleave(exits.shape[1] - 1)),
-            "glance": functional.cross_entropy(exits[:, 0], label),
+            "groups": self.objective(exits[:, 1:].float(), batch),
+            "glance": self.objective(exits[:, :1].float(), batch),
         }
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
         metrics |= {f"loss_{name}": loss.detach() for name, loss in losses.items()}
