@@ -76,8 +76,8 @@ class HeatMapPolicy(nn.Module):
         self.score = nn.Sequential(nn.Conv2d(hidden + motion, hidden, 3, padding=1), nn.ReLU(inplace=True), last)
         if motion:
             self.motion_weight = nn.Parameter(torch.ones(()))
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
+            for parameter in last.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor, motion: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Places and scores; see `places` and `scores`."""
