@@ -165,7 +165,7 @@ def test_what_is_misspelt_is_an_error_that_says_what_was_meant(typed: str, says:
 
 def test_a_sweep_over_a_misspelt_experiment_starts_no_job(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("adafocus.runs.launch.launch", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("adafocus.runs.sweep.launch", lambda *_: pytest.fail("a process was started"))
     assert cli.run(["-m", "experiment=glyphs_when,glyphs_wen"]) == 2
     assert "did you mean glyphs_when?" in capsys.readouterr().err
 
