@@ -100,6 +100,7 @@ def evaluate(
                     _offer(gallery, seen, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
                 answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
+                held = {name: share[readable.valid] for name, share in held.items()}
                 if readable is not batch:
                     valid[valid.clone()] = readable.valid
         shares.append(
