@@ -18,6 +18,7 @@ import torch
 from adafocus import build, config
 from adafocus.checkpoints import detect, load_checkpoint, load_file, tensors
 from adafocus.checkpoints.identify import identify
+from adafocus.checkpoints.shared import WEIGHTS, fetched, is_address
 from adafocus.config import stored
 from adafocus.config.compose import compose
 from adafocus.config.naming import split_override
@@ -337,15 +338,21 @@ def load(
     """A predictor of a run folder or file.
 
     Args:
-        path: our run folder or checkpoint, which carries its configuration, or an official file.
+        path: our run folder or checkpoint, which carries its configuration, an official file, or where `adafocus push`
+            has shared a network.
         typed: overrides that say what an official file does not, see `recipe`.
         classes, device: see `Predictor`.
 
     Raises:
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
+    if is_address(str(path)):
+        with fetched(str(path)) as file:
+            return load(file, typed, classes=classes, device=device)
     plugins.load()  # those that are installed
     file = Path(path).expanduser()
+    if (file / WEIGHTS).is_file():  # a folder of `adafocus push`
+        file = file / WEIGHTS
     if file.is_dir():
         select = config.read(file).schedule.select
         found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
