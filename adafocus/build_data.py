@@ -288,6 +288,8 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
         "scales": tuple(dataset.crop_scales),
         "decode_short_side": dataset.decode_short_side,
         "stretch": dataset.fit == "stretch",
+        "randaugment_ops": dataset.randaugment_ops,
+        "randaugment_magnitude": dataset.randaugment_magnitude,
         "snippet": dataset.snippet if dataset.modality == "flow" else 1,
     }
     short_side = dataset.short_side or dataset.frame_size * 256 // 224

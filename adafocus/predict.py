@@ -139,7 +139,7 @@ class Predictor:
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
-        self.normalize = Normalize(settings.dataset.mean, settings.dataset.std)
+        self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
         """The view of a video in the protocol's test."""
@@ -332,6 +332,21 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     return stored.overrides(content.get("overrides") or [], keys, str(path))
 
 
+def checkpoint_file(path: str | Path) -> Path:
+    """The file itself, of a run folder the checkpoint whose weights its final evaluation uses, or of a folder of
+    `adafocus push` its weights."""
+    file = Path(path).expanduser()
+    if not file.is_dir():
+        return file
+    if (file / WEIGHTS).is_file():
+        return file / WEIGHTS
+    select = config.read(file).schedule.select
+    found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
+    if not found:
+        raise UserError(f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder")
+    return found[0] if select == "best" else found[-1]
+
+
 def load(
     path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
 ) -> Predictor:
@@ -350,17 +365,7 @@ def load(
         with fetched(str(path)) as file:
             return load(file, typed, classes=classes, device=device)
     plugins.load()  # those that are installed
-    file = Path(path).expanduser()
-    if (file / WEIGHTS).is_file():  # a folder of `adafocus push`
-        file = file / WEIGHTS
-    if file.is_dir():
-        select = config.read(file).schedule.select
-        found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
-        if not found:
-            raise UserError(
-                f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder"
-            )
-        file = found[0] if select == "best" else found[-1]
+    file = checkpoint_file(path)
     content = load_file(file)
     said = content.get("config")
     if isinstance(said, dict):

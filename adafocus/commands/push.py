@@ -82,6 +82,11 @@ def bundle(run: Path, summary: dict[str, Any], place: Path, address: str) -> lis
     from adafocus.runs.card import model_card
 
     predictor = predict.load(run, device="cpu")
+    backbone = predictor.settings.backbone
+    if own := [name for name in (backbone.glance, backbone.focus) if str(name).startswith("file/")]:
+        raise UserError(
+            f"{run} has the network {own[0]}, whose folder is not shared along with it; share that yourself"
+        )
     values = config.to_dict(without_paths(predictor.settings))
     notes = {"config": values, "classes": predictor.classes, "overrides": []}
     save_safetensors(place / WEIGHTS, predictor.model.state_dict(), notes)
@@ -106,6 +111,10 @@ def without_paths(settings: Any) -> Any:
     for name in ("train_list", "val_list", "test_list", "class_file", "bad_list"):
         setattr(dataset, name, None)
     settings.init = dict.fromkeys(settings.init)
+    settings.teacher.checkpoint = None
+    for name in ("weights", "glance_weights"):  # the network's own weights are shared, not those that it began with
+        if getattr(settings.backbone, name) not in (None, "imagenet", "none"):
+            setattr(settings.backbone, name, "none")
     settings.name = settings.checkpoint = settings.early_exit.baseline = None
     settings.plugins = [Path(name).name if name.endswith(".py") else name for name in settings.plugins]
     return settings

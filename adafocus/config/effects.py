@@ -12,6 +12,7 @@ from typing import get_type_hints
 
 from adafocus.config.load import for_stage, stages
 from adafocus.config.schema import Config, ScheduleConfig
+from adafocus.core import choices
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
 from adafocus.methods.options import Options
@@ -68,12 +69,28 @@ def _views(config: Config) -> bool:
     return config.dataset.source != "glyphs"
 
 
+def _rgb(config: Config) -> bool:
+    return _views(config) and config.dataset.modality == "rgb"
+
+
+def _supervised(config: Config) -> bool:
+    return method_of(config).learns_from_labels
+
+
+def _taught(config: Config) -> bool:
+    return config.mode == "train" and config.teacher.checkpoint is not None
+
+
 def _schedules(config: Config) -> list[ScheduleConfig]:
     return [for_stage(config, name).schedule for name in stages(config)]
 
 
 def _tiny(role: str) -> Callable[[Config], bool]:
     return lambda config: getattr(config.backbone, role).startswith("tiny")
+
+
+def _options(role: str) -> Callable[[Config], bool]:
+    return lambda config: getattr(config.backbone, role) not in choices.BACKBONES
 
 
 READERS = (
@@ -96,6 +113,12 @@ READERS = (
         "dataset=folder, or another data set of files or of a plug-in",
         _views,
     ),
+    Readers(_keys("dataset", "randaugment_ops"), "RGB videos of files or of a plug-in", _rgb),
+    Readers(
+        _keys("dataset", "randaugment_magnitude"),
+        "RGB videos of files or of a plug-in, and dataset.randaugment_ops",
+        lambda config: _rgb(config) and config.dataset.randaugment_ops > 0,
+    ),
     Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
         _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
@@ -108,6 +131,8 @@ READERS = (
     Readers(_keys("backbone", "focus_channels focus_strides"), "backbone=tiny", _tiny("focus")),
     Readers(_keys("backbone", "glance_channels glance_strides"), "backbone=tiny", _tiny("glance")),
     Readers(_keys("backbone", "coordinates"), "backbone=tiny", lambda c: _tiny("focus")(c) or _tiny("glance")(c)),
+    Readers(_keys("backbone", "focus_options"), "a network of timm, torchvision or a plug-in", _options("focus")),
+    Readers(_keys("backbone", "glance_options"), "a network of timm, torchvision or a plug-in", _options("glance")),
     Readers(
         _keys("backbone", "shift_div shift_place"),
         "a backbone with the temporal shift (backbone.shift)",
@@ -115,6 +140,27 @@ READERS = (
     ),
     *_of_methods(),
     # Recipes.
+    Readers(
+        _keys("schedule", "label_smoothing mixup_alpha cutmix_alpha class_weights"),
+        "a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        _supervised,
+    ),
+    Readers(
+        _keys("schedule", "class_weights"),
+        "a data set of files or of a plug-in (synthetic videos have balanced classes)",
+        _views,
+    ),
+    Readers(
+        _keys("schedule", "layer_decay"),
+        "a stage that trains a backbone, which stages 2 and 3 of adafocus_v1 do not",
+        lambda config: method_of(config).trains_backbones,
+    ),
+    Readers(
+        ("teacher",),
+        "mode=train and a stage that learns from labels, which stage 2 of adafocus_v1 does not",
+        lambda config: config.mode == "train" and _supervised(config),
+    ),
+    Readers(_keys("teacher", "weight temperature"), "teacher=RUN_OR_FILE", _taught),
     Readers(
         _keys("schedule", "momentum"),
         "schedule.optimizer=sgd",

@@ -21,14 +21,17 @@ UNNAMED = (*RUNTIME, "hydra")
 _TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "backbone", "protocol", "debug")
 #: Keys that have a group for the same number: patch.size=128 is named like patch=128.
 _ALSO = {"patch.size": "patch", "segments.glance": "segments"}
+#: Short forms of keys, as typed -> key; a section such as `teacher` cannot have a value of its own.
+_SHORT = {"teacher": "teacher.checkpoint"}
 _NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
 _LONGEST = 80
 
 
 def split_override(override: str) -> tuple[str, str]:
-    """(key, value) of an override, without `+`, `++` or `~` before the key."""
+    """(key, value) of an override, without `+`, `++` or `~` before the key, and with a short form written out."""
     key, _, value = override.partition("=")
-    return key.lstrip("+~"), value
+    key = key.lstrip("+~")
+    return _SHORT.get(key, key), value
 
 
 def key_of(override: str) -> str:
@@ -42,12 +45,18 @@ def unquoted(value: str) -> str:
 
 
 def quote_numbers(arguments: Iterable[str]) -> list[str]:
-    """Quotes purely numeric choices: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays."""
+    """Overrides in the form that Hydra reads.
+
+    Purely numeric choices are quoted: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays. Short forms are
+    written out: `teacher=RUN` becomes `teacher.checkpoint=RUN`.
+    """
     quoted = []
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if equals and key.lstrip("+") in NUMERIC_GROUPS:
             argument = key + "=" + _NUMBER.sub(r"'\1'", value)
+        elif equals and key in _SHORT:
+            argument = f"{_SHORT[key]}={value}"
         quoted.append(argument)
     return quoted
 

@@ -26,8 +26,9 @@ def check(config: Config, *, fresh: bool) -> None:
 
 
 def _starts(config: Config) -> dict[str, str]:
-    """Keys of the weights that training starts from, and their paths."""
+    """Keys of the weights that training starts from or learns from, and their paths."""
     parts = {f"init.{part}": config.start(part) for part in ("from", "glance", "focus")}
+    parts["teacher"] = config.teacher.checkpoint
     backbone = config.backbone
     weights = {"backbone.weights": backbone.weights, "backbone.glance_weights": backbone.glance_weights}
     named = {key: path for key, path in weights.items() if path not in ("imagenet", "none")}

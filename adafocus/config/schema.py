@@ -109,14 +109,18 @@ class DatasetConfig:
     flip: Probability = 0.5  # probability of a horizontal flip in training
     # Pairs of class names whose labels are exchanged by a horizontal flip.
     flip_pairs: list[Annotated[list[Words], Length(2, 2)]] = field(default_factory=list)
+    # RandAugment (torchvision.transforms.v2) on training clips: number of operations, the same for all frames of a
+    # clip, and their magnitude. None of them mirrors a frame. 0: none.
+    randaugment_ops: Annotated[int, Between(0, 10)] = 0
+    randaugment_magnitude: Annotated[int, Between(0, 30)] = 9
     # rgb, or flow: frame folders hold optical flow, in two files per field or in R and G of one.
     modality: Annotated[str, OneOf(choices.MODALITIES)] = "rgb"
     snippet: Count = 5  # number of consecutive flow fields per segment (modality=flow)
     count_divisor: Count = 1  # files per frame that list rows count (2 for the flow of Something-Something V1)
-    mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] = field(
-        default_factory=lambda: [0.485, 0.456, 0.406]
-    )
-    std: Annotated[list[Amount], Length(1, 3)] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    # Normalization of the frames, (value / 255 - mean) / std; None: ImageNet's, and networks of torchvision, timm or a
+    # plug-in that name another one get that.
+    mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] | None = None
+    std: Annotated[list[Amount], Length(1, 3)] | None = None
     # source=glyphs: synthetic videos, see `adafocus.data.glyphs`
     task: Annotated[str, OneOf(choices.TASKS)] = "where"  # what tells the class: a location, a time or a direction
     glyph_size: Annotated[int, OneOf((8, 16))] = 16  # side of a glyph in pixels
@@ -138,7 +142,10 @@ class BackboneConfig(
     options.ClassifierWidth,
     uni.PolicyWidths,
 ):
+    # Networks by name: of this package, timm/NAME, torchvision/NAME, file/FOLDER (`adafocus.config.described`), or of a
+    # plug-in.
     focus: Words = MISSING
+    focus_options: dict[str, Any] = field(default_factory=dict)  # arguments of the factory of a library or plug-in
     weights: Words = "imagenet"  # initial weights of the focus network: imagenet, none or FILE
     focus_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny focus network
     focus_strides: list[Count] = field(default_factory=list)  # strides of a tiny focus network; empty: 2 in every layer
@@ -211,11 +218,36 @@ class ScheduleConfig(options.LrMults, options.Dropout, options.FrozenNorm, recog
     clip_grad_norm: Amount | None = None  # maximal L2 norm of the gradient; None: not clipped
     precision: Annotated[str, OneOf(choices.PRECISIONS)] = "fp32"  # precision on GPUs if the key `precision` is auto
     head_dropout: Share = 0.0  # dropout probability of the auxiliary heads, and of a recognizer's head
+    label_smoothing: Share = 0.0  # share of the target that all classes divide evenly
+    # Weights of the classes in the cross entropy: none, or balanced (inversely proportional to their number of training
+    # clips).
+    class_weights: Annotated[str, OneOf(choices.CLASS_WEIGHTS)] = "none"
+    mixup_alpha: Weight = 0.0  # mixup with shares from Beta(alpha, alpha); 0: none
+    cutmix_alpha: Weight = 0.0  # CutMix likewise, with the same box in all frames; with both each clip gets one of them
+    # Decay of the exponential moving average of weights and BatchNorm statistics, which is then evaluated and saved;
+    # None: no average.
+    ema_decay: Share | None = None
+    # Factor by which the learning rate falls from one block of a backbone to the one before; 1: it does not.
+    layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
+    # Epochs without a better validation score after which training ends; None: it does not end early.
+    patience: Count | None = None
     starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
     evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
     evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs
     # Weights that the final evaluation uses: of the last epoch, or of the best epoch on the validation videos.
     select: Annotated[str, OneOf(("last", "best"))] = "last"
+
+
+@dataclass
+class TeacherConfig:
+    """A trained network whose logits of the training clips are a second target (knowledge distillation).
+
+    `teacher=RUN_OR_FILE` on the command line means teacher.checkpoint=RUN_OR_FILE.
+    """
+
+    checkpoint: Words | None = None  # run folder or checkpoint file of the teacher; None: no teacher
+    weight: Amount = 1.0  # weight of the teacher's term of the loss, see `adafocus.core.objective`
+    temperature: Amount = 2.0  # temperature of its softmax
 
 
 @dataclass
@@ -296,6 +328,7 @@ class Config:
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     stage: StageConfig = field(default_factory=StageConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
     protocol: ProtocolConfig = field(default_factory=ProtocolConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     early_exit: EarlyExitConfig = field(default_factory=EarlyExitConfig)

@@ -18,6 +18,19 @@ class BadVideo:
     reason: str
 
 
+@dataclass(frozen=True)
+class Mixed:
+    """How clips of a batch were mixed with others of it (mixup, cutmix).
+
+    Attributes:
+        partner: (B,) int64, the row of the clip that each was mixed with.
+        share: (B,) share of the clip's own label, at least 1/2; its partner's label has the rest.
+    """
+
+    partner: Tensor
+    share: Tensor
+
+
 @dataclass
 class Batch:
     """A batch of B clips with their labels.
@@ -35,6 +48,8 @@ class Batch:
             indices, (B, n) candidate positions), it returns (B, n, H, W, C) uint8 and the videos that could not be
             read. None: `frames` already holds every frame.
         kept: by video index, all candidates (N, H, W, C) of videos for which they are decoded already.
+        teacher: (B, K) logits of a teacher; a row is NaN if it could not read the video. None without a teacher.
+        mixed: how the clips were mixed; None if they were not.
     """
 
     frames: Tensor
@@ -45,6 +60,8 @@ class Batch:
     bad: list[BadVideo] = field(default_factory=list)
     source: Callable[[list[int], Tensor], tuple[Tensor, list[BadVideo]]] | None = None
     kept: dict[int, Tensor] = field(default_factory=dict)
+    teacher: Tensor | None = None
+    mixed: Mixed | None = None
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Reads the candidate frames that a network chose.
@@ -81,11 +98,12 @@ class Batch:
         return replace(self, frames=self.frames.pin_memory(), labels=self.labels.pin_memory())
 
     def to(self, device: torch.device) -> Batch:
-        """Copies frames and labels to `device`; `index` and `valid` are used on the CPU and stay there."""
+        """Copies frames, labels and the teacher's logits to `device`; `index` and `valid` are used on the CPU."""
         return replace(
             self,
             frames=self.frames.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
+            teacher=None if self.teacher is None else self.teacher.to(device, non_blocking=True),
         )
 
 

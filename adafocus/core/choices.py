@@ -24,6 +24,7 @@ SHIFT_PLACES = ("blockres", "block", "branch")
 OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
+CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")

@@ -12,11 +12,15 @@ from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
+from adafocus.core.objective import Objective
 from adafocus.core.output import Output, Overrides
 from adafocus.core.variants import Variant
 
 #: Converts uint8 clips (B, T, H, W, 3) to normalized float frames (B, T, 3, H, W), which networks read.
 Normalize = Callable[[Tensor], Tensor]
+
+#: Attributes under which networks hold their backbones.
+BACKBONE_NAMES = ("backbone", "glance_net", "focus_net")
 
 
 @dataclass
@@ -44,6 +48,8 @@ class Stage(ABC):
         model: the network.
         net: the module that a step calls: `model`, or its DistributedDataParallel wrapper, which the trainer sets.
         rounds: number of optimizer steps per batch; `step` is called once for each.
+        supervised: whether `step` learns from labels by `objective`; clips are mixed for such stages only.
+        objective: the loss of a prediction; plain cross entropy unless it is replaced.
         variants: the evaluation variants of the network. The first is the method itself; the others are controls, such
             as the same networks with a random patch.
         place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
@@ -54,6 +60,7 @@ class Stage(ABC):
 
     name: str
     rounds: int = 1
+    supervised: bool = True
     variants: tuple[Variant, ...]
     place_size: int = 0
     constant_place: Tensor | None = None
@@ -69,6 +76,7 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
+        self.objective = Objective()
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
@@ -92,6 +100,11 @@ class Stage(ABC):
         """Normalized frames (B, G, 3, S, S) of a batch that the glance network sees, in processing order."""
         model: Any = self.model
         return model.glance_frames(self.normalize(batch.frames), Overrides())
+
+    @property
+    def backbones(self) -> list[nn.Module]:
+        """The backbones of the network; `schedule.layer_decay` counts their blocks."""
+        return [module for name, module in self.model.named_children() if name in BACKBONE_NAMES]
 
     @property
     def needs_constant(self) -> bool:

@@ -40,10 +40,17 @@ class Item:
     epoch: int
     bad: list[BadVideo]
     kept: Tensor | None = None  # all candidates (N, H, W, C), if they were decoded along with the frames
+    teacher: Tensor | None = None  # (K,) logits of a teacher, in training
 
 
 class ClipSource(Protocol):
-    """The interface of a data set for the loader: items by (epoch, index)."""
+    """The interface of a data set for the loader: items by (epoch, index).
+
+    Attributes:
+        teacher: (N, K) logits of a teacher for every video, which training items then hold; None without one.
+    """
+
+    teacher: Tensor | None
 
     def __len__(self) -> int: ...
 
@@ -157,6 +164,7 @@ class VideoClips:
         #: Frames, height and width of the videos that this process has opened.
         self.shapes: dict[str, tuple[int, int, int]] = {}
         self.groups: dict[str, float] = {}  # see Video.group
+        self.teacher: Tensor | None = None  # see `ClipSource`
 
     @property
     def candidates(self) -> int:
@@ -203,7 +211,16 @@ class VideoClips:
             clip = torch.cat([_gather(self.view.training(frames, rng, flip=flip), part) for part in sets])
         else:
             clip = _gather(self.view.training(frames, rng, flip=flip), place)
-        return Item(clip, pad_labels(labels), index, epoch, bad)
+        return Item(
+            self.view.augmented(clip, rng), pad_labels(labels), index, epoch, bad, teacher=self._taught(chosen, flip)
+        )
+
+    def _taught(self, index: int, flip: bool) -> Tensor | None:
+        """The teacher's logits of a video; those of a flipped one belong to the classes that a flip exchanges."""
+        if self.teacher is None or not (flip and self.view.flip_labels):
+            return None if self.teacher is None else self.teacher[index]
+        logits = self.teacher[index]
+        return logits[[self.view.flip_labels.get(label, label) for label in range(len(logits))]]
 
     def _evaluation_item(self, index: int) -> Item:
         record = self.records[index]
@@ -321,6 +338,7 @@ class GlyphClips:
         spread = [np.arange(count) * videos.frames // count for count in sets]
         self.shown = np.concatenate(spread) if spread else np.arange(videos.frames)
         self.at_once = self.shown[list(first)] if first else self.shown[: len(self.shown) - candidates]
+        self.teacher: Tensor | None = None  # see `ClipSource`
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -329,7 +347,8 @@ class GlyphClips:
         epoch, index = key
         drawn = self.videos.draw(index)
         shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
-        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [])
+        taught = None if self.teacher is None or epoch == EVALUATION else self.teacher[index]
+        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
 
     def path(self, index: int) -> str:
         """See `ClipSource`."""
@@ -358,4 +377,5 @@ def collate(items: Sequence[Item]) -> Batch:
         valid=torch.tensor([item.frames is not None for item in items]),
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
+        teacher=None if items[0].teacher is None else torch.stack([item.teacher for item in items]),
     )

@@ -8,7 +8,7 @@ import multiprocessing.util
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from torch.utils.data import DataLoader, get_worker_info
@@ -86,7 +86,8 @@ class EvaluationOrder:
         world: int = 1,
     ) -> None:
         every = 1 if limit is None else max(1, -(-size // limit))
-        self.indices, self.batch, self.epoch = range(0, size, every)[rank::world], batch, epoch
+        self.indices: Sequence[int] = range(0, size, every)[rank::world]
+        self.batch, self.epoch = batch, epoch
 
     def __iter__(self) -> Iterator[list[Key]]:
         for first in range(0, len(self.indices), self.batch):
@@ -121,8 +122,9 @@ def _collate(items: list[Item]) -> Batch:
     """
     batch = collate(items)
     if get_worker_info() is not None:
-        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, *batch.kept.values()):
-            tensor.share_memory_()
+        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, batch.teacher, *batch.kept.values()):
+            if tensor is not None:
+                tensor.share_memory_()
     return batch
 
 

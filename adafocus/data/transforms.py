@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+#: Mean and standard deviation of R, G and B that most networks with ImageNet weights are trained with.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Box(NamedTuple):
@@ -106,6 +108,20 @@ def train_view(
     cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
     view = resize(cropped, size, size)
     return (mirror(view) if flip else view).contiguous()
+
+
+def rand_augment(frames: Tensor, rng: np.random.Generator, *, ops: int, magnitude: int) -> Tensor:
+    """RandAugment (arXiv 1909.13719) of RGB frames (T, H, W, 3) uint8; all get the same operations.
+
+    Operations and directions are drawn by torchvision from torch's random state, which is seeded from `rng` and then
+    restored. None of the operations mirrors a frame, so the labels of `dataset.flip_pairs` stay right.
+    """
+    from torchvision.transforms import InterpolationMode, v2  # a second to import, which others need not wait for
+
+    transform = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR)
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # of the CPU alone
+        return transform(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
 def mirror(frames: Tensor) -> Tensor:

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from adafocus.core.rng import generator
 from adafocus.data.sampling import evaluation_frames, training_frames
-from adafocus.data.transforms import CROP_SCALES, crop_places, evaluation_views, resize, short_side_size, train_view
+from adafocus.data.transforms import (
+    CROP_SCALES,
+    crop_places,
+    evaluation_views,
+    rand_augment,
+    resize,
+    short_side_size,
+    train_view,
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +46,7 @@ class View:
         scales: scales of the training crop.
         stretch: whether frames are stretched to the square instead of cropped; training crops keep the frame's shape.
         decode_short_side: shorter side to decode at; None: as stored.
+        randaugment_ops, randaugment_magnitude: RandAugment in training, see `transforms.rand_augment`; 0: none.
         snippet: number L of consecutive frames per segment, concatenated on the channels (5 for optical flow).
     """
 
@@ -55,6 +64,8 @@ class View:
     scales: tuple[float, ...] = CROP_SCALES
     stretch: bool = False
     decode_short_side: int | None = None
+    randaugment_ops: int = 0
+    randaugment_magnitude: int = 9
     snippet: int = 1
     second: int = 0
     separate_crops: bool = False
@@ -137,6 +148,12 @@ class View:
 
     def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
         return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
+
+    def augmented(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
+        """A training clip (T, H, W, C) after RandAugment, if it is chosen."""
+        if not self.randaugment_ops:
+            return clip
+        return rand_augment(clip, rng, ops=self.randaugment_ops, magnitude=self.randaugment_magnitude)
 
     def evaluation(self, frames: Tensor) -> Tensor:
         """(n, H, W, C) distinct frames to (crops, n, size, size, C)."""

@@ -24,6 +24,7 @@ from adafocus.processes.distributed import World
 class Report:
     """Result of an evaluation: scores of every variant in percent, unreadable videos, seconds, and example clips.
 
+    `loss` is the cross entropy of the first variant with each video's first label, without the options of the recipe.
     `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
     are several views per video. `gallery` are the clips that a `Gallery` kept.
     """
@@ -34,6 +35,7 @@ class Report:
     bad: list[BadVideo]
     seconds: float
     videos: int
+    loss: float
     examples: list[Example] = field(default_factory=list)
     places: PlaceStatistics | None = None
     gallery: list[Example] = field(default_factory=list)
@@ -196,4 +198,4 @@ def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Repor
             if share["logits"]:
                 logits[name][share["index"][share["valid"]]] = share["logits"][name]
     scores = {name: metrics.scores(logits[name], labels, valid) for name in variants}
-    return Report(scores, logits, labels, bad, 0.0, size)
+    return Report(scores, logits, labels, bad, 0.0, size, metrics.loss(logits[variants[0]], labels, valid))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from adafocus.core.choices import AVERAGES
 
@@ -78,6 +79,13 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
     result["class_accuracy"] = 100.0 * (found / count)[count > 0].mean().item()
     result["map"] = mean_average_precision(logits, labels, valid)
     return result
+
+
+def loss(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
+    """Mean cross entropy over the videos that could be read; 0 if there is none. Arguments as in `scores`."""
+    if not valid.any():
+        return 0.0
+    return functional.cross_entropy(logits[valid].double(), labels[valid, 0]).item()
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> float:

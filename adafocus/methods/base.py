@@ -113,6 +113,16 @@ class Method(ABC):
         return {name: value for part in options for name, value in vars(self.read(part)).items()}
 
     @property
+    def learns_from_labels(self) -> bool:
+        """Whether the configured stages have a loss of labels, with which the options of `core.objective` go."""
+        return True
+
+    @property
+    def trains_backbones(self) -> bool:
+        """Whether the configured stages train a backbone."""
+        return True
+
+    @property
     def needed_lr_parts(self) -> tuple[str, ...]:
         """Parts that `schedule.lr_mults` must name."""
         return ()

@@ -43,6 +43,7 @@ from adafocus.runs.ending import end
 from adafocus.runs.folder import lock
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
+from adafocus.runs.teacher import teach
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
 from adafocus.training.loggers import factories
@@ -105,7 +106,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     job = Job(config, folder, world, signals, data, network, content, started)
     if not training:
         _load_checkpoint(config, network, data.classes, file, content)
-    elif not any((place / checkpoint.LAST).is_file() for place in job.stage_folders.values()):
+    elif not job.begun:
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
@@ -142,6 +143,11 @@ class Job:
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
+    @property
+    def begun(self) -> bool:
+        """Whether a stage has been saved."""
+        return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
+
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
         with ExitStack() as journals:
@@ -155,6 +161,8 @@ class Job:
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
+            if self.config.teacher.checkpoint is not None:
+                teach(self.config, self.data, self.folder, self.world, begun=self.begun)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
                 if journal is not None:
@@ -185,6 +193,7 @@ class Job:
             self.stage_folders[name],
         )
         stage = build.stage(config, self.network)
+        stage.objective = build.objective(config, data.train, len(data.classes), world.device)
         folder.mkdir(parents=True, exist_ok=True)
         loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
@@ -209,7 +218,8 @@ class Job:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
             if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
                 journal.picture("patches", trainer.progress.step, sheet)
-            return report.scores[stage.variants[0]] | (report.places.scalars() if report.places else {})
+            places = report.places.scalars() if report.places else {}
+            return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
         typed = read_json(self.folder / "overrides.json", list) or []
         trainer = Trainer(
@@ -232,8 +242,7 @@ class Job:
         self.world.barrier()
         config, progress = self.config, trainer.progress
         best = configs.for_stage(config, name).schedule.select == "best"
-        if best:
-            trainer.stage.model.load_state_dict(trainer.keeper.load(best=True)["model"])
+        trainer.finish(best=best)
         score, variant = progress.best if best else progress.last, trainer.stage.variants[0]
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})

@@ -21,6 +21,8 @@ from adafocus.processes.distributed import World
 from adafocus.processes.signals import Interrupted, Signals
 from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
 from adafocus.training.logger import Journal, log
+from adafocus.training.mixing import mix
+from adafocus.training.optimizer import WeightAverage, make_optimizer
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -41,6 +43,10 @@ class Settings:
         save_seconds: seconds between two checkpoints within an epoch.
         log_every: steps between two lines of metrics.jsonl.
         bad_limit: maximal number of unreadable training videos.
+        layer_decay: see `optimizer.layer_rates`; 1: the same rate for all blocks of a backbone.
+        ema_decay: decay of the moving average of the weights, which is then evaluated and saved; None: no average.
+        mixup_alpha, cutmix_alpha: see `mixing.mix`; 0: clips are not mixed.
+        patience: epochs without a better score after which training ends; None: it does not end early.
     """
 
     epochs: int
@@ -59,6 +65,11 @@ class Settings:
     save_seconds: float = 300.0
     log_every: int = 10
     bad_limit: int = 0
+    layer_decay: float = 1.0
+    ema_decay: float | None = None
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    patience: int | None = None
 
 
 @dataclass
@@ -72,27 +83,6 @@ class Progress:
     best_epoch: int = -1
     seconds: float = 0.0
     bad: dict[str, str] = field(default_factory=dict)
-
-
-def make_optimizer(stage: Stage, settings: Settings) -> torch.optim.Optimizer:
-    """Freezes parameters that are in no group of the stage, and makes the optimizer with one group for each of them."""
-    groups = stage.param_groups()
-    learning = {id(parameter) for group in groups for parameter in group.parameters}
-    for parameter in stage.model.parameters():
-        parameter.requires_grad_(id(parameter) in learning)
-    for group in groups:
-        if group.rate == 0:
-            log.warning("parameter group %r has rate 0: it does not learn", group.name)
-    options = [
-        {"params": group.parameters, "rate": group.rate, "weight_decay": settings.weight_decay * group.decay}
-        for group in groups
-        if group.parameters
-    ]
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(options, lr=0.0)
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(options, lr=0.0, momentum=settings.momentum)
-    raise ValueError(f"optimizer={settings.optimizer!r} is unknown; choose sgd or adamw")
 
 
 class Trainer:
@@ -130,6 +120,8 @@ class Trainer:
         self.signals = signals or Signals()
         self.progress = Progress()
         self.optimizer = make_optimizer(stage, settings)
+        self.average = None if settings.ema_decay is None else WeightAverage(stage.model, settings.ema_decay)
+        self.mixes = stage.supervised and max(settings.mixup_alpha, settings.cutmix_alpha) > 0
         stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
         self.steps = settings.epochs * settings.steps_per_epoch
         self.dtype = PRECISIONS[settings.precision]
@@ -150,9 +142,30 @@ class Trainer:
             while True:
                 if self._evaluation_due():
                     self._evaluate()
-                if self.progress.step >= self.steps:
+                if self.progress.step >= self.steps or self._stopped():
                     return self.progress
                 self._train_epoch()
+
+    def _stopped(self) -> bool:
+        """Whether the score has not become better for `patience` epochs."""
+        progress, patience = self.progress, self.settings.patience
+        if patience is None or progress.evaluated - progress.best_epoch < patience:
+            return False
+        log.info(
+            "stopped after epoch %d of %d: no better %s for %d epochs (schedule.patience)",
+            progress.evaluated + 1,
+            self.settings.epochs,
+            self.settings.metric,
+            progress.evaluated - progress.best_epoch,
+        )
+        return True
+
+    def finish(self, *, best: bool) -> None:
+        """Loads the weights that were evaluated, of the best or of the last epoch, into the stage's network."""
+        if best:
+            self.stage.model.load_state_dict(self.keeper.load(best=True)["model"])
+        elif self.average is not None:
+            self.stage.model.load_state_dict(self.average.model.state_dict())
 
     def _train_epoch(self) -> None:
         epoch, first = divmod(self.progress.step, self.settings.steps_per_epoch)
@@ -200,6 +213,9 @@ class Trainer:
             self._note_bad(batch)
             clips += len(batch)
             batch = batch.to(self.world.device)
+            if self.mixes:
+                alphas = {"mixup_alpha": settings.mixup_alpha, "cutmix_alpha": settings.cutmix_alpha}
+                batch = mix(batch, seed=settings.seed, **alphas)
             for number in range(self.stage.rounds):
                 if number:
                     self._update()
@@ -211,6 +227,8 @@ class Trainer:
         self._update()
         self._pending.append({name: torch.stack([m[name].float() for m in metrics]).mean() for name in metrics[0]})
         self.progress.step += 1
+        if self.average is not None:
+            self.average.update(self.stage.model, self.progress.step)
         return clips
 
     def _update(self) -> None:
@@ -269,20 +287,32 @@ class Trainer:
 
     def _evaluate(self) -> None:
         with self.signals.at_once():  # the state is saved already, so the evaluation can be interrupted and repeated
-            scores = self.evaluate()
+            trained = self.stage.model
+            try:
+                self.stage.model = self._evaluated()
+                scores = self.evaluate()
+            finally:
+                self.stage.model = trained
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
         self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
-        log.info("epoch %d of %d: %s %.2f", epoch + 1, self.settings.epochs, self.settings.metric, score)
+        loss = f", loss {scores['loss']:.4f}" if "loss" in scores else ""
+        log.info("epoch %d of %d: %s %.2f%s", epoch + 1, self.settings.epochs, self.settings.metric, score, loss)
         self.progress.evaluated, self.progress.last = epoch, score
         if score > self.progress.best:
             self.progress.best, self.progress.best_epoch = score, epoch
             self._save(best=True)
         self._save()
 
+    def _evaluated(self) -> nn.Module:
+        """The network that is evaluated and that others read from a checkpoint."""
+        return self.stage.model if self.average is None else self.average.model
+
     def _state(self) -> dict[str, Any]:
         return {
-            "model": self.stage.model.state_dict(),
+            "model": self._evaluated().state_dict(),
+            # The weights that training goes on from, if they are not those that are evaluated.
+            **({} if self.average is None else {"trained": self.stage.model.state_dict()}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stage": self.stage.state_dict(),
@@ -319,7 +349,7 @@ class Trainer:
         """Restores the state of a checkpoint; raises exceptions of several types if it does not fit this run."""
         if not all_finite(state):
             raise ValueError("it holds numbers that are not finite")
-        self.stage.model.load_state_dict(state["model"])
+        self.stage.model.load_state_dict(state["model" if self.average is None else "trained"])
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
             for value in values.values():
@@ -330,6 +360,8 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         if not 0 <= self.progress.step <= self.steps or state["journal"] < 0:
             raise ValueError(f"step {self.progress.step} of {self.steps}")
+        if self.average is not None:
+            self.average.restore(state["model"], self.progress.step)
         if pending := state.get("pending"):  # rank 0 wrote the pending metrics of all ranks
             self._pending = [
                 {name: value.to(self.world.device) for name, value in values.items()}

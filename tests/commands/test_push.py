@@ -11,6 +11,7 @@ from types import ModuleType
 import fsspec
 import numpy as np
 import pytest
+import torch
 
 import adafocus
 from adafocus.checkpoints.shared import WEIGHTS
@@ -38,11 +39,10 @@ def test_a_folder_predicts_what_the_run_predicts(small_run: Path, tmp_path: Path
 
 def test_nothing_of_this_machine_is_shared(small_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(small_run, tmp_path / "run"))
-    import torch
-
     content = torch.load(run / "last.pt", weights_only=True)
     content["config"]["dataset"] |= {"root": "/home/me/secret", "train_list": "/home/me/secret.txt"}
     content["config"]["init"]["from"] = "/home/me/secret/run"
+    content["config"]["backbone"]["weights"] = content["config"]["backbone"]["glance_weights"] = "/home/me/secret.pth"
     torch.save(content, run / "last.pt")
     assert main(["push", str(run), str(tmp_path / "shared")]) == 0
     for path in (tmp_path / "shared").iterdir():

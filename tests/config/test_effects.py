@@ -12,7 +12,7 @@ import pytest
 from helpers.configs import composed
 
 from adafocus import cli, config
-from adafocus.config import effects, renamed
+from adafocus.config import effects, naming, renamed
 from adafocus.core.domains import AtLeast, OneOf
 from adafocus.core.errors import UserError
 from adafocus.methods import METHODS
@@ -79,7 +79,7 @@ def test_a_typed_width_is_built() -> None:
 def refused(*typed: str) -> str:
     settings = composed(*typed)
     with pytest.raises(UserError) as error:
-        effects.check(settings, [word.partition("=")[0].lstrip("+") for word in typed])
+        effects.check(settings, [naming.key_of(word) for word in typed])
     return str(error.value)
 
 
@@ -97,6 +97,13 @@ def refused(*typed: str) -> str:
         (("dataset=folder", "dataset.root=.", "dataset.task=when"), "dataset.task needs dataset=glyphs"),
         (("backbone=tiny_tsm", "backbone.classifier_width=99"), "backbone.classifier_width needs"),
         (("method.when=spread",), "method.when needs method=uni_adafocus"),
+        (("dataset.randaugment_ops=2",), "dataset.randaugment_ops needs RGB videos of files"),
+        (("schedule.class_weights=balanced",), "schedule.class_weights needs a data set of files"),
+        (("teacher.weight=2",), "teacher.weight needs teacher=RUN_OR_FILE"),
+        (("teacher=x", "mode=evaluate", "checkpoint=y"), "teacher.checkpoint needs mode=train"),
+        ((V1, "stage=2", "init.from=none", "teacher=x"), "teacher.checkpoint needs mode=train and a stage that learns"),
+        ((V1, "stage=2", "init.from=none", "schedule.mixup_alpha=1"), "schedule.mixup_alpha needs a stage that learns"),
+        ((V1, "stage=3", "init.from=none", "schedule.layer_decay=0.5"), "schedule.layer_decay needs a stage that"),
     ],
 )
 def test_typed_keys_that_nothing_reads_are_refused(typed: tuple[str, ...], says: str) -> None:
@@ -109,15 +116,17 @@ def test_keys_that_are_read_are_not_refused() -> None:
         (V1, "policy.grid=5", "policy.gamma=0.5", "schedule.dropout=0.1"),
         ("experiment=glyphs_when", "seed=3"),
         ("dataset=folder", "dataset.root=.", "dataset.reader=pyav", "protocol=single"),
+        ("dataset=folder", "dataset.root=.", "dataset.randaugment_ops=2", "dataset.randaugment_magnitude=5"),
+        (V1, "teacher=x", "teacher.temperature=3", "schedule.label_smoothing=0.1", "schedule.layer_decay=0.8"),
     ):
-        effects.check(composed(*typed), [word.partition("=")[0] for word in typed])
+        effects.check(composed(*typed), [naming.key_of(word) for word in typed])
 
 
 def test_every_key_of_the_rules_exists() -> None:
     from adafocus.config.schema import GROUPS, Config
     from adafocus.core import domains
 
-    known = {*domains.leaves(Config), *GROUPS, "early_exit"}
+    known = {*domains.leaves(Config), *GROUPS, "early_exit", "teacher"}
     assert {key for readers in effects.READERS for key in readers.keys} <= known
 
 

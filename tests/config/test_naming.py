@@ -23,6 +23,7 @@ from adafocus.core.errors import UserError, printable
         ("seed=1,2", "seed=1,2"),
         ("patch=choice(96,128)", "patch=choice('96','128')"),
         ("-m", "-m"),
+        ("teacher=outputs/large", "teacher.checkpoint=outputs/large"),
     ],
 )
 def test_numeric_choices_are_quoted(typed: str, read: str) -> None:

@@ -35,6 +35,16 @@ class AdaFocusV1Method(Method):
         return super().options | found | ({PPO} if self.config.stage.name in ("2", "all") else set())
 
     @property
+    def learns_from_labels(self) -> bool:
+        """See `Method.learns_from_labels`; stage 2 learns from rewards."""
+        return self.config.stage.name != "2"
+
+    @property
+    def trains_backbones(self) -> bool:
+        """See `Method.trains_backbones`; stages 2 and 3 train the policy and the classifier."""
+        return self.config.stage.name not in ("2", "3")
+
+    @property
     def not_needed(self) -> tuple[str, ...]:
         """There is no policy before stage 2."""
         return ("policy.",) if self.config.stage.name in ("glance", "focus", "1") else ()

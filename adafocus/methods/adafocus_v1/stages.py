@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -116,9 +115,7 @@ class SupervisedStage(ReinforcedStage):
             where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
             logits, steps = output.logits, output.steps
-        rows = label.repeat_interleave(steps.shape[1])
-        loss = functional.cross_entropy(steps.flatten(0, 1).float(), rows)
-        return StepResult(loss, {"top1": (logits.argmax(1) == label).float().mean()})
+        return StepResult(self.objective(steps.float(), batch), {"top1": (logits.argmax(1) == label).float().mean()})
 
 
 @dataclass
@@ -156,6 +153,8 @@ class PolicyStage(ReinforcedStage):
             part gives one update.
         Others: see `ReinforcedStage`.
     """
+
+    supervised = False
 
     def __init__(
         self,

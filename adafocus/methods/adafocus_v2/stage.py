@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -76,7 +75,7 @@ class JointStage(AdaptiveStage):
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
         output = self.net(frames, Overrides(self.places(self.where, batch), self.places("random", batch)))
-        losses = _losses("policy", output, label) | _losses("random", output.diversity, label)
+        losses = self._losses("policy", output, batch) | self._losses("random", output.diversity, batch)
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
@@ -84,19 +83,13 @@ class JointStage(AdaptiveStage):
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         return StepResult(sum(losses.values()) / 2, metrics)
 
+    def _losses(self, name: str, output: Output, batch: Batch) -> dict[str, Tensor]:
+        parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
+        return {f"loss_{name}_{part}": self.objective(logits.float(), batch) for part, logits in parts.items()}
+
     def costs(self, cost: Cost) -> dict[Variant, int]:
         looking = cost.of("glance", "focus", "head", "crop")
         costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
             costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
-
-
-def _losses(name: str, output: Output, label: Tensor) -> dict[str, Tensor]:
-    segments = output.steps.shape[1]
-    rows = label.repeat_interleave(segments)
-    parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
-    return {
-        f"loss_{name}_{part}": functional.cross_entropy(logits.flatten(0, 1).float(), rows)
-        for part, logits in parts.items()
-    }

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.output import Output
@@ -58,7 +57,7 @@ class WholeFrames(Stage):
         logits = self.net(self.normalize(batch.frames)).logits
         logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
         right = (logits.argmax(1) == label).float().mean()
-        return StepResult(functional.cross_entropy(logits, label), {"top1": right})
+        return StepResult(self.objective(logits[:, None], batch), {"top1": right})
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -106,7 +105,7 @@ class UniAdaFocusStage(AdaptiveStage):
             overrides.offsets = (self.draws("glance", batch, (model.glance_segments,)) * length).long().to(device)
         output = self.net(batch.frames, overrides, prepare=self.normalize)
         label = batch.labels[:, 0]
-        losses = self.losses(output, label, batch)
+        losses = self.losses(output, batch)
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
         metrics |= {f"loss_{name}": loss.detach() for name, loss in losses.items()}
         # For the log: how much the policies' decisions vary between clips, and the mean size of the rectangles.
@@ -116,7 +115,7 @@ class UniAdaFocusStage(AdaptiveStage):
         metrics["when_spread"] = output.weights.detach().std(1).mean() * output.weights.shape[1]
         return StepResult(sum(losses.values()), metrics)
 
-    def losses(self, output: Output, label: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss by name, already multiplied by their weights; the class docstring defines them."""
         weights = output.weights
         count = frames_drawn(weights.shape[1])
@@ -127,13 +126,13 @@ class UniAdaFocusStage(AdaptiveStage):
             factors = inclusion_factors(weights, count)
         temporal = torch.einsum("bg,bgk->bk", weights * factors, output.per_frame.to(weights.dtype))
         losses = {
-            "policy_steps": _cross_entropy(output.steps, label) / 2,
-            "random_steps": _cross_entropy(output.diversity.steps, label) / 2,
-            "policy_focus": _cross_entropy(output.aux_focus, label) / 2,
-            "random_focus": _cross_entropy(output.diversity.aux_focus, label) / 2,
-            "glance": _cross_entropy(output.aux_glance, label),
-            "temporal": _cross_entropy(temporal[:, None], label),
-            "spatial": _cross_entropy(output.aux_spatial[:, None], label),
+            "policy_steps": self.objective(output.steps, batch) / 2,
+            "random_steps": self.objective(output.diversity.steps, batch) / 2,
+            "policy_focus": self.objective(output.aux_focus, batch) / 2,
+            "random_focus": self.objective(output.diversity.aux_focus, batch) / 2,
+            "glance": self.objective(output.aux_glance, batch),
+            "temporal": self.objective(temporal[:, None], batch),
+            "spatial": self.objective(output.aux_spatial[:, None], batch),
             "size": self.size_weight * (output.rectangles[..., 2:] - 1).square().mean(),
         }
         if self.kl_weight:
@@ -150,8 +149,3 @@ class UniAdaFocusStage(AdaptiveStage):
         if GLANCE_ALONE in costs:
             costs[GLANCE_ALONE] = self.model.exit_costs(cost)[0]
         return costs
-
-
-def _cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Cross entropy of logits (B, T, K) and labels (B,), averaged over all B * T predictions."""
-    return functional.cross_entropy(logits.flatten(0, 1), label.repeat_interleave(logits.shape[1]))

@@ -16,7 +16,8 @@ from helpers.configs import composed
 from adafocus import build, config
 from adafocus.core.batch import Batch
 from adafocus.core.output import GlanceOutput, Overrides, Plan
-from adafocus.training.trainer import Settings, make_optimizer
+from adafocus.training.optimizer import make_optimizer
+from adafocus.training.trainer import Settings
 
 TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 

@@ -10,7 +10,8 @@ from adafocus.core.variants import patch_variant
 from adafocus.data.transforms import Normalize
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
-from adafocus.training.trainer import Settings, make_optimizer
+from adafocus.training.optimizer import make_optimizer
+from adafocus.training.trainer import Settings
 
 RATES = {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
 
