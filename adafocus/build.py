@@ -193,7 +193,11 @@ def cost(config: Config, num_classes: int) -> Cost:
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
-    return method_of(config).stage(network, Normalize(*normalization(config)))
+    made = method_of(config).stage(network, Normalize(*normalization(config)))
+    if config.schedule.frozen:
+        with as_user_error():
+            made.freeze(config.schedule.frozen)
+    return made
 
 
 def not_needed(config: Config) -> tuple[str, ...]:

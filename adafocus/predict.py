@@ -65,7 +65,8 @@ class Prediction:
         labels: class names, most probable first.
         scores: (K,) probabilities in the order of `labels`.
         logits: (K,) logits in the order of the class ids.
-        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged.
+        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged. A frame
+            of which several patches are cut is there once for each of them.
         boxes: the patch in each of these frames; empty for whole frames.
         cost: multiply-adds (MACs) of the prediction.
         seconds: time for reading and prediction; in a batch, this video's share.
@@ -237,7 +238,10 @@ class Predictor:
         frames = [int(numbers[place]) for place in at]
         if output.where is None:
             return frames, []
-        boxes = self.model.boxes(output.where[row].float().cpu()).expand(len(frames), -1)
+        boxes = self.model.boxes(output.where[row].float().cpu())
+        if not self.model.place_per_frame:
+            frames = [frame for frame in frames for _ in range(len(boxes))]
+            boxes = boxes.repeat(len(frames) // len(boxes), 1)
         boxes = view.to_video(boxes, height, width).tolist()
         pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
         named = [Box(left, top, left + width, top + height) for _, (top, left, height, width) in pairs]

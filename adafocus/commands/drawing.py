@@ -39,14 +39,14 @@ def draw(prediction: Any, path: Path, *, template: str | None = None, reader: st
     boxes = None
     if prediction.boxes:
         x1, y1, x2, y2 = (np.array(prediction.boxes) * scale).T
-        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)
+        boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)[:, None]
     caption = f"{prediction.labels[0]}  {100 * prediction.scores[0]:.0f} %"
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix.lower() in (".png", ".jpg"):
         contact_sheet([frames], [boxes], [caption], [True]).save(path)
         return path
     pictures = [
-        _picture(frame, None if boxes is None else boxes[number], f"{caption}  frame {prediction.frames[number]}")
+        _picture(frame, None if boxes is None else boxes[number, 0], f"{caption}  frame {prediction.frames[number]}")
         for number, frame in enumerate(frames)
     ]
     if path.suffix.lower() == ".gif":

@@ -15,6 +15,7 @@ from adafocus.config.schema import Config, ScheduleConfig
 from adafocus.core import choices
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
+from adafocus.methods.adafocus_v2 import options as v2
 from adafocus.methods.options import Options
 
 
@@ -26,15 +27,18 @@ class Readers:
         keys: full keys, or names of whole sections and groups.
         needs: the condition in words, for the message.
         read: whether a given configuration reads the keys.
+        inside: whether the keys inside a named section are meant as well.
     """
 
     keys: tuple[str, ...]
     needs: str
     read: Callable[[Config], bool]
+    inside: bool = True
 
     def ignored(self, config: Config, typed: str) -> bool:
         """Whether a typed key is one of these and nothing reads it."""
-        return any(typed == key or typed.startswith(f"{key}.") for key in self.keys) and not self.read(config)
+        inside = self.inside and any(typed.startswith(f"{key}.") for key in self.keys)
+        return (inside or typed in self.keys) and not self.read(config)
 
 
 def _of_methods() -> Iterator[Readers]:
@@ -125,6 +129,7 @@ READERS = (
         "dataset=glyphs",
         lambda config: config.dataset.source == "glyphs",
     ),
+    Readers(("policy",), v2.Policy.needs, partial(_has, v2.Policy), inside=False),
     Readers(_keys("dataset", "visible"), "dataset.task=when", lambda config: config.dataset.task == "when"),
     Readers(_keys("dataset", "snippet"), "dataset.modality=flow", lambda config: config.dataset.modality == "flow"),
     # Networks.

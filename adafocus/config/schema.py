@@ -44,7 +44,7 @@ EvaluationRule = Annotated[
 ]
 
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
-GROUPS = ("dataset", "method", "backbone", "patch", "segments", "stage", "schedule", "protocol")
+GROUPS = ("dataset", "method", "backbone", "patch", "policy", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
 RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
@@ -172,13 +172,13 @@ class SegmentsConfig(options.FocusFrames, uni.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, v2.Order, options.Background):
+class MethodConfig(options.Where, uni.When, v2.Order, v2.Diversity, options.Background):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 
 
 @dataclass
-class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, uni.TemporalPolicy):
+class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, v2.HeatMap, uni.TemporalPolicy):
     """The policies of the methods."""
 
 
@@ -231,6 +231,9 @@ class ScheduleConfig(options.LrMults, options.Dropout, options.FrozenNorm, recog
     layer_decay: Annotated[float, Between(0.01, 1)] = 1.0
     # Epochs without a better validation score after which training ends; None: it does not end early.
     patience: Count | None = None
+    # Regular expression: parameters whose full names begin with a match keep their values, BatchNorm its statistics.
+    # "focus_net.layers.[0-6][.]" keeps the first seven blocks of a MobileNetV2; None: everything learns.
+    frozen: Words | None = None
     starts_from: Words | None = None  # description of the weights that init.from must name (fine-tuning recipes)
     evaluate_every: Count = 1  # n: evaluate after epochs 1, 1 + n, 1 + 2 n, ...
     evaluate_last: NotNegative = 1  # evaluate also after each of the last m epochs

@@ -17,7 +17,7 @@ CROPS = (1, 3, 5, 10)
 AVERAGES = ("logits", "probabilities")
 #: Networks.
 BACKBONES = ("mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "tiny_glance", "tiny_focus")
-POLICIES = ("paper",)
+POLICIES = ("paper", "heatmap")
 SHIFTS = ("bidirectional", "online")
 SHIFT_PLACES = ("blockres", "block", "branch")
 #: Training.

@@ -53,6 +53,8 @@ class GlanceOutput(_Rows):
         steps: (B, G or 1, K) predictions from the glance frames alone (Uni-AdaFocus on plain backbones); else None.
         running_max: (B, W) maximum over the glance frames of the classifier's W hidden features, from which the later
             steps continue (Uni-AdaFocus on plain backbones); else None.
+        motion: (B, G, h', w') how much the frames change in each cell of a heat map, for policies that read it; see
+            `adafocus.policies.heat_map.cell_motion`.
     """
 
     maps: Tensor
@@ -61,6 +63,7 @@ class GlanceOutput(_Rows):
     aux_logits: Tensor | None = None
     steps: Tensor | None = None
     running_max: Tensor | None = None
+    motion: Tensor | None = None
 
 
 @dataclass
@@ -76,6 +79,7 @@ class Plan(_Rows):
         rectangles: (B, G or 1, 4) output of the spatial policy, with gradient (Uni-AdaFocus).
         state: (B, ...) hidden state of a recurrent policy, from which `decide` continues with later frames (AdaFocus
             V2).
+        scores: (B, T or 1, h', w') the heat map that the locations were chosen from, with gradient (AdaFocus V2).
     """
 
     where: Tensor
@@ -83,6 +87,7 @@ class Plan(_Rows):
     weights: Tensor | None = None
     rectangles: Tensor | None = None
     state: Tensor | None = None
+    scores: Tensor | None = None
 
 
 @dataclass
@@ -113,9 +118,11 @@ class Output:
     Attributes:
         logits: (B, K), the final prediction.
         steps: (B, T, K), the prediction after each step, in processing order; None if the network has no steps.
-        where, frames, weights, rectangles: see `Plan`; `where` is None for whole frames.
+        where, frames, weights, rectangles, scores: see `Plan`; `where` is None for whole frames.
         aux_glance: (B, T, K) auxiliary logits of the glance features, in processing order.
         aux_focus: (B, T, K) auxiliary logits of the focus features.
+        place_logits: (B, T or P, K) auxiliary logits of the focus features of each of the clip's P patch locations
+            alone.
         aux_spatial: (B, K) auxiliary logits whose loss trains the spatial policy (Uni-AdaFocus).
         per_frame: (B, T', K) logits of single frames before they are averaged; T' < T if the network pools over time.
             Uni-AdaFocus: logits of the glance frames, whose loss trains the temporal policy.
@@ -131,8 +138,10 @@ class Output:
     frames: Tensor | None = None
     weights: Tensor | None = None
     rectangles: Tensor | None = None
+    scores: Tensor | None = None
     aux_glance: Tensor | None = None
     aux_focus: Tensor | None = None
+    place_logits: Tensor | None = None
     aux_spatial: Tensor | None = None
     per_frame: Tensor | None = None
     exit_logits: Tensor | None = None

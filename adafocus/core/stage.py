@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,8 +55,9 @@ class Stage(ABC):
             as the same networks with a random patch.
         place_size: numbers per patch location: 2 for policies that choose corners of square patches, 4 for rectangles,
             0 without a policy.
-        constant_place: (place_size,) the mean of the locations that the policy chooses on the training set, in the
-            format of `Output.where`. It is measured at the end of training and stored in the checkpoint.
+        constant_place: (place_size,), or (P, place_size) if P patches are cut from every frame: the mean of the
+            locations that the policy chooses on the training set, in the format of `Output.where`. It is measured at
+            the end of training and stored in the checkpoint.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Stage(ABC):
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
         self.objective = Objective()
+        self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
@@ -121,6 +124,35 @@ class Stage(ABC):
         """Multiply-adds (MACs) per video of each variant, from the cost of the model."""
         return {self.variants[0]: cost.total}
 
+    def freeze(self, pattern: str) -> None:
+        """Keeps parameters as they are, and the running statistics of their normalization layers.
+
+        Args:
+            pattern: a regular expression; parameters whose full names begin with a match do not learn.
+
+        Raises:
+            ValueError: no parameter's name begins so, or the pattern is none.
+        """
+        try:
+            begins = re.compile(pattern).match
+        except re.error as error:
+            raise ValueError(f"frozen={pattern!r} is no regular expression: {error}") from error
+        self.frozen = {id(parameter) for name, parameter in self.model.named_parameters() if begins(name)}
+        if not self.frozen:
+            first = next(iter(dict(self.model.named_parameters())))
+            raise ValueError(f"frozen={pattern!r} is the beginning of no parameter's name, such as {first}")
+        for layer in batch_norms(self.model):
+            if layer not in self.frozen_norm and any(id(parameter) in self.frozen for parameter in layer.parameters()):
+                self.frozen_norm.append(layer)
+
+    def learning_groups(self) -> list[ParamGroup]:
+        """`param_groups` without the frozen parameters."""
+        groups = [
+            replace(group, parameters=[one for one in group.parameters if id(one) not in self.frozen])
+            for group in self.param_groups()
+        ]
+        return [group for group in groups if group.parameters]
+
     def train(self) -> None:
         """Sets training mode, except for the normalization layers that are frozen."""
         self.net.train()
@@ -143,7 +175,8 @@ class Stage(ABC):
         place = state.get("constant_place")
         if place is None or not self.needs_constant:
             return
-        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape == (self.place_size,)
+        shapes = ((self.place_size,), (getattr(self.model, "num_places", 1), self.place_size))
+        sound = isinstance(place, Tensor) and place.is_floating_point() and place.shape in shapes
         if not sound or not bool(((place >= 0) & (place <= 1)).all()):
             raise ValueError(f"constant_place of the checkpoint must be {self.place_size} numbers from 0 to 1")
         self.constant_place = place.detach().float()

@@ -16,7 +16,7 @@ from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
 from adafocus.evaluation.gallery import Example, Gallery
-from adafocus.evaluation.places import PlaceStatistics, place_statistics
+from adafocus.evaluation.places import PlaceStatistics, center_distance, motion_share, place_statistics
 from adafocus.processes.distributed import World
 
 
@@ -74,16 +74,18 @@ def evaluate(
         gallery: keeps clips of this process for a report; those of all processes are merged.
     """
     started = time.monotonic()
-    shares: list[dict[str, object]] = []
+    shares: list[dict[str, Any]] = []
     kept: list[Example] = []
     for batch in batches:
         valid = batch.valid
         answers: dict[Variant, Output] = {}
+        held: dict[str, Tensor] = {}
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
             main = answers[variants[0]]
-            kept += [_example(stage, readable, main, row) for row in range(min(examples - len(kept), len(readable)))]
+            held = _held(stage, readable, answers)
+            kept += _examples(stage, readable, main, examples - len(kept))
             if gallery is not None:
                 _offer(gallery, stage, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
@@ -98,6 +100,7 @@ def evaluate(
                 "bad": batch.bad,
                 "logits": {name: output.logits.float().cpu() for name, output in answers.items()},
                 "where": _learned(variants[0], answers),
+                "held": held,
             }
         )
     gathered = [share for part in world.gather(shares) for share in part]
@@ -108,8 +111,20 @@ def evaluate(
         report.gallery = gallery.kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
         network, chosen = cast(Any, stage.model), torch.cat(where)
-        report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
+        report.places = _places(network, chosen, gathered, stage.constant_place)
     return report
+
+
+def _places(network: Any, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None) -> PlaceStatistics:
+    boxes, size = network.boxes(chosen), network.frame_size
+    found = place_statistics(chosen, boxes, size, frames_vary=network.place_per_frame)
+    held: dict[str, Any] = {}
+    for name in ("moving", "moving_constant", "covered"):
+        if parts := [share["held"][name] for share in shares if name in share["held"]]:
+            held[name] = float(torch.cat(parts).mean())
+    if constant is not None:
+        held["from_constant"] = center_distance(boxes, network.boxes(constant.view(-1, chosen.shape[-1])), size)
+    return replace(found, **held)
 
 
 def _rows(output: Output, rows: Tensor) -> Output:
@@ -149,34 +164,74 @@ def answer(
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
 
 
-def _example(stage: Stage, batch: Batch, output: Output, row: int) -> Example:
-    """A clip of a batch with its patches; of several views the first."""
-    frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
-    if output.focus_frames is not None:
-        frames = output.focus_frames[row]
-    boxes = None
-    if output.where is not None:
-        boxes = stage.model.boxes(output.where[row].float()).cpu()
-        if len(boxes) == 1:  # one place for all frames
-            boxes = boxes.expand(len(frames), -1)
-        elif (
-            output.focus_frames is None and output.frames is not None
-        ):  # steps are in processing order, pictures in time
-            boxes = boxes[output.frames[row].cpu().argsort()]
-    return Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
-
-
 def _offer(gallery: Gallery, stage: Stage, batch: Batch, output: Output) -> None:
     """Offers the clips of a batch, without those of which a chosen frame could not be read."""
     rows = batch.valid.nonzero()[:, 0]
+    frames, boxes = _looked_at(stage, batch, output)
 
     def show(number: int, answer: int, probability: float) -> Example:
         row = int(rows[number])
-        example = _example(stage, batch, output, row)
-        frames = example.frames.clone()  # a view would keep the whole batch in memory
-        return replace(example, frames=frames, answer=answer, index=int(batch.index[row]), probability=probability)
+        label, index = int(batch.labels[row, 0]), int(batch.index[row])
+        place = None if boxes is None else boxes[row].cpu()
+        # A view would keep the whole batch in memory.
+        return Example(frames[row].cpu().clone(), place, label, answer, index, probability)
 
     gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
+
+
+def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tensor | None]:
+    """The frames (B, T, H, W, C) uint8 of which patches were cut, and their patches (B, T, P, 4), in temporal order.
+
+    Of several views the first; the patches are top, left, height and width in pixels, None for whole frames.
+    """
+    frames = batch.frames if batch.frames.ndim == 5 else batch.frames[:, 0]
+    if output.focus_frames is not None:
+        frames = output.focus_frames.to(frames.device)
+    elif output.where is not None and not stage.model.place_per_frame:
+        frames = stage.model.focus_frames(frames)
+    if output.where is None:
+        return frames, None
+    boxes = stage.model.boxes(output.where.float()).to(frames.device)
+    if not stage.model.place_per_frame:
+        return frames, boxes[:, None].expand(-1, frames.shape[1], -1, -1)
+    if output.focus_frames is None and output.frames is not None:  # steps are in processing order, frames in time
+        boxes = boxes.gather(1, output.frames.to(boxes.device).argsort(1)[..., None].expand_as(boxes))
+    return frames, boxes[:, :, None]
+
+
+def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[str, Tensor]:
+    """Shares (B,) of motion and area inside the learned patches, and of motion inside those at the constant place."""
+    shares: dict[str, Tensor] = {}
+    main = next(iter(answers))
+    if main.where != "learned":
+        return shares
+    for variant, output in answers.items():
+        if output.where is None or variant.where not in ("learned", "constant") or variant.when != main.when:
+            continue
+        frames, boxes = _looked_at(stage, batch, output)
+        if boxes is None or frames.shape[1] != boxes.shape[1] or frames.shape[1] < 2:
+            continue
+        share = motion_share(frames, boxes)
+        if variant.where == "learned":
+            shares |= {"moving": share.moving.cpu(), "covered": share.covered.cpu()}
+        else:
+            shares["moving_constant"] = share.moving.cpu()
+    return shares
+
+
+def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
+    if wanted <= 0:
+        return []
+    frames, boxes = _looked_at(stage, batch, output)
+    return [
+        Example(
+            frames[row].cpu(),
+            None if boxes is None else boxes[row].cpu(),
+            int(batch.labels[row, 0]),
+            int(output.logits[row].argmax()),
+        )
+        for row in range(min(wanted, len(batch)))
+    ]
 
 
 def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:

@@ -15,7 +15,7 @@ class Example:
 
     Attributes:
         frames: (T, H, W, C) uint8 in temporal order.
-        boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame; None for whole frames.
         label, answer: the true and the predicted class id.
         index: of the video in the evaluation list.
         probability: of the predicted class.

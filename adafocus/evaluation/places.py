@@ -1,10 +1,10 @@
-"""Statistics of the patch locations that a policy chooses: their mean, their variation and the patches' area."""
+"""Statistics of the patch locations that a policy chooses: their mean and variation, and what the patches hold."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -32,6 +32,11 @@ class PlaceStatistics:
         area_min, area_median, area_max: smallest, median and largest patch area over clips, as a share of the frame's
             area; a clip's area is the mean over its frames.
         whole_frames: number of clips whose area is at least `WHOLE`.
+        moving: share of the motion of the frames that is inside the patches, see `motion_share`; None if not measured.
+        moving_constant: the same for patches at the constant location; None if that is not evaluated.
+        covered: share of the frames' area that `moving` is compared with, overlaps of several patches counted once.
+        from_constant: mean distance of the patches' centers from the constant location, as a share of the frame's side;
+            of several patches each is compared with the constant location of its rank. None without one.
     """
 
     clips: int
@@ -41,6 +46,10 @@ class PlaceStatistics:
     area_median: float
     area_max: float
     whole_frames: int
+    moving: float | None = None
+    moving_constant: float | None = None
+    covered: float | None = None
+    from_constant: float | None = None
 
     @property
     def warning(self) -> str | None:
@@ -63,29 +72,83 @@ class PlaceStatistics:
 
     def scalars(self) -> dict[str, float]:
         """The statistics that are logged during training."""
-        curves = {"place_spread_clips": self.spread_clips, "place_area": self.area_median}
-        return curves if self.spread_frames is None else {**curves, "place_spread_frames": self.spread_frames}
+        curves = {
+            "place_spread_clips": self.spread_clips,
+            "place_area": self.area_median,
+            "place_spread_frames": self.spread_frames,
+            "place_moving": self.moving,
+        }
+        return {name: value for name, value in curves.items() if value is not None}
 
 
-def place_statistics(where: Tensor, boxes: Tensor, frame_size: int) -> PlaceStatistics:
+class MotionShare(NamedTuple):
+    """Shares (B,) of clips that are inside their patches: of the motion, and of the area."""
+
+    moving: Tensor
+    covered: Tensor
+
+
+def motion_share(frames: Tensor, boxes: Tensor) -> MotionShare:
+    """Which share of the motion of a clip its patches hold.
+
+    The motion of a pixel is the sum over time and colors of the absolute differences of successive frames; a difference
+    counts as inside if its pixel is inside a patch of either of its two frames. A patch that ignores the motion holds
+    as large a share of it as of the area. A moving camera moves everything, so the share is small then.
+
+    Args:
+        frames: (B, T, H, W, C) uint8 in temporal order.
+        boxes: (B, T, P, 4) top, left, height and width in pixels of the P patches of every frame.
+
+    Returns:
+        the shares; the motion of a clip without any is 0.
+    """
+    height, width = frames.shape[2:4]
+    moving, covered = [], []
+    for clip, places in zip(frames, boxes, strict=True):
+        inside = torch.zeros(clip.shape[:3], dtype=torch.bool, device=clip.device)
+        for top, left, high, wide in places.permute(1, 2, 0).to(clip.device):
+            rows, columns = (
+                (at >= start.round()[:, None]) & (at < (start + side).round()[:, None])
+                for at, start, side in (
+                    (torch.arange(height, device=clip.device), top, high),
+                    (torch.arange(width, device=clip.device), left, wide),
+                )
+            )
+            inside |= rows[:, :, None] & columns[:, None, :]
+        inside = inside[1:] | inside[:-1]
+        change = (clip[1:].float() - clip[:-1].float()).abs().sum(-1)
+        moving.append((change * inside).sum() / change.sum().clamp(min=1e-6))
+        covered.append(inside.float().mean())
+    return MotionShare(torch.stack(moving), torch.stack(covered))
+
+
+def place_statistics(where: Tensor, boxes: Tensor, frame_size: int, *, frames_vary: bool = True) -> PlaceStatistics:
     """Statistics of the patch locations of N clips.
 
     Args:
-        where: (N, T, 2) locations or (N, T, 4) rectangles as in `Output.where`; T is 1 if there is one per clip.
+        where: (N, T, 2) locations or (N, T, 4) rectangles as in `Output.where`; T is the number of locations if they
+            apply to all frames of a clip.
         boxes: (N, T, 4) the same as top, left, height and width in pixels.
         frame_size: side of the square frames in pixels.
+        frames_vary: whether every frame has a location of its own.
     """
     corner = where[..., :2].double()
     area = (boxes[..., 2:].double().prod(-1) / frame_size**2).mean(1)
     return PlaceStatistics(
         clips=len(where),
         spread_clips=float(corner.std(0, correction=0).mean()),
-        spread_frames=float(corner.std(1, correction=0).mean()) if where.shape[1] > 1 else None,
+        spread_frames=float(corner.std(1, correction=0).mean()) if frames_vary and where.shape[1] > 1 else None,
         area_min=float(area.min()),
         area_median=float(area.quantile(0.5)),
         area_max=float(area.max()),
         whole_frames=int((area >= WHOLE).sum()),
     )
+
+
+def center_distance(boxes: Tensor, constant: Tensor, frame_size: int) -> float:
+    """Mean distance of the centers of patches (N, T, 4) from those of (T or 1, 4), as a share of the frame's side."""
+    centers, fixed = (one[..., :2].double() + one[..., 2:].double() / 2 for one in (boxes, constant))
+    return float((centers - fixed).norm(dim=-1).mean()) / frame_size
 
 
 def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
@@ -102,7 +165,7 @@ def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
 
 @torch.no_grad()
 def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor | None:
-    """`mean_place` of the locations that the policy chooses for the clips of all processes.
+    """`mean_place` of the locations that the policy chooses for the clips of all processes; (P, 2) for P of a clip.
 
     Only the glance network and the policy run. None if no clip could be read.
     """
@@ -114,7 +177,10 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
     if not shares:
         return None
     where, network = torch.cat(shares), cast(Any, stage.model)
-    return mean_place(where, network.boxes(where), network.frame_size)
+    if network.place_per_frame or network.num_places == 1:
+        return mean_place(where, network.boxes(where), network.frame_size)
+    ranks = [where[:, rank : rank + 1] for rank in range(network.num_places)]
+    return torch.stack([mean_place(rank, network.boxes(rank), network.frame_size) for rank in ranks])
 
 
 def _readable(batch: Batch) -> Batch:

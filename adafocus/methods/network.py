@@ -35,6 +35,7 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_net, focus_net: the backbones.
         patch_size, frame_size: sides of the square patches and frames in pixels.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
+        place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
         parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
             (glance) or read (decide, focus).
@@ -52,6 +53,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
     shares_frames: ClassVar[bool] = False
+    place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
 
     def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:

@@ -77,13 +77,13 @@ class LrMults(Options, section="schedule", needs=_PATCHES):
 
 
 @dataclass
-class GlanceSize(Options, section="backbone", needs="a method with a policy on plain backbones, or uni_adafocus"):
+class GlanceSize(Options, section="backbone", needs="a method with a policy (adafocus_v1 on plain backbones only)"):
     # Side in pixels of the frames that the glance network sees; None: dataset.frame_size.
     glance_size: Annotated[int, Between(1, 4096)] | None = None
 
 
 @dataclass
-class GlanceResize(Options, section="backbone", needs="method=uni_adafocus, or method=adafocus_v2 on plain backbones"):
+class GlanceResize(Options, section="backbone", needs="method=adafocus_v2 or uni_adafocus"):
     # How frames are resized for the glance network: aligned (bilinear, aligned corners) or area (antialiased).
     glance_resize: Annotated[str, OneOf(GLANCE_RESIZES)] = "aligned"
 

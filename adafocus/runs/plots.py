@@ -25,7 +25,7 @@ def contact_sheet(
 
     Args:
         clips: frames (T, H, W, 3) uint8 of each clip.
-        boxes: (T, 4) top, left, height and width in pixels of each clip's patches; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of each clip's patches; None for whole frames.
         captions: text for each clip.
         right: whether each prediction is correct; the caption is green then, else red.
         columns: maximal number of frames per clip, evenly spaced.
@@ -48,9 +48,9 @@ def contact_sheet(
             image = Image.fromarray(clip[frame]).resize((width * scale, height * scale), Image.Resampling.NEAREST)
             sheet.paste(image, (left, top + line + gap))
             if places is not None:
-                y, x, high, wide = (places[frame] * scale).tolist()
-                corner = (left + x, top + line + gap + y)
-                draw.rectangle((*corner, corner[0] + wide - 1, corner[1] + high - 1), outline=PATCH, width=2)
+                for y, x, high, wide in (places[frame] * scale).tolist():
+                    corner = (left + x, top + line + gap + y)
+                    draw.rectangle((*corner, corner[0] + wide - 1, corner[1] + high - 1), outline=PATCH, width=2)
         top += height * scale + line + 2 * gap
     return sheet
 

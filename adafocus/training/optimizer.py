@@ -30,7 +30,7 @@ def make_optimizer(stage: Stage, settings: OptimizerSettings) -> torch.optim.Opt
 
     With a layer decay below 1 a group is divided by the depth of its parameters, see `layer_rates`.
     """
-    groups = stage.param_groups()
+    groups = stage.learning_groups()
     learning = {id(parameter) for group in groups for parameter in group.parameters}
     for parameter in stage.model.parameters():
         parameter.requires_grad_(id(parameter) in learning)

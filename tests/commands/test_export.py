@@ -24,6 +24,14 @@ FORMS = {
     "adafocus_v1_tsm": ("method=adafocus_v1", "backbone=tiny_tsm", "segments.focus=6"),
     "adafocus_v2": ("method=adafocus_v2",),
     "adafocus_v2_tsm": ("method=adafocus_v2", "backbone=tiny_tsm", "segments.focus=6"),
+    "adafocus_v2_heatmap": ("method=adafocus_v2", "policy=heatmap"),
+    "adafocus_v2_tsm_two": (
+        "method=adafocus_v2",
+        "backbone=tiny_tsm",
+        "segments.focus=6",
+        "policy=two",
+        "policy.apart=1",
+    ),
     "uni_adafocus": ("method=uni_adafocus", "segments.focus=3"),
     "uni_adafocus_tsm": (
         "method=uni_adafocus",

@@ -104,6 +104,8 @@ def refused(*typed: str) -> str:
         ((V1, "stage=2", "init.from=none", "teacher=x"), "teacher.checkpoint needs mode=train and a stage that learns"),
         ((V1, "stage=2", "init.from=none", "schedule.mixup_alpha=1"), "schedule.mixup_alpha needs a stage that learns"),
         ((V1, "stage=3", "init.from=none", "schedule.layer_decay=0.5"), "schedule.layer_decay needs a stage that"),
+        (("policy.peaks=2",), "policy.peaks needs policy=heatmap"),
+        (("method=uni_adafocus", "policy=two"), "policy needs method=adafocus_v2"),
     ],
 )
 def test_typed_keys_that_nothing_reads_are_refused(typed: tuple[str, ...], says: str) -> None:
@@ -113,6 +115,8 @@ def test_typed_keys_that_nothing_reads_are_refused(typed: tuple[str, ...], says:
 def test_keys_that_are_read_are_not_refused() -> None:
     for typed in (
         ("patch=24", "segments=8", "schedule.epochs=3", "schedule.lr_mults.policy=0.5", "evaluate.controls=false"),
+        ("policy=value", "policy.cells=8", "backbone.policy_hidden=16"),
+        ("backbone=tiny_tsm", "policy=two", "backbone.glance_size=32"),
         (V1, "policy.grid=5", "policy.gamma=0.5", "schedule.dropout=0.1"),
         ("experiment=glyphs_when", "seed=3"),
         ("dataset=folder", "dataset.root=.", "dataset.reader=pyav", "protocol=single"),

@@ -3,6 +3,7 @@ a policy that always looks at the same location."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,14 @@ from adafocus import build
 from adafocus.core.cost import CROP, Cost
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation.evaluate import evaluate
-from adafocus.evaluation.places import WHOLE, learned_mean, mean_place, place_statistics
+from adafocus.evaluation.places import (
+    WHOLE,
+    center_distance,
+    learned_mean,
+    mean_place,
+    motion_share,
+    place_statistics,
+)
 from adafocus.layers.crop import boxes
 from adafocus.processes.distributed import World
 
@@ -99,10 +107,27 @@ def test_the_places_of_an_evaluation_are_those_of_the_learned_patch() -> None:
     loader = Loader(data.test, EvaluationOrder(len(data.test), 5))
     report = evaluate(stage, loader, len(data.test), WORLD, variants=stage.answerable)
     where = torch.cat([stage.learned_places(batch) for batch in loader])
-    assert report.places == place_statistics(where, stage.model.boxes(where), stage.model.frame_size)
+    alone = place_statistics(where, stage.model.boxes(where), stage.model.frame_size)
+    assert replace(report.places, moving=None, covered=None) == alone
+    assert 0 < report.places.moving < 1 and 0 < report.places.covered < 1
     assert report.places.clips == len(data.test)
     glance = tuple(variant for variant in stage.answerable if variant.where == "random")
     assert evaluate(stage, loader, len(data.test), WORLD, variants=glance).places is None
+
+
+def test_the_motion_that_patches_hold() -> None:
+    frames = torch.zeros(2, 3, 20, 20, 3, dtype=torch.uint8)
+    frames[0, 1, 2:4, 2:4] = 100  # one thing blinks in the upper left corner
+    frames[0, 2, 12:14, 12:14] = 100  # and another, once, in the lower right one
+    corner = torch.tensor([0.0, 0.0, 8.0, 8.0]).expand(2, 3, 1, 4)
+    share = motion_share(frames, corner)
+    torch.testing.assert_close(share.moving, torch.tensor([2 / 3, 0.0]))
+    torch.testing.assert_close(share.covered, torch.tensor([0.16, 0.16]))
+    both = torch.cat([corner, corner + torch.tensor([10.0, 10.0, 0.0, 0.0])], 2)
+    torch.testing.assert_close(motion_share(frames, both).moving, torch.tensor([1.0, 0.0]))
+    twice = motion_share(frames, torch.cat([corner, corner], 2))
+    torch.testing.assert_close(twice.covered, torch.tensor([0.16, 0.16]))
+    assert center_distance(both[:, 0], torch.tensor([[4.0, 4.0, 0.0, 0.0]]), 20) == pytest.approx(2**0.5 * 10 / 20 / 2)
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def evil_run(run: Path, place: Path, classes: list[str] = EVIL) -> Path:
     paths = [f"{EVIL[number % 4]}/{number}.mp4" for number in range(count)]
     write_predictions(folder, paths, classes, labels, logits, {3: EVIL[0], 4: EVIL[1]})
     frames = torch.from_numpy(rng.integers(0, 255, (8, 64, 64, 3), dtype=np.uint8))
-    boxes = torch.tensor([[8.0, 8.0, 24.0, 24.0]]).expand(8, -1)
+    boxes = torch.tensor([[[8.0, 8.0, 24.0, 24.0]]]).expand(8, -1, -1)
     gallery = [Example(frames, boxes, number % 2, 0, number, 0.9) for number in range(18)]
     write_examples(folder, gallery, paths, classes)
     data = json.loads((folder / "data.json").read_text())

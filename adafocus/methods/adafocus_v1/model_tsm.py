@@ -29,6 +29,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
     """
 
     num_places = 1
+    place_per_frame = False
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
     single_networks = {"glance": ("glance_net", "glance_head"), "focus": ("focus_net", "classifier", "dropout")}

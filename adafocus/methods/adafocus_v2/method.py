@@ -10,7 +10,7 @@ from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, coarse_to_fine
 from adafocus.core.registry import POLICIES
 from adafocus.methods import options as shared
-from adafocus.methods.adafocus_v2.options import Order, Policy
+from adafocus.methods.adafocus_v2.options import Diversity, HeatMap, Order, Policy
 from adafocus.methods.base import Method, Widths
 from adafocus.methods.options import Options
 
@@ -32,14 +32,17 @@ class AdaFocusV2Method(Method):
 
     @property
     def widths(self) -> Widths:
-        """Those of the released networks."""
-        return Widths(1024, None) if self.on_tsm else Widths(2048, 4096)
+        """Those of the released networks; a heat map needs few channels."""
+        policy, classifier = (1024, None) if self.on_tsm else (2048, 4096)
+        return Widths(32 if self.config.policy.name == "heatmap" else policy, classifier)
 
     @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
-        plain = set() if self.on_tsm else {shared.GlanceSize, shared.GlanceResize, Order, shared.Dropout}
-        return super().options | {shared.Where, Policy, shared.FrozenNorm} | plain
+        plain = set() if self.on_tsm else {Order, shared.Dropout}
+        policy = {Policy, HeatMap} if self.config.policy.name == "heatmap" else {Policy}
+        own = {Diversity, shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm}
+        return super().options | own | policy | plain
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
@@ -53,6 +56,23 @@ class AdaFocusV2Method(Method):
         policy = self.read(Policy)
         if policy.options and policy.name not in POLICIES:
             raise UserError(f"policy.options are for a policy of a plug-in, not for policy.name={policy.name}")
+        if policy.name == "heatmap":
+            self._check_heat_map(self.read(HeatMap))
+
+    def _check_heat_map(self, heat: HeatMap) -> None:
+        if not self.on_tsm and (heat.motion or heat.peaks > 1):
+            raise UserError(
+                "policy.motion and policy.peaks need a backbone with the temporal shift (backbone=mbv2_tsm_branch or "
+                "another of TSM): on plain backbones a frame has one patch and is seen before the next one is read"
+            )
+        if self.config.patch.size >= self.config.dataset.frame_size:
+            raise UserError("policy.name=heatmap has no choice if the patch is the frame; choose a smaller patch.size")
+        if heat.places_weight and not self.read(Diversity).diversity:
+            raise UserError(
+                "policy.places_weight learns from the random patches of method.diversity=true; set one of them"
+            )
+        if not heat.through_crop and not heat.places_weight and not heat.motion:
+            raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
@@ -67,7 +87,10 @@ class AdaFocusV2Method(Method):
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
         """See `Method.network`."""
         frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
-        arguments = self.arguments(num_classes) | self.values(shared.PolicyWidth) | self.policy()
+        arguments = self.arguments(num_classes) | self.values(
+            shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize
+        )
+        arguments |= self.policy()
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -87,13 +110,22 @@ class AdaFocusV2Method(Method):
             segments=frames.glance,
             head_dropout=head_dropout,
             **arguments,
-            **self.values(shared.GlanceSize, shared.GlanceResize, shared.ClassifierWidth, shared.Dropout, Order),
+            **self.values(shared.ClassifierWidth, shared.Dropout, Order),
         )
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The argument of the network for a plug-in's policy; none for the paper's, which is its default."""
+        """The argument of the network for another policy than the paper's, which is its default."""
         policy = self.read(Policy)
-        return {} if policy.name == "paper" else {"policy": partial(POLICIES[policy.name], **policy.options)}
+        if policy.name == "paper":
+            return {}
+        if policy.name == "heatmap":
+            from adafocus.policies.heat_map import HeatMapPolicy
+
+            share = self.config.patch.size / self.config.dataset.frame_size
+            options = self.values(HeatMap)
+            del options["places_weight"]
+            return {"policy": partial(HeatMapPolicy, patch=share, per_clip=self.on_tsm, **options)}
+        return {"policy": partial(POLICIES[policy.name], **policy.options)}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
@@ -106,6 +138,7 @@ class AdaFocusV2Method(Method):
             normalize,
             seed=config.seed,
             rates=config.schedule.lr_mults,
-            **self.values(shared.Where, shared.Controls),
+            places_weight=self.read(HeatMap).places_weight if HeatMap in self.options else 0.0,
+            **self.values(shared.Where, shared.Controls, Diversity),
             frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
         )

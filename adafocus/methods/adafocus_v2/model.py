@@ -22,6 +22,7 @@ from adafocus.methods.adafocus_v2.options import ORDERS
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
 from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.affine import AffinePolicy
+from adafocus.policies.heat_map import HeatMapPolicy
 
 
 class AdaFocusV2(EarlyExitNetwork):
@@ -115,6 +116,9 @@ class AdaFocusV2(EarlyExitNetwork):
         frames = self.order.expand(glance.maps.shape[0], -1) if whole else None
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where, frames)
+        if isinstance(self.policy, HeatMapPolicy):
+            where, scores = self.policy(glance.maps.detach())
+            return Plan(where, frames, scores=scores)
         where, state = self.policy(glance.maps.detach(), None if state is None else state[None])
         return Plan(where, frames, state=None if state is None else state[0])
 
@@ -143,13 +147,16 @@ class AdaFocusV2(EarlyExitNetwork):
         features = self.focus_net(patches).mean((-2, -1)).unflatten(0, plan.where.shape[:2])
         joined = torch.cat([glance.features, features], -1)
         steps, running_max = self.classifier(joined, running_max, first, answers=answers)
+        learned = _head(self.focus_head, features) if auxiliary else None
         return Output(
             steps[:, -1],
             steps,
             plan.where,
             plan.frames,
+            scores=plan.scores,
             aux_glance=glance.aux_logits if auxiliary else None,
-            aux_focus=_head(self.focus_head, features) if auxiliary else None,
+            aux_focus=learned,
+            place_logits=learned,
             exit_logits=steps,
             running_max=running_max,
         )

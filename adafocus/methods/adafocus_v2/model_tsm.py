@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
+from adafocus.layers.resize import resized
 from adafocus.methods.network import AdaptiveNetwork
+from adafocus.methods.options import GLANCE_RESIZES
+from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
 
@@ -29,14 +33,16 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         num_classes: number of classes K.
         glance_segments, focus_segments: numbers of frames G and F that the two networks see.
         patch_size, frame_size: sides of the square patches and frames in pixels.
+        glance_size: side of the frames that the glance network sees; None: frame_size, as in the repository.
+        glance_resize: how frames are resized for the glance network, see `layers.resize.resized`.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
-        policy: makes the policy; see `adafocus.policies`.
+        policy: makes the policy; see `adafocus.policies`. If it is a `HeatMapPolicy` with several peaks, the focus
+            network sees a patch at each of them, and its logits are averaged over the patches.
     """
 
-    num_places = 1
-    glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
+    place_per_frame = False
     parts = (
         Part("glance", ("glance_net",)),
         Part("policy", ("policy",)),
@@ -56,15 +62,27 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         focus_segments: int,
         patch_size: int,
         frame_size: int = 224,
+        glance_size: int | None = None,
+        glance_resize: str = "aligned",
         policy_hidden: int = 1024,
         dropout: float = 0.5,
         policy: Callable[..., nn.Module] = StackedPolicy,
     ) -> None:
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
+        if glance_resize not in GLANCE_RESIZES:
+            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
+        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = policy(
-            channels=glance.width, map_size=glance.map_size(frame_size), segments=glance_segments, hidden=policy_hidden
+            channels=glance.width,
+            map_size=glance.map_size(self.glance_size),
+            segments=glance_segments,
+            hidden=policy_hidden,
         )
+        heat = isinstance(self.policy, HeatMapPolicy)
+        self.num_places = self.policy.peaks if heat else 1
+        self.decide_fields = ("maps", "motion") if heat and self.policy.motion else ("maps",)
+        self.glance_fields = (*self.decide_fields, "logits")
         self.glance_head = TwoHeads(glance.width, num_classes, dropout)
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
@@ -72,6 +90,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
     def frame_sets(self) -> dict[str, int]:
         """Number of frames in the sets of the two networks, which see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
+
+    @property
+    def crop_values(self) -> int:
+        """See `AdaptiveNetwork.crop_values`; every patch location is cut from all focus frames."""
+        return self.num_places * super().crop_values
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """The first `glance_segments` frames of a clip."""
@@ -88,32 +111,45 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network and its heads on frames (B, G, 3, S, S); `aux_logits` are (B, 1, K)."""
-        maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
+        maps = self.glance_net(seen).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         logits, learned = self.glance_head(features, auxiliary)
-        return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None])
+        motion = None
+        if "motion" in self.decide_fields:
+            motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
+        return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """One patch location (B, 1, 2) per video."""
+        """The patch locations (B, num_places, 2) of a video."""
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
+        if isinstance(self.policy, HeatMapPolicy):
+            where, scores = self.policy(glance.maps.detach(), glance.motion)
+            return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the same patch location of all focus frames (B, F, 3, S, S).
+        """Focus network on the same patch locations of all focus frames (B, F, 3, S, S).
 
         There is one prediction per video: `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
         """
-        corners = plan.where.expand(-1, frames.shape[1], -1).flatten(0, 1)
-        features = self.focus_net(crop(frames.flatten(0, 1), corners, self.patch_size)).mean((-2, -1))
-        predicted, learned = self.focus_head(features.unflatten(0, frames.shape[:2]), auxiliary)
-        logits = glance.logits + predicted
+        flat, count = frames.flatten(0, 1), plan.where.shape[1]
+        corners = [place.repeat_interleave(frames.shape[1], 0) for place in plan.where.unbind(1)]
+        patches = [crop(flat, corner, self.patch_size) for corner in corners]
+        features = self.focus_net(patches[0] if count == 1 else torch.cat(patches)).mean((-2, -1))
+        # (P * B * F, D) to (B, P * F, D): the temporal modules of the backbone need the frames of a patch side by side.
+        features = features.unflatten(0, (count, *frames.shape[:2])).transpose(0, 1).flatten(1, 2)
+        predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
+        logits = glance.logits + predicted.mean(1)
         return Output(
             logits,
             logits[:, None],
             plan.where,
             aux_glance=glance.aux_logits,
-            aux_focus=None if learned is None else learned[:, None],
+            aux_focus=None if learned is None else learned.mean(1, keepdim=True),
+            place_logits=None if learned is None else learned.unflatten(1, (count, -1)).mean(2),
+            scores=plan.scores,
         )
 
     def focus_twice(

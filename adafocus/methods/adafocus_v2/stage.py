@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
@@ -15,6 +16,7 @@ from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 from adafocus.methods.options import WHERE
 from adafocus.methods.stage import AdaptiveStage
+from adafocus.policies.heat_map import scores_at
 
 
 class JointStage(AdaptiveStage):
@@ -24,6 +26,12 @@ class JointStage(AdaptiveStage):
     CE(glance) + CE(focus), each averaged over all B * T predictions (B on TSM); the total is the mean of the two
     passes. The target is the first label of each clip.
 
+    With `places_weight`, a heat map learns the value of looking at a place as well. What the focus network's auxiliary
+    head says of a patch, the log-probability of the label, is known at the policy's places and at the random ones; the
+    scores of the heat map at these places are regressed on it. Both are compared within a clip (within a frame, if
+    every frame has a map of its own), so that a score says by how much a place is better than others, not how easy the
+    clip is.
+
     Source: AdaFocus V2 (arXiv 2112.14238) section 3; LeapLabTHU/AdaFocusV2, `train` in main_v2.py (ActivityNet) and
     main.py (Something-Something).
 
@@ -32,6 +40,8 @@ class JointStage(AdaptiveStage):
         normalize: see `Stage`.
         seed: seed of the run; the random patches are a function of (seed, epoch, index).
         rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
+        diversity: whether there is the pass at random patches.
+        places_weight: weight of that loss; 0: none.
         where: "learned", or "random" or "center" to train a control without the policy.
         controls: whether to evaluate the control patches and the glance network alone as well.
         frozen_norm: see `Stage`.
@@ -46,6 +56,8 @@ class JointStage(AdaptiveStage):
         *,
         seed: int,
         rates: dict[str, float],
+        diversity: bool = True,
+        places_weight: float = 0.0,
         where: str = "learned",
         controls: bool = True,
         frozen_norm: Iterable[nn.Module] = (),
@@ -53,7 +65,8 @@ class JointStage(AdaptiveStage):
         super().__init__(model, normalize, frozen_norm=frozen_norm)
         if where not in WHERE:
             raise ValueError(f"where={where!r} is unknown; choose one of {', '.join(WHERE)}")
-        self.seed, self.rates, self.where = seed, rates, where
+        self.seed, self.rates, self.where, self.places_weight = seed, rates, where, places_weight
+        self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
         others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
         self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
@@ -74,14 +87,23 @@ class JointStage(AdaptiveStage):
     def step(self, batch: Batch) -> StepResult:
         frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
-        output = self.net(frames, Overrides(self.places(self.where, batch), self.places("random", batch)))
-        losses = self._losses("policy", output, batch) | self._losses("random", output.diversity, batch)
+        random = self.places("random", batch) if self.diversity else None
+        output = self.net(frames, Overrides(self.places(self.where, batch), random))
+        losses = self._losses("policy", output, batch)
+        loss = sum(losses.values())
+        if output.diversity is not None:
+            losses |= self._losses("random", output.diversity, batch)
+            loss = sum(losses.values()) / 2
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
             # For the log: how much patch locations vary between clips; 0 if the policy always chooses the same one.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
-        return StepResult(sum(losses.values()) / 2, metrics)
+        if self.places_weight and output.scores is not None:
+            value = value_loss(output, label, self.model.policy.patch)
+            metrics["loss_value"] = value.detach()
+            loss = loss + self.places_weight * value
+        return StepResult(loss, metrics)
 
     def _losses(self, name: str, output: Output, batch: Batch) -> dict[str, Tensor]:
         parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
@@ -93,3 +115,24 @@ class JointStage(AdaptiveStage):
         if GLANCE_ALONE in costs:
             costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
         return costs
+
+
+def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
+    """Mean squared error of the heat map's scores as values of looking at the places of both passes.
+
+    Args:
+        output: with `scores` (B, M, h, w), M = T maps with one place each, or one map with P places; and with the
+            second pass in `diversity`.
+        label: (B,).
+        patch: side of the patches as a share of the frame's side.
+    """
+    maps = output.scores.shape[1]
+    values, gains = [], []
+    for one in (output, output.diversity):
+        where = one.where.detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, places of a map, 2)
+        values.append(scores_at(output.scores.flatten(0, 1), where, patch))
+        said = one.place_logits.detach().float().log_softmax(-1)
+        rows = label[:, None, None].expand(-1, said.shape[1], 1)
+        gains.append(said.gather(-1, rows).squeeze(-1).view_as(values[-1]))
+    value, gain = torch.cat(values, 1), torch.cat(gains, 1)
+    return ((value - value.mean(1, keepdim=True)) - (gain - gain.mean(1, keepdim=True))).square().mean()

@@ -32,6 +32,7 @@ class UniAdaFocusTSM(UniAdaFocusBase):
 
     single_place = True
     num_places = 1
+    place_per_frame = False
     num_exits = 2
     budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
     glance_fields = ("maps", "features", "logits")

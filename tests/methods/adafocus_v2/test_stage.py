@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from adafocus.core.variants import patch_variant
 from adafocus.data.transforms import Normalize
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
+from adafocus.policies.heat_map import HeatMapPolicy
 from adafocus.training.optimizer import make_optimizer
 from adafocus.training.trainer import Settings
 
@@ -115,3 +118,55 @@ def test_frozen_norms_keep_their_statistics() -> None:
 def test_unknown_ways_to_choose_are_refused() -> None:
     with pytest.raises(ValueError, match="learned, random, center"):
         stage(where="best")
+
+
+def with_heat_map(**changes) -> JointStage:
+    torch.manual_seed(0)
+    glance, focus = BACKBONES["tiny_glance"](channels=(4, 8)), BACKBONES["tiny_focus"](channels=(6, 10))
+    shape = {"num_classes": 3, "segments": 4, "patch_size": 12, "frame_size": 32, "classifier_width": 16}
+    options = {"patch": 12 / 32, "through_crop": changes.pop("through_crop", True)}
+    model = AdaFocusV2(glance, focus, policy_hidden=8, policy=partial(HeatMapPolicy, **options), **shape)
+    return JointStage(model, Normalize((0.5,) * 3, (0.25,) * 3), **{"seed": 1, "rates": RATES, **changes})
+
+
+@pytest.mark.parametrize(
+    ("through_crop", "places_weight", "learns"), [(True, 0.0, True), (False, 1.0, True), (False, 0.0, False)]
+)
+def test_what_a_heat_map_learns_from(through_crop: bool, places_weight: float, learns: bool) -> None:
+    learner = with_heat_map(through_crop=through_crop, places_weight=places_weight)
+    learner.train()
+    result = learner.step(batch([0, 1, 2, 3]))
+    result.loss.backward()
+    moved = sum(one.grad.abs().sum() for one in learner.model.policy.parameters() if one.grad is not None)
+    assert (moved > 0) == learns
+    assert ("loss_value" in result.metrics) == bool(places_weight)
+
+
+def test_without_diversity_there_is_one_pass() -> None:
+    learner = stage(diversity=False)
+    learner.train()
+    result = learner.step(batch([0, 1]))
+    parts = [value for name, value in result.metrics.items() if name.startswith("loss_")]
+    assert len(parts) == 3
+    torch.testing.assert_close(result.loss, sum(parts))
+
+
+def test_frozen_parameters_and_statistics_stay() -> None:
+    learner = stage()
+    learner.freeze("focus_net.layers.0|glance_net")
+    optimizer = make_optimizer(learner, settings(weight_decay=0.1))
+    before = {name: value.clone() for name, value in learner.model.state_dict().items()}
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    learner.train()
+    learner.step(batch([0, 1, 2, 3])).loss.backward()
+    optimizer.step()
+    for name, value in learner.model.state_dict().items():
+        if name.startswith(("focus_net.layers.0", "glance_net")):
+            assert torch.equal(value, before[name]), name
+    assert not torch.equal(learner.model.classifier.bias, before["classifier.bias"])
+    names = [group.name for group in learner.learning_groups()]
+    assert "glance" not in names and "focus" in names
+    for pattern, says in (("focus_net.layer9", "beginning of no"), ("(", "no regular expression")):
+        with pytest.raises(ValueError, match=says):
+            stage().freeze(pattern)

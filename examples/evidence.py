@@ -1,0 +1,183 @@
+"""Does the learned place beat whole frames of equal cost? One set of videos, several seeds, one table with intervals.
+
+    python examples/evidence.py table_tennis FOLDER WEIGHTS --seeds 5 --epochs 15 --out evidence
+
+FOLDER is the data set (see `SETS` for the lists that it must hold), WEIGHTS a file with ImageNet weights of MobileNetV2
+as torchvision names them. All networks have this backbone, the temporal shift, the same clips, epochs and optimizer.
+Every row is a run of its own in OUT/SET, which is continued if it was interrupted and reused if it is finished. The
+table, `evidence.md` and `evidence.json`, is written again after every run. Intervals (95 %) are from a bootstrap over
+videos and seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adafocus.evaluation.bootstrap import Interval, bootstrap
+from adafocus.runs.predictions import read_predictions
+from adafocus.runs.table import multiply_adds
+
+
+@dataclass(frozen=True)
+class Videos:
+    """How a set is trained.
+
+    Attributes:
+        frame: side of the frames that patches are cut from; whole frames of this size are the row "full size".
+        patch, glance: sides of the patches and of the frames that the glance network sees.
+        equal: side of whole frames that cost about as many multiply-adds as glance and patches together.
+        policy: the policy that is compared with the papers'.
+        options: overrides of all rows: lists, augmentation.
+        batch: clips of a step.
+    """
+
+    frame: int
+    patch: int
+    glance: int
+    equal: int
+    policy: str
+    options: tuple[str, ...] = ()
+    batch: int = 8
+
+
+SETS = {
+    "table_tennis": Videos(
+        *(384, 64, 64, 112, "two"),
+        options=(
+            "dataset.train_list=train_4class.txt",
+            "dataset.val_list=val_4class.txt",
+            "dataset.class_file=classes_4class.txt",
+            "dataset.flip=0.5",
+            "dataset.flip_pairs=[[left_backhand,right_backhand],[left_forehand,right_forehand]]",
+        ),
+    ),
+    "yoga": Videos(256, 96, 64, 112, "motion", options=("dataset.flip=0.5",)),
+    "gestures": Videos(256, 96, 64, 112, "motion", options=("dataset.flip=0.0",)),
+    "surv_fight": Videos(256, 96, 64, 112, "motion", options=("dataset.flip=0.5",)),
+}
+SEGMENTS = 8
+#: The first seven blocks of both networks keep their ImageNet weights, which saves time.
+FROZEN = "(glance_net|focus_net|backbone).layers.[0-6][.]"
+
+
+@dataclass
+class Result:
+    """A row of the table: for each seed which evaluation videos were right, and the cost of a video."""
+
+    cost: int
+    right: list[np.ndarray] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("folder", type=Path, help="folder of the data set")
+    parser.add_argument("weights", type=Path, help="ImageNet weights of MobileNetV2, torchvision's names")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--rows", nargs="+", choices=networks(SETS["yoga"]), help="only these networks (default: all)")
+    parser.add_argument("--out", type=Path, default=Path("evidence"))
+    parser.add_argument("--more", nargs="+", default=[], help="further overrides of all runs, such as loader.workers=0")
+    options = parser.parse_args()
+    videos, out = SETS[options.set], options.out / options.set
+    chosen = {name: own for name, own in networks(videos).items() if not options.rows or name in options.rows}
+    shared = common(options.folder.absolute(), options.weights.absolute(), videos, options.epochs)
+    for seed in range(options.seeds):  # seed by seed, so that every row has some when it is interrupted
+        for name, own in chosen.items():
+            folder = out / f"{name}_seed{seed}"
+            typed = [*shared, *own, *options.more, f"seed={seed}", f"hydra.run.dir={folder}"]
+            code = subprocess.run([sys.executable, "-m", "adafocus.cli", "run", *typed], check=False).returncode
+            if code:
+                sys.exit(f"{folder} ended with exit status {code}; the same command continues there")
+            write(options, table(out, chosen, options.seeds))
+
+
+def common(folder: Path, weights: Path, videos: Videos, epochs: int) -> list[str]:
+    """Overrides of all rows."""
+    return [
+        *("dataset=folder", f"dataset.root={folder}", "dataset.fit=stretch", "dataset.crop_scales=[1.0,0.9]"),
+        *("backbone=mbv2_tsm", f"backbone.weights={weights}", f"segments={SEGMENTS}"),
+        *(f"dataset.decode_short_side={videos.frame}", *videos.options),
+        *(f"schedule.epochs={epochs}", "schedule.lr=0.0005", "schedule.weight_decay=0.01", "schedule.head_dropout=0.5"),
+        *(
+            f"schedule.batch_size={videos.batch}",
+            f"schedule.base_batch_size={videos.batch}",
+            "schedule.clip_grad_norm=5",
+        ),
+        *("schedule.warmup_epochs=2", f"schedule.evaluate_every={epochs}", f"schedule.frozen='{FROZEN}'"),
+        *("channels_last=true", "output.loggers=[]"),
+    ]
+
+
+def networks(videos: Videos) -> dict[str, list[str]]:
+    """Overrides of every trained network by its name."""
+    patches = [f"dataset.frame_size={videos.frame}", f"patch.size={videos.patch}", f"segments.focus={SEGMENTS}"]
+    patches += [f"backbone.glance_size={videos.glance}", "backbone.glance_resize=area"]
+    whole = ["method=recognizer"]
+    # A pass at random patches helps the papers' policy to look around; a heat map that begins with motion needs none.
+    return {
+        "whole_equal": [*whole, f"dataset.frame_size={videos.equal}"],
+        "v2_new": [*patches, "method=adafocus_v2", f"policy={videos.policy}", "method.diversity=false"],
+        "v2_paper": [*patches, "method=adafocus_v2"],
+        "uni": [*patches, "method=uni_adafocus", f"patch.smallest={videos.patch // 2}"],
+        "whole_full": [*whole, f"dataset.frame_size={videos.frame}"],
+    }
+
+
+def table(out: Path, chosen: dict[str, Any], seeds: int) -> dict[str, Result]:
+    """The results of all finished runs by row."""
+    found: dict[str, Result] = {}
+    for name in chosen:
+        for seed in range(seeds):
+            folder = out / f"{name}_seed{seed}"
+            if not (folder / "summary.json").is_file():
+                continue
+            rows = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["rows"]
+            guesses = read_predictions(folder)
+            for place, row in enumerate(rows):
+                right = [
+                    guess.controls.get(row["name"]) == guess.labels[0] if place else guess.right for guess in guesses
+                ]
+                found.setdefault(f"{name}: {row['name']}", Result(row["cost"])).right.append(np.array(right))
+    return found
+
+
+def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
+    """Writes evidence.md and evidence.json."""
+    folder = options.out / options.set
+    reference = found.get("whole_equal: whole frames")
+    lines = [
+        f"| {options.set} | seeds | top-1 % (95 %) | less whole frames of equal cost | multiply-adds |",
+        "|---|---|---|---|---|",
+    ]
+    rows = []
+    for name, result in found.items():
+        right = np.stack(result.right)
+        score = bootstrap(right)
+        ahead = (
+            None if reference is None or name.startswith("whole_equal") else bootstrap(right, np.stack(reference.right))
+        )
+        lines.append(f"| {name} | {len(right)} | {_text(score)} | {_text(ahead)} | {multiply_adds(result.cost)} |")
+        seeds = [100 * float(seed.mean()) for seed in right]
+        rows.append({"name": name, "seeds": seeds, "score": score._asdict(), "cost": result.cost})
+        rows[-1]["ahead"] = None if ahead is None else ahead._asdict()
+    (folder / "evidence.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    described = {"set": options.set, "epochs": options.epochs, "seeds": options.seeds, "rows": rows}
+    (folder / "evidence.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(lines), flush=True)
+
+
+def _text(interval: Interval | None) -> str:
+    return "" if interval is None else f"{interval.mean:.1f} ({interval.low:.1f} to {interval.high:.1f})"
+
+
+if __name__ == "__main__":
+    main()
