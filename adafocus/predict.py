@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from adafocus import build, config
+from adafocus import build, config, inference
 from adafocus.checkpoints import detect, load_checkpoint, load_file, tensors
 from adafocus.checkpoints.identify import identify
 from adafocus.checkpoints.shared import WEIGHTS, fetched, is_address
@@ -114,6 +114,8 @@ class Predictor:
         content: content of that file, if it has been read already.
         classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
+        precision, fold_norm, compiled: how the backbones run, see `adafocus.inference.Program`; precision may be
+            "auto". With the defaults predictions have the same bits as in evaluation.
 
     Raises:
         UserError: the file does not fit the network.
@@ -127,6 +129,9 @@ class Predictor:
         *,
         classes: Sequence[str] | None = None,
         device: str = "auto",
+        precision: str = "fp32",
+        fold_norm: bool = False,
+        compiled: bool = False,
     ) -> None:
         self.settings, self.device = deepcopy(settings), pick_device(device, 0, 1)
         self.settings.dataset.flip = 0.0  # flip pairs would need class names, which the file may not have
@@ -139,6 +144,11 @@ class Predictor:
         self.report = load_checkpoint(path, self.model, content, without=build.not_needed(settings))
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
+        self.program = inference.Program(inference.pick_precision(precision, self.device), fold_norm, compiled)
+        frames, side = build.tested_plan(settings).clip, settings.dataset.frame_size
+        inference.apply(
+            self.model, self.program, torch.randn(1, frames, build.channels(settings), side, side, device=self.device)
+        )
         self.stage = build.stage(settings, self.model)
         self.normalize = Normalize(*build.normalization(settings))
 
@@ -250,7 +260,8 @@ class Predictor:
     @property
     def protocol(self) -> str:
         """One-line description of the frames and crops of a prediction."""
-        return build.protocol_line(self.settings, self.view())
+        line = build.protocol_line(self.settings, self.view())
+        return line if self.program.plain else f"{line}; {self.program}"
 
     @cached_property
     def cost(self) -> int:
@@ -352,7 +363,12 @@ def checkpoint_file(path: str | Path) -> Path:
 
 
 def load(
-    path: str | Path, typed: Sequence[str] = (), *, classes: Sequence[str] | None = None, device: str = "auto"
+    path: str | Path,
+    typed: Sequence[str] = (),
+    *,
+    classes: Sequence[str] | None = None,
+    device: str = "auto",
+    **program: Any,
 ) -> Predictor:
     """A predictor of a run folder or file.
 
@@ -360,7 +376,7 @@ def load(
         path: our run folder or checkpoint, which carries its configuration, an official file, or where `adafocus push`
             has shared a network.
         typed: overrides that say what an official file does not, see `recipe`.
-        classes, device: see `Predictor`.
+        classes, device, program: see `Predictor`.
 
     Raises:
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
@@ -381,4 +397,4 @@ def load(
         settings = compose([*recipe(file, typed, content=content), *typed, *fixed])
     if classes is None and detect(tensors(content, str(path))) == "tsm_online":
         classes = JESTER
-    return Predictor(settings, file, content, classes=classes, device=device)
+    return Predictor(settings, file, content, classes=classes, device=device, **program)

@@ -34,10 +34,12 @@ ALLOWED = {
         "config",
         "core",
     },
-    "predict": {"build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
+    "inference": {"layers"},
+    "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
     "runs": {
         "runs",
         "predict",
+        "inference",
         "build",
         "training",
         "evaluation",

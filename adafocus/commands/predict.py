@@ -17,6 +17,7 @@ from adafocus.commands.loading import add_model_arguments, load_predictor, split
 from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError, printable
 from adafocus.core.outputs import table, writable
+from adafocus.processes.memory import keep_freed_memory
 
 EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
 video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
             "no video was given; name a file or a folder" + (" or a camera index" if options.online else "")
         )
     _check(options)
+    keep_freed_memory()
     predictor = load_predictor(options, videos=True)
     if options.online:
         found = [_stream(predictor, video, options) for video in videos]
@@ -63,6 +65,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         metavar="FILE",
         help="draw the patches: frames side by side (.png, .jpg) or animated (.gif, .mp4); with several videos one "
         "file each, FILE_VIDEO; online: the stream with its label (.mp4)",
+    )
+    parser.add_argument(
+        "--precision", default="fp32", choices=("auto", "fp32", "bf16", "fp16"), help="of the backbones"
+    )
+    parser.add_argument(
+        "--fold-norm", action="store_true", help="fold BatchNorm into convolutions: faster, same result"
+    )
+    parser.add_argument(
+        "--compile", dest="compiled", action="store_true", help="compile the backbones by torch.compile"
     )
     parser.add_argument("--table", type=Path, metavar="FILE", help="write one row per video: .csv, .jsonl or .parquet")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to one file")

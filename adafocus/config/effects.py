@@ -181,7 +181,18 @@ READERS = (
         "schedule.lr_schedule=step",
         lambda config: any(schedule.lr_schedule == "step" for schedule in _schedules(config)),
     ),
-    # Modes.
+    # Devices and modes.
+    Readers(("tf32",), "a GPU (device=cuda or auto)", lambda config: config.device != "cpu"),
+    Readers(
+        _keys("evaluate", "precision fold_norm program"),
+        "mode=evaluate or mode=early_exit",
+        lambda config: config.mode in ("evaluate", "early_exit"),
+    ),
+    Readers(
+        _keys("early_exit", "sure calibration"),
+        "early_exit.lose",
+        lambda config: config.early_exit.lose is not None,
+    ),
     Readers(("early_exit",), "mode=early_exit", lambda config: config.mode == "early_exit"),
     Readers(
         ("checkpoint",), "mode=evaluate or mode=early_exit", lambda config: config.mode in ("evaluate", "early_exit")

@@ -46,7 +46,7 @@ EvaluationRule = Annotated[
 #: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "policy", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
-RUNTIME = ("name", "device", "devices", "inline", "loader", "output", "plugins")
+RUNTIME = ("name", "device", "devices", "tf32", "keep_freed_memory", "inline", "loader", "output", "plugins")
 #: Keys of what is done with a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
@@ -278,6 +278,11 @@ class ProtocolConfig:
 @dataclass
 class EvaluateConfig(options.Controls):
     batch_size: Count = 32  # clips per batch in evaluation
+    # How the backbones run with mode=evaluate and mode=early_exit; see `adafocus.inference`. With the defaults they run
+    # as in training, in float32. auto: bf16 on devices with matrix units for it, else fp32.
+    precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "fp32"
+    fold_norm: bool = False  # whether BatchNorm is folded into the convolution before it
+    program: Annotated[str, OneOf(("eager", "compile"))] = "eager"  # compile: by torch.compile
     examples: NotNegative = 6  # number of clips in the picture of patches
 
 
@@ -294,6 +299,12 @@ class EarlyExitConfig:
     # Maximal number of budgets of the first criterion that are run with real early exit; all budgets are simulated.
     runs: Count = 40
     chunk: NotNegative = 1  # steps between two exits; 0: the fewest that cost little extra time on this device
+    # A guarantee, see `adafocus.evaluation.contract`: of all videos, at most this share is classified correctly by the
+    # full model and not with early exit. The cheapest budget of the first criterion that keeps it is chosen; None: no
+    # guarantee.
+    lose: Annotated[float, Between(1e-6, 0.5)] | None = None
+    sure: Annotated[float, Between(0.5, 0.999999)] = 0.95  # probability of the guarantee
+    calibration: Annotated[float, Between(0.01, 0.99)] = 0.5  # share of the evaluation videos that prove it
     train_videos: Count | None = None  # number of training videos for the thresholds, evenly spaced; None: all
     baseline: Words | None = None  # run folder of method=recognizer on the same data, timed for comparison; None: none
 
@@ -350,8 +361,14 @@ class Config:
     sync_batchnorm: bool = False  # whether BatchNorm statistics cover the clips of all devices (CUDA only)
     # fp32, bf16, fp16, or auto: schedule.precision on GPUs and fp32 on CPUs.
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "auto"
+    # On GPUs, whether float32 backbones may use TensorFloat-32, which keeps 10 bits of the inputs of a product.
+    # Policies, heads and crops never do; with compile=true, where that cannot be told apart, nothing does.
+    tf32: bool = True
     channels_last: bool = False  # whether to use the channels-last memory format
     compile: bool = False  # whether to use torch.compile
+    # Whether processes keep freed memory for their next tensors instead of returning it to the system (Linux with
+    # glibc). It is faster on CPUs and needs a little more memory.
+    keep_freed_memory: bool = True
     inline: bool = False  # whether to train in the process of the command, for a debugger
 
     def start(self, part: str = "from") -> str | None:

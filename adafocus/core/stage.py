@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -78,8 +78,8 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
-        self.objective = Objective()
         self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
+        self.objective = Objective()
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
@@ -152,6 +152,10 @@ class Stage(ABC):
             for group in self.param_groups()
         ]
         return [group for group in groups if group.parameters]
+
+    def compiled(self, **options: Any) -> nn.Module:
+        """The network for training steps, compiled by torch; `options` are those of `torch.compile`."""
+        return cast(nn.Module, torch.compile(self.model, **options))
 
     def train(self) -> None:
         """Sets training mode, except for the normalization layers that are frozen."""

@@ -6,8 +6,10 @@ Tables with a header are read in `tables.py`, class folders in `folders.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 
 from adafocus.core.errors import UserError
@@ -16,7 +18,7 @@ from adafocus.data.paths import below, has_stray_bytes, printable, read_text
 MAX_LABELS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Record:
     """One video of a list: its path below the video root, its class ids (ascending), its frame count if the list
     says."""
@@ -111,12 +113,12 @@ def read_list(
     """
     if not path.is_file():
         raise UserError(f"list {path} does not exist; set dataset.train_list and dataset.val_list (or dataset.root)")
-    records, too_short, rows = [], 0, 0
+    records, too_short, rows, name = [], 0, 0, str(path)
     for number, line in enumerate(read_text(path, names_of_files=True).splitlines(), start=1):
         if not line.strip():
             continue
         rows += 1
-        record = _parse_row(line.strip(), separator, f"{path}, line {number}", videos)
+        record = _parse_row(line.strip(), separator, f"{name}, line {number}", videos)
         if divisor > 1 and record.num_frames is not None:
             record = replace(record, num_frames=record.num_frames // divisor)
         worst = max(record.labels)
@@ -136,7 +138,7 @@ def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Re
     fields = line.rsplit(None, 2) if separator == " " else [part.strip() for part in line.split(separator)]
     try:
         count = int(fields[1])
-        labels = tuple(sorted({int(value) for value in fields[2:]}))
+        labels = _labels(tuple(fields[2:]))
     except (IndexError, ValueError):
         labels, count = (), 0
     if not labels or not fields[0]:
@@ -146,6 +148,12 @@ def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Re
     if len(labels) > MAX_LABELS:
         raise UserError(f"{where}: {len(labels)} labels; at most {MAX_LABELS} are supported")
     return Record(below(fields[0], where, videos), labels, count if count > 0 else None)
+
+
+@lru_cache(maxsize=10_000)
+def _labels(fields: tuple[str, ...]) -> tuple[int, ...]:
+    """The class ids in fields of a row, sorted; rows of one class share the tuple."""
+    return tuple(sorted({int(value) for value in fields}))
 
 
 def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing: bool) -> Split:
@@ -160,7 +168,8 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
     Raises:
         UserError: the list and the file names have different text encodings.
     """
-    split.missing = [record.path for record in split.records if not _exists(root / record.path)]
+    base = str(root)
+    split.missing = [record.path for record in split.records if not os.path.exists(f"{base}/{record.path}")]
     if odd := next((path for path in split.missing if has_stray_bytes(path)), None):
         raise UserError(f"{printable(odd)}: no file has this name, which is not UTF-8; save the list as UTF-8")
     absent = set(split.missing)
@@ -172,13 +181,6 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
     if not keep_missing:
         split.leave_out(absent | set(split.bad))
     return split
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.exists()
-    except OSError:  # an endless loop of links, a folder that may not be entered
-        return False
 
 
 def read_bad_list(path: Path | None) -> frozenset[str]:

@@ -13,6 +13,10 @@ _LONGEST_NAME, _LONGEST_PATH = 255, 4000  # in bytes: Linux's limits, less some 
 #: Characters that are not printed: control characters, line separators, direction marks, and bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
+#: Paths that need no change: ASCII names without control characters that do not begin with a dot.
+_PLAIN = re.compile(r"[!-\-0-~][ -.0-~]*(/[!-\-0-~][ -.0-~]*)*")
+_PLAIN_LENGTH = 200
+
 
 def below(text: str, where: str, folder: Path | None = None) -> str:
     """The path of a list row, relative to the folder of the videos and without `..`.
@@ -25,6 +29,8 @@ def below(text: str, where: str, folder: Path | None = None) -> str:
     Raises:
         UserError: the path leads out of the folder, or is not a possible file name.
     """
+    if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text):  # most rows; lists may have a million of them
+        return text
     path = text
     if path.startswith("/") and folder is not None:
         for base in (os.path.abspath(folder), os.path.realpath(folder)):

@@ -186,8 +186,23 @@ class Normalize:
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         self.scale = torch.tensor([1.0 / (255.0 * s) for s in std])
         self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)])
+        self._rows: dict[tuple[torch.device, int, int], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, frames: Tensor) -> Tensor:
         """Normalizes on the device of `frames`; the result is a channels-last view."""
-        scale, shift = self.scale.to(frames.device), self.shift.to(frames.device)
-        return torch.addcmul(shift, frames.float(), scale).permute(0, 1, 4, 2, 3)
+        width, channels = frames.shape[-2:]
+        scale, shift = self._row(frames.device, width, channels)
+        rows = torch.addcmul(shift, frames.flatten(-2).float(), scale)
+        return rows.unflatten(-1, (width, channels)).permute(0, 1, 4, 2, 3)
+
+    def _row(self, device: torch.device, width: int, channels: int) -> tuple[Tensor, Tensor]:
+        """Scale and shift for every value in a row of pixels, (width * channels).
+
+        Whole rows are faster than an innermost dimension of three channels. The tensors are kept, because copying them
+        for every batch would make the CPU wait for a GPU.
+        """
+        key = device, width, channels
+        if key not in self._rows:
+            scale, shift = (values.expand(channels).repeat(width).to(device) for values in (self.scale, self.shift))
+            self._rows[key] = scale, shift
+        return self._rows[key]

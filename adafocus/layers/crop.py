@@ -40,13 +40,13 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         raise ValueError(f"a patch of {size} pixels does not fit into frames of {height}x{width}")
     with full_precision(frames):
         dtype = torch.promote_types(frames.dtype, torch.float32)
-        free = where.new_tensor([height - size, width - size], dtype=dtype)
-        corner = where.to(dtype) * free
+        free = height - size, width - size  # numbers, because a new tensor of them would make the CPU wait for a GPU
+        corner = torch.stack([where[:, axis].to(dtype) * free[axis] for axis in (0, 1)], 1)
         # The integer corner is at most (largest offset - 1), so that one more row and column remain for the blend.
         # A diverged policy gives NaN: the patch is cut at 0, and the NaN in the fractions reaches the loss, where the
         # trainer reports it.
         floor = corner.detach().floor().nan_to_num(0.0)
-        whole = torch.minimum(floor, (free - 1).clamp(min=0)).clamp(min=0)
+        whole = torch.stack([floor[:, axis].clamp(0, max(free[axis] - 1, 0)) for axis in (0, 1)], 1)
         down, across = (corner - whole).view(-1, 2, 1, 1, 1).unbind(1)
         source = _slices(frames.detach(), whole.long(), size + 1)
         source = source.to(dtype)

@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
-    """A context with autocast disabled on the device of `tensor`; it does nothing on the meta device."""
+    """A context in which computation on the device of `tensor` has the full precision of float32.
+
+    Autocast is off, and on a GPU also TensorFloat-32, which keeps 10 bits of the inputs. Compiled code cannot change
+    the latter setting; there the whole process has to leave TensorFloat-32 off. It does nothing on the meta device.
+    """
     device = tensor.device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
+    if device == "meta":
         return nullcontext()
-    return torch.autocast(device, enabled=False)
+    autocast = torch.is_autocast_enabled(device)
+    if device == "cuda" and not torch.compiler.is_compiling() and _tf32():
+        return _full_precision_on_gpu(autocast)
+    return torch.autocast(device, enabled=False) if autocast else nullcontext()
+
+
+def _tf32() -> bool:
+    return torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
+
+
+@contextmanager
+def _full_precision_on_gpu(autocast: bool) -> Iterator[None]:
+    """A context with TensorFloat-32 off and, if it is on, autocast off."""
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast("cuda", enabled=False) if autocast else nullcontext():
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
 def channels_last(model: nn.Module) -> nn.Module:

@@ -24,6 +24,7 @@ from adafocus.evaluation import exits, metrics
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 from adafocus.processes.distributed import World
+from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
 from adafocus.runs.predictions import write_predictions
 from adafocus.runs.table import best_budget, conclude_exits, show_exits
@@ -102,6 +103,8 @@ class EarlyExit:
         self._whole: ClipSource | None = None
         self.best: tuple[Row, Found] | None = None  # see `best_budget`
         self.full: Found | None = None  # predictions of the full model
+        self.contract: dict[str, Any] | None = None  # see `exit_contract.choose_budget`
+        check_size(self.options, len(data.test))
         self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
         model = stage.model
         self.chunk = self.options.chunk or self._affordable_chunk()
@@ -125,6 +128,8 @@ class EarlyExit:
         for criterion in self.options.criteria:
             limits = [exits.thresholds(sure[criterion], share) for share in self.shares]
             chosen = self._run_these() if criterion == self.options.criteria[0] else set()
+            if chosen and self.options.lose is not None:
+                chosen |= self._sign(limits, sure[criterion], answers)
             for number, (budget, limit) in enumerate(zip(self.budgets, limits, strict=True)):
                 row, at = self._simulate(criterion, budget, limit, answers)
                 if number in chosen:
@@ -258,6 +263,17 @@ class EarlyExit:
         count = min(self.options.runs, len(self.budgets))
         return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
 
+    def _sign(self, limits: list[Tensor], training: Tensor, answers: Found) -> set[int]:
+        """Chooses the budget that keeps the contract; returns its index, or nothing if none does."""
+        seed, costs = self.settings.seed, self.costs
+        found = choose_budget(
+            self.options, limits, training, costs, answers.values, answers.labels, answers.valid, seed
+        )
+        index = found.pop("chosen")
+        self.contract = {**found, "budget": None if index is None else self.budgets[index]}
+        log.info("%s", contract_line(self.contract))
+        return set() if index is None else {index}
+
     def _run(self, row: Row, limit: Tensor, at: Tensor, answers: Found, full: Row) -> None:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
@@ -301,14 +317,23 @@ def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: flo
     return Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
 
 
-def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, unreadable: dict[str, str]) -> None:
+def write(
+    folder: Path,
+    rows: Iterable[Row],
+    settings: Config,
+    protocol: str,
+    unreadable: dict[str, str],
+    program: dict[str, Any] | None = None,
+    contract: dict[str, Any] | None = None,
+) -> None:
     """Writes early_exit.json, .csv and .png and summary.json, which `adafocus compare` reads; prints the table."""
     for reason in unreadable.values():
         log.warning("unreadable video, counted as wrong: %s", reason)
     rows = list(rows)
     table = [asdict(row) for row in rows]
     metric = settings.dataset.metric
-    write_json(folder / "early_exit.json", {"protocol": protocol, "metric": metric, "rows": table})
+    report = {"protocol": protocol, "metric": metric, "contract": contract, "rows": table}
+    write_json(folder / "early_exit.json", report)
     columns = [key for key in table[0] if key not in ("shares", "thresholds")]
     with open(folder / "early_exit.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "shares", "thresholds"])
@@ -330,6 +355,7 @@ def write(folder: Path, rows: Iterable[Row], settings: Config, protocol: str, un
         "overrides": read_json(folder / "overrides.json", list),
         "seed": settings.seed,
         "protocol": protocol,
+        "inference": program,
         "metric": metric,
         "score": run[0].score,
         "conclusion": conclude_exits([row for row in table if row["score"] is not None]),

@@ -34,13 +34,16 @@ from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
+from adafocus.processes.backends import set_backends
 from adafocus.processes.distributed import World, join
+from adafocus.processes.memory import keep_freed_memory
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
 from adafocus.runs.early_exit import EarlyExit
 from adafocus.runs.early_exit import write as write_exits
 from adafocus.runs.ending import end
 from adafocus.runs.folder import lock
+from adafocus.runs.program import use_program
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
 from adafocus.runs.teacher import teach
@@ -65,6 +68,8 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
             start_logging(folder, rank=rank)
             plugins.load(named)
             config = config or configs.read(folder)
+            if config.keep_freed_memory:
+                keep_freed_memory()
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
                     restart_status(folder)
@@ -110,6 +115,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         _load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
+    set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
     if config.sync_batchnorm:
         network = world.synchronize_norms(network)
     job.network = network.to(world.device)
@@ -172,15 +178,19 @@ class Job:
                 journal.stop()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
+        training = self.config.mode == "train"
+        program = None if training else use_program(last, stage, test.batches, self.data, self.world.device)
         if self.config.mode == "early_exit":
-            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
+            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last, program)
             return
         self._find_constant_place(last, stage)
         report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            summary = finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            summary = finish(
+                last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program
+            )
             if journal is not None:
                 journal.finish(summary)
 
@@ -247,11 +257,11 @@ class Job:
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
 
-    def _exit_early(self, early: EarlyExit, config: Config) -> None:
+    def _exit_early(self, early: EarlyExit, config: Config, program: dict[str, Any] | None) -> None:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable)
+            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable, program, early.contract)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:

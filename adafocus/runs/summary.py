@@ -19,6 +19,7 @@ from adafocus.core.status import write_status
 from adafocus.core.variants import Variant
 from adafocus.evaluation.evaluate import Report
 from adafocus.evaluation.intervals import intervals
+from adafocus.processes.backends import backend_settings
 from adafocus.processes.distributed import World
 from adafocus.runs.predictions import write_predictions
 from adafocus.runs.report import write_report
@@ -41,6 +42,7 @@ def finish(
     report: Report,
     seconds: float,
     gains: list[dict[str, Any]],
+    program: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes summary.json (with the unreadable videos), its pictures and tables and the report, and prints the table.
 
@@ -85,8 +87,7 @@ def finish(
             "train": {**data.unreadable.get("train", {}), **progress.bad},
             "evaluate": {bad.path: bad.reason for bad in report.bad},
         },
-        "versions": _versions(),
-        "device": _device_name(world),
+        **_environment(world, program),
     }
     log.info("%s: %s", metric, ", ".join(f"{row['name']} {row['score']:.1f}" for row in summary["rows"]))
     if summary["places"]:
@@ -157,6 +158,12 @@ def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None
         [f"{data.classes[example.label]}, predicted {data.classes[example.answer]}" for example in examples],
         [example.label == example.answer for example in examples],
     )
+
+
+def _environment(world: World, program: dict[str, Any] | None) -> dict[str, Any]:
+    """Versions, device, the settings of torch's backends on it, and how the backbones ran if not as in training."""
+    backends = backend_settings(world.device)
+    return {"versions": _versions(), "device": _device_name(world), "backends": backends, "inference": program}
 
 
 def _versions() -> dict[str, str]:

@@ -19,6 +19,7 @@ from adafocus.core.rng import generator
 from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
 from adafocus.processes.signals import Interrupted, Signals
+from adafocus.processes.transfer import Transfer
 from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
 from adafocus.training.logger import Journal, log
 from adafocus.training.mixing import mix
@@ -119,10 +120,11 @@ class Trainer:
         self.extra, self.protocol = extra or {}, protocol
         self.signals = signals or Signals()
         self.progress = Progress()
-        self.optimizer = make_optimizer(stage, settings)
+        self.optimizer = make_optimizer(stage, settings, fused=world.device.type == "cuda")
         self.average = None if settings.ema_decay is None else WeightAverage(stage.model, settings.ema_decay)
         self.mixes = stage.supervised and max(settings.mixup_alpha, settings.cutmix_alpha) > 0
-        stage.net = world.wrap(torch.compile(stage.model) if compiled else stage.model)
+        self.to_device = Transfer(world.device)
+        stage.net = world.wrap(stage.compiled() if compiled else stage.model)
         self.steps = settings.epochs * settings.steps_per_epoch
         self.dtype = PRECISIONS[settings.precision]
         self.scaler = torch.amp.GradScaler(world.device.type, enabled=self.dtype is torch.float16)
@@ -212,7 +214,7 @@ class Trainer:
             batch = next(batches)
             self._note_bad(batch)
             clips += len(batch)
-            batch = batch.to(self.world.device)
+            batch = self.to_device(batch)
             if self.mixes:
                 alphas = {"mixup_alpha": settings.mixup_alpha, "cutmix_alpha": settings.cutmix_alpha}
                 batch = mix(batch, seed=settings.seed, **alphas)
@@ -350,6 +352,8 @@ class Trainer:
         if not all_finite(state):
             raise ValueError("it holds numbers that are not finite")
         self.stage.model.load_state_dict(state["model" if self.average is None else "trained"])
+        for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
+            group["fused"] = ours.get("fused")  # that of this device; the checkpoint may come from another one
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
             for value in values.values():

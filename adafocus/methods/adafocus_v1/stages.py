@@ -12,9 +12,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
@@ -179,6 +180,15 @@ class PolicyStage(ReinforcedStage):
         self.rounds = epochs * minibatches
         self._round = 0
         self._episode: _Episode | None = None
+
+    def compiled(self, **options: Any) -> nn.Module:
+        """See `Stage.compiled`. A step calls single parts of the network, so its two backbones are compiled, in place.
+
+        Only the policy, a small recurrent network, is trained and goes through `forward`; it stays as it is.
+        """
+        self.model.glance_net.compile(**options)
+        self.model.focus_net.compile(**options)
+        return self.model
 
     def step(self, batch: Batch) -> StepResult:
         """One PPO update; the first one of a batch also samples its actions."""

@@ -56,6 +56,8 @@ class UniAdaFocus(UniAdaFocusBase):
         super().__init__(glance, focus, num_classes=num_classes, **options)
         if self.candidates % self.glance_segments:
             raise ValueError(f"{self.candidates} candidates are no multiple of {self.glance_segments} glance frames")
+        centers = torch.tensor([segment_centers(self.candidates, self.glance_segments)])
+        self.register_buffer("glance_centers", centers, persistent=False)
         self.glance_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(head_dropout), nn.Linear(focus.width, num_classes))
         steps = (num_classes, self.glance_segments, classifier_width, dropout)
@@ -77,11 +79,10 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
         """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
-        device = self.spatial_head.weight.device
         if offsets is None:
-            return torch.tensor([segment_centers(self.candidates, self.glance_segments)], device=device)
+            return self.glance_centers
         length = self.candidates // self.glance_segments
-        return torch.arange(self.glance_segments, device=device) * length + offsets
+        return torch.arange(self.glance_segments, device=offsets.device) * length + offsets
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
