@@ -31,7 +31,7 @@ def load(
     `predictor.normalize`.
 
     Args:
-        path: run folder or file.
+        path: run folder or file, or where `adafocus push` has shared one: a folder, an fsspec address, `hf://owner/name`.
         recipe: overrides that say what a seed project's file does not, as `experiment=tsm_sthv2_8f`.
         classes: class names; None: those of the file, else numbers.
         device: auto, cpu or cuda.
@@ -41,7 +41,7 @@ def load(
     """
     from adafocus.predict import load as load_predictor
 
-    return load_predictor(Path(path), recipe, classes=classes, device=device)
+    return load_predictor(path if isinstance(path, str) else Path(path), recipe, classes=classes, device=device)
 
 
 def compose(*overrides: str) -> Config:

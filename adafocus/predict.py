@@ -18,6 +18,7 @@ import torch
 from adafocus import build, config, inference
 from adafocus.checkpoints import detect, load_checkpoint, load_file, tensors
 from adafocus.checkpoints.identify import identify
+from adafocus.checkpoints.shared import WEIGHTS, fetched, is_address
 from adafocus.config import stored
 from adafocus.config.compose import compose
 from adafocus.config.naming import split_override
@@ -347,10 +348,13 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file itself, or of a run folder the checkpoint whose weights its final evaluation uses."""
+    """The file itself, of a run folder the checkpoint whose weights its final evaluation uses, or of a folder of
+    `adafocus push` its weights."""
     file = Path(path).expanduser()
     if not file.is_dir():
         return file
+    if (file / WEIGHTS).is_file():
+        return file / WEIGHTS
     select = config.read(file).schedule.select
     found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
     if not found:
@@ -369,13 +373,17 @@ def load(
     """A predictor of a run folder or file.
 
     Args:
-        path: our run folder or checkpoint, which carries its configuration, or an official file.
+        path: our run folder or checkpoint, which carries its configuration, an official file, or where `adafocus push`
+            has shared a network.
         typed: overrides that say what an official file does not, see `recipe`.
         classes, device, program: see `Predictor`.
 
     Raises:
         UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
     """
+    if is_address(str(path)):
+        with fetched(str(path)) as file:
+            return load(file, typed, classes=classes, device=device)
     plugins.load()  # those that are installed
     file = checkpoint_file(path)
     content = load_file(file)

@@ -28,6 +28,10 @@ def main(argv: Sequence[str]) -> int:
     )
     options = parser.parse_args(argv)
     predictor = load_predictor(options)
+    if isinstance(options.checkpoint, str):
+        raise UserError(
+            f"{options.checkpoint}: exported networks are written beside the checkpoint; name a folder or file"
+        )
     beside = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     folder = _folder(options.out or beside / "export")
     export(predictor, folder, onnx=options.onnx)

@@ -10,10 +10,17 @@ from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 
+def _place(text: str) -> Path | str:
+    """A path, or an address of `adafocus push`, which would not survive as one."""
+    return text if "://" in text else Path(text)
+
+
 def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE") -> None:
     """Adds the arguments CHECKPOINT, REST (overrides, and the command's inputs), --classes and --device."""
     parser.add_argument(
-        "checkpoint", type=Path, help="a run folder, or a checkpoint of adafocus or of a paper's repository"
+        "checkpoint",
+        type=_place,
+        help="a run folder, a checkpoint of adafocus or of a paper's repository, or where `adafocus push` shared one",
     )
     parser.add_argument(
         "rest",

@@ -22,7 +22,7 @@ _TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "ba
 #: Keys that have a group for the same number: patch.size=128 is named like patch=128.
 _ALSO = {"patch.size": "patch", "segments.glance": "segments"}
 #: Short forms of keys, as typed -> key; a section such as `teacher` cannot have a value of its own.
-_SHORT = {"teacher": "teacher.checkpoint"}
+_SHORT = {"teacher": "teacher.checkpoint", "logger": "output.loggers"}
 _NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
 _LONGEST = 80
 
@@ -48,7 +48,7 @@ def quote_numbers(arguments: Iterable[str]) -> list[str]:
     """Overrides in the form that Hydra reads.
 
     Purely numeric choices are quoted: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays. Short forms are
-    written out: `teacher=RUN` becomes `teacher.checkpoint=RUN`.
+    written out: `teacher=RUN` becomes `teacher.checkpoint=RUN`, and `logger=csv` becomes `output.loggers=[csv]`.
     """
     quoted = []
     for argument in arguments:
@@ -56,7 +56,8 @@ def quote_numbers(arguments: Iterable[str]) -> list[str]:
         if equals and key.lstrip("+") in NUMERIC_GROUPS:
             argument = key + "=" + _NUMBER.sub(r"'\1'", value)
         elif equals and key in _SHORT:
-            argument = f"{_SHORT[key]}={value}"
+            single = key == "logger" and not value.startswith("[")
+            argument = f"{_SHORT[key]}=[{value}]" if single else f"{_SHORT[key]}={value}"
         quoted.append(argument)
     return quoted
 

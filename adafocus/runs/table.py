@@ -68,6 +68,8 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
         lines.append(f"{unreadable} evaluation videos could not be read and count as wrong (summary.json names them)")
     if summary.get("picture"):
         lines.append(f"picture: {folder / summary['picture']}")
+    if (page := folder / "report.html").is_file():
+        lines.append(f"report: {page}")
     return table, [*lines, f"run folder: {folder}"]
 
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+import adafocus
 from adafocus import cli
 from adafocus.config.compose import compose, quote_paths, typed_value
-from adafocus.config.naming import check_name, distinct, folder_name, quote_numbers, shared_keys
+from adafocus.config.naming import check_name, distinct, folder_name, key_of, quote_numbers, shared_keys
 from adafocus.core.errors import UserError, printable
 
 
@@ -137,3 +138,12 @@ def test_a_choice_that_all_jobs_share_does_not_hide_its_keys() -> None:
     """`-m dataset=folder dataset.fold=0,1`: the jobs differ in a key of the group that they share."""
     names = {folder_name(["dataset=folder", f"dataset.fold={fold}"], without=["dataset"]) for fold in (0, 1)}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    "typed, found",
+    [("logger=csv", ["csv"]), ("logger=[tensorboard,mlflow]", ["tensorboard", "mlflow"]), ("logger=[]", [])],
+)
+def test_logger_is_short_for_the_list_of_loggers(typed: str, found: list[str]) -> None:
+    assert adafocus.compose("dataset=glyphs", typed).output.loggers == found
+    assert key_of(typed) == "output.loggers"

@@ -89,14 +89,15 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
     lines: list[str] = []
     for comparison in comparisons:
         header, table = cells(comparison)
-        lines += [*(part for line in _about(comparison) for part in (_literal(line), ""))]
-        for line in (map(_literal, header), ["---"] * len(header), *(map(_literal, line) for line in table)):
+        lines += [*(part for line in _about(comparison) for part in (literal(line), ""))]
+        for line in (map(literal, header), ["---"] * len(header), *(map(literal, line) for line in table)):
             lines.append("| " + " | ".join(line) + " |")
         lines.append("")
     return "\n".join(lines)
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
+    """Text that neither Markdown nor HTML acts on."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
 
