@@ -93,13 +93,16 @@ def evaluate(
 
 
 def _run(typed: list[str], stored: list[str], folder: str | PathLike[str] | None) -> Path:
-    from adafocus.cli import start
+    from adafocus.runs.begin import begin
+    from adafocus.runs.launch import launch
     from adafocus.runs.sweep import check_folder
 
     place = [] if folder is None else [f"hydra.run.dir={quoted(str(folder))}"]
+    keys = {naming.key_of(override) for override in typed}
     with composed([*typed, *place], stored) as job:
         check_folder(job.folder, job.node)
-        code = start(job.node, job.folder, job.overrides, job.choices, {naming.key_of(override) for override in typed})
+        with begin(job.node, job.folder, job.overrides, job.choices, keys) as settings:
+            code = 0 if settings is None else launch(job.folder, settings)
     if code:
         status = read_json(job.folder / "status.json", dict) or {}
         reason = status.get("error") or status.get("state")

@@ -26,7 +26,7 @@ from adafocus.methods import method_of
 from adafocus.methods.options import GlanceSize
 from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
-from adafocus.training.trainer import Settings
+from adafocus.training.settings import Settings
 
 __all__ = [
     "Data",

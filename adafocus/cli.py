@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from adafocus.config import naming
 from adafocus.config.compose import (
@@ -20,10 +19,8 @@ from adafocus.config.compose import (
     quote_paths,
     refuse_empty,
     register,
-    said,
     typed_value,
 )
-from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
 from adafocus.processes.signals import exit_process
 
@@ -109,7 +106,7 @@ def run(argv: list[str]) -> int:
         sys.argv = ["adafocus run", *arguments]
         if sweep:
             let_jobs_import_us()
-        jobs = Jobs(start, arguments, stored, {naming.key_of(argument) for argument in argv}, count)
+        jobs = Jobs(arguments, stored, {naming.key_of(argument) for argument in argv}, count)
         hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(jobs.job)()
     except UserError as error:
         return _say(error)
@@ -174,75 +171,6 @@ def stored_overrides(arguments: list[str]) -> list[str]:
     if words:
         sys.stderr.write(f"{path} says: {' '.join(words)}\n")
     return words
-
-
-def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]) -> int:
-    """Checks a composed configuration, claims its folder and does the job; returns the exit status.
-
-    Args:
-        node: the composed configuration.
-        folder: the run folder.
-        overrides: all overrides of the configuration.
-        choices: the option of each group.
-        typed: the keys that are set on the command line.
-    """
-    from adafocus import config
-    from adafocus.config import effects, paths, stored
-    from adafocus.runs import folder as folders
-    from adafocus.runs.launch import adopt_processes
-
-    started = adopt_processes()
-    settings = config.from_node(node, said(overrides))
-    effects.check(settings, (key for key in map(naming.key_of, overrides) if key in typed))
-    if settings.mode == "cost":
-        from adafocus.runs.job import report_cost
-
-        return report_cost(settings, folder)
-    values, unread = config.to_dict(settings), effects.unread(settings)
-
-    def inspect() -> str:
-        stored = folders.stored_config(folder) if settings.mode == "train" else None
-        return folders.inspect(folder, config.identity(values, unread), config.stored_identity(stored, unread))
-
-    state = inspect()
-    if state == folders.FINISHED:
-        return _show(folder)
-    fresh = state == folders.NEW
-    paths.check(settings, fresh=fresh)
-    if any("/" in name for name in (settings.backbone.glance, settings.backbone.focus)):  # others need no torch here
-        from adafocus import build
-
-        build.check_networks(settings, fresh=fresh and settings.mode == "train")
-    if int(
-        os.environ.get("RANK", 0)
-    ):  # if another launcher started the processes, rank 0 locks and writes the folder later
-        return _work(settings, folder, started)
-    with folders.claim(folder, fresh=fresh):
-        if inspect() == folders.FINISHED:  # another process finished the run while this one waited for the lock
-            return _show(folder)
-        kept = stored.without_folders(overrides, settings)
-        folders.describe(folder, values, overrides=kept, choices=choices)
-        return _work(settings, folder, started)
-
-
-def _show(folder: Path) -> int:
-    from adafocus.core.files import read_json
-    from adafocus.runs.table import show
-
-    if int(os.environ.get("RANK", 0)) == 0:
-        sys.stderr.write("this run is finished; its summary:\n")
-        show(folder, read_json(folder / "summary.json", dict))
-    return 0
-
-
-def _work(settings: Config, folder: Path, started: bool) -> int:
-    from adafocus.runs.launch import launch
-
-    if settings.inline or started:
-        from adafocus.runs.job import run as work
-
-        return work(folder, settings)
-    return launch(folder, settings.devices, settings.plugins)
 
 
 def main_and_exit() -> None:

@@ -22,7 +22,8 @@ from adafocus.processes.distributed import World
 from adafocus.training.checkpoint import Keeper
 from adafocus.training.logger import Journal
 from adafocus.training.lr_schedule import learning_rates
-from adafocus.training.trainer import Settings, Trainer
+from adafocus.training.settings import Settings
+from adafocus.training.trainer import Trainer
 
 
 class RedOrBlue:  # replace by your data set

@@ -41,7 +41,7 @@ COMPOSED = {
     "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
     "more focus frames than candidates": (
-        ["segments.focus=8", "segments.pool=6"],
+        ["method=uni_adafocus", "segments.focus=8", "segments.pool=6"],
         "segments.pool=6 candidates are fewer",
     ),
     "focus frames that the method cannot choose": (["segments.focus=8"], "focuses on the frames it glances at"),
@@ -80,7 +80,7 @@ COMPOSED = {
 def test_before_any_process_starts(case: str, tmp_path: Path, monkeypatch, capsys) -> None:
     typed, says = COMPOSED[case]
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("adafocus.runs.launch.launch", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("adafocus.runs.sweep.launch", lambda *_: pytest.fail("a process was started"))
     assert cli.run(typed) == 2
     printed = capsys.readouterr().err.strip()
     assert printed.startswith("error: ") and says in printed and "\n" not in printed, printed

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -27,7 +29,13 @@ COMMANDS = [
 def test_commands_compose(command: str, tmp_path: Path, monkeypatch, capsys) -> None:
     seen = []
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "start", lambda node, *_: seen.append(node) or 0)
+
+    @contextmanager
+    def begin(node: object, *_: object) -> Iterator[None]:
+        seen.append(node)
+        yield None  # nothing is left to do
+
+    monkeypatch.setattr("adafocus.runs.sweep.begin", begin)
     monkeypatch.setattr("adafocus.runs.compare.write_comparison", lambda *_, **__: True)
     monkeypatch.setattr("adafocus.runs.compare.main", lambda _: 0)
     typed = shlex.split(command.split("run.py", 1)[1])

@@ -78,8 +78,8 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
-        self.objective = Objective()
         self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
+        self.objective = Objective()
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:

@@ -85,9 +85,13 @@ def evaluate(
             answers = answer(stage, readable, world.device, variants, average, chunk)
             main = answers[variants[0]]
             held = _held(stage, readable, answers)
-            kept += _examples(stage, readable, main, examples - len(kept))
-            if gallery is not None:
-                _offer(gallery, stage, readable, main)
+            if examples > len(kept) or gallery is not None:
+                seen = _looked_at(stage, readable, main)
+                kept += [
+                    _example(*seen, readable, main, row) for row in range(min(examples - len(kept), len(readable)))
+                ]
+                if gallery is not None:
+                    _offer(gallery, seen, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
                 answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
@@ -164,21 +168,6 @@ def answer(
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
 
 
-def _offer(gallery: Gallery, stage: Stage, batch: Batch, output: Output) -> None:
-    """Offers the clips of a batch, without those of which a chosen frame could not be read."""
-    rows = batch.valid.nonzero()[:, 0]
-    frames, boxes = _looked_at(stage, batch, output)
-
-    def show(number: int, answer: int, probability: float) -> Example:
-        row = int(rows[number])
-        label, index = int(batch.labels[row, 0]), int(batch.index[row])
-        place = None if boxes is None else boxes[row].cpu()
-        # A view would keep the whole batch in memory.
-        return Example(frames[row].cpu().clone(), place, label, answer, index, probability)
-
-    gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
-
-
 def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tensor | None]:
     """The frames (B, T, H, W, C) uint8 of which patches were cut, and their patches (B, T, P, 4), in temporal order.
 
@@ -219,19 +208,26 @@ def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[st
     return shares
 
 
-def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
-    if wanted <= 0:
-        return []
-    frames, boxes = _looked_at(stage, batch, output)
-    return [
-        Example(
-            frames[row].cpu(),
-            None if boxes is None else boxes[row].cpu(),
-            int(batch.labels[row, 0]),
-            int(output.logits[row].argmax()),
-        )
-        for row in range(min(wanted, len(batch)))
-    ]
+def _example(frames: Tensor, boxes: Tensor | None, batch: Batch, output: Output, row: int) -> Example:
+    """A clip of a batch; `frames` and `boxes` are those of `_looked_at`."""
+    patches = None if boxes is None else boxes[row].cpu()
+    return Example(frames[row].cpu(), patches, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
+
+
+def _offer(gallery: Gallery, seen: tuple[Tensor, Tensor | None], batch: Batch, output: Output) -> None:
+    """Offers the clips of a batch, without those of which a chosen frame could not be read.
+
+    `seen` is what `_looked_at` returns.
+    """
+    rows = batch.valid.nonzero()[:, 0]
+
+    def show(number: int, answer: int, probability: float) -> Example:
+        row = int(rows[number])
+        example = _example(*seen, batch, output, row)
+        frames = example.frames.clone()  # a view would keep the whole batch in memory
+        return replace(example, frames=frames, answer=answer, index=int(batch.index[row]), probability=probability)
+
+    gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
 
 
 def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:

@@ -72,8 +72,8 @@ class HeatMapPolicy(nn.Module):
         self.squeeze = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
         )
-        first, last = nn.Conv2d(hidden + motion, hidden, 3, padding=1), nn.Conv2d(hidden, 1, 1)
-        self.score = nn.Sequential(first, nn.ReLU(inplace=True), last)
+        last = nn.Conv2d(hidden, 1, 1)
+        self.score = nn.Sequential(nn.Conv2d(hidden + motion, hidden, 3, padding=1), nn.ReLU(inplace=True), last)
         if motion:
             self.motion_weight = nn.Parameter(torch.ones(()))
             for parameter in last.parameters():

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,12 @@ from adafocus.runs.program import use_program
 from adafocus.runs.summary import finish, sheet_of
 from adafocus.runs.table import show_cost
 from adafocus.runs.teacher import teach
+from adafocus.runs.weights import checkpoint_file, load_checkpoint, load_start
 from adafocus.training import checkpoint
 from adafocus.training.logger import Journal, counting, log, start_logging
 from adafocus.training.loggers import factories
-from adafocus.training.trainer import Progress, Trainer
+from adafocus.training.settings import Progress
+from adafocus.training.trainer import Trainer
 
 
 def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -> int:
@@ -73,7 +76,11 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
             with join(config.device, config.loader.timeout + 60, folder, lambda: lock(folder)) as world:
                 if world.first:
                     restart_status(folder)
-                prepare(config, folder, world, signals).run()
+                job = prepare(config, folder, world, signals)
+                with ExitStack() as journals:
+                    for trainer in job.trainers(journals):
+                        trainer.run()
+                    job.finish()
         except BaseException as error:
             code = end(folder, rank, error, signals, loader_trouble(error))
             if code is None:
@@ -97,7 +104,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
     file, content, trained = None, {}, None
     if not training:
-        file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
+        file = checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
         content = checkpoints.load_file(file)
         trained = build.trained_on(config, content, file)
     with counting("inspecting videos", active=world.first) as progress:
@@ -110,9 +117,9 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         log.info("%s", line)
     job = Job(config, folder, world, signals, data, network, content, started)
     if not training:
-        _load_checkpoint(config, network, data.classes, file, content)
+        load_checkpoint(config, network, data.classes, file, content)
     elif not job.begun:
-        _load_start(config, network)
+        load_start(config, network)
     if config.channels_last:
         network = channels_last(network)
     set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
@@ -131,6 +138,7 @@ class Job:
         content: content of the checkpoint that is evaluated; empty in training.
         started: time at which the job began (`time.monotonic`).
         stage_results: score and seconds of every trained stage, for the summary.
+        progress, journal: those of the stage that was trained last.
     """
 
     config: Config
@@ -142,6 +150,8 @@ class Job:
     content: dict[str, Any]
     started: float
     stage_results: list[dict[str, Any]] = field(default_factory=list)
+    progress: Progress = field(default_factory=Progress)
+    journal: Journal | None = None
 
     @property
     def stage_folders(self) -> dict[str, Path]:
@@ -154,45 +164,56 @@ class Job:
         """Whether a stage has been saved."""
         return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
 
-    def run(self) -> None:
-        """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
-        with ExitStack() as journals:
-            self._run(journals)
+    @cached_property
+    def last(self) -> Config:
+        """The configuration of the last stage, which is evaluated."""
+        return configs.for_stage(self.config, configs.stages(self.config)[-1])
 
-    def _run(self, journals: ExitStack) -> None:
-        last = configs.for_stage(self.config, configs.stages(self.config)[-1])
-        cost = build.cost(self.config, len(self.data.classes))
-        test = Evaluator(last, self.world, self.data.test, self.data.views)
-        progress, journal = Progress(), None
-        if self.config.mode == "train":
-            same = self.data.validate is self.data.test
-            validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
-            if self.config.teacher.checkpoint is not None:
-                teach(self.config, self.data, self.folder, self.world, begun=self.begun)
-            for name in self.stage_folders:
-                trainer = self.trainer(name, validate)
-                if journal is not None:
-                    journal.close()
-                journal = journals.enter_context(trainer.journal)  # that of the last stage hears of the results too
-                progress = trainer.run()
-                journal.stop()
-                self._end_stage(name, trainer)
-        stage = build.stage(last, self.network)
+    @cached_property
+    def test(self) -> Evaluator:
+        return Evaluator(self.last, self.world, self.data.test, self.data.views)
+
+    def trainers(self, journals: ExitStack) -> Iterator[Trainer]:
+        """The trainer of every stage in turn; whoever iterates runs it before the next one is made.
+
+        Args:
+            journals: gets the journal of the last stage, which hears of the results of the run as well.
+        """
+        if self.config.mode != "train":
+            return
+        same = self.data.validate is self.data.test
+        validate = self.test if same else Evaluator(self.last, self.world, self.data.validate, 1)
+        if self.config.teacher.checkpoint is not None:
+            teach(self.config, self.data, self.folder, self.world, begun=self.begun)
+        for name in self.stage_folders:
+            trainer = self.trainer(name, validate)
+            if self.journal is not None:
+                self.journal.close()
+            self.journal = journals.enter_context(trainer.journal)
+            yield trainer
+            self.progress = trainer.progress
+            self.journal.stop()
+            self._end_stage(name, trainer)
+
+    def finish(self) -> None:
+        """Evaluates the last stage, whole or with early exit, and writes the results."""
+        stage, last, data = build.stage(self.last, self.network), self.last, self.data
+        cost = build.cost(self.config, len(data.classes))
         training = self.config.mode == "train"
-        program = None if training else use_program(last, stage, test.batches, self.data, self.world.device)
+        program = None if training else use_program(last, stage, self.test.batches, data, self.world.device)
         if self.config.mode == "early_exit":
-            self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last, program)
+            self._exit_early(EarlyExit(last, data, stage, cost, self.world), program)
             return
         self._find_constant_place(last, stage)
-        report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
-        if self.world.first:
-            seconds = time.monotonic() - self.started
-            results = self.stage_results
-            summary = finish(
-                last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results, program
-            )
-            if journal is not None:
-                journal.finish(summary)
+        report = self.test(stage, stage.answerable, last.evaluate.examples, Gallery())
+        if not self.world.first:
+            return
+        seconds, results = time.monotonic() - self.started, self.stage_results
+        summary = finish(
+            last, self.folder, self.world, stage, data, cost, self.progress, report, seconds, results, program
+        )
+        if self.journal is not None:
+            self.journal.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -257,11 +278,11 @@ class Job:
         log.info("stage %s: %s %s %.2f", name, variant, config.dataset.metric, score)
         self.stage_results.append({"stage": name, "answer": variant.label, "score": score, "seconds": progress.seconds})
 
-    def _exit_early(self, early: EarlyExit, config: Config, program: dict[str, Any] | None) -> None:
+    def _exit_early(self, early: EarlyExit, program: dict[str, Any] | None) -> None:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, config, self.data.protocol, early.unreadable, program, early.contract)
+            write_exits(self.folder, rows, self.last, self.data.protocol, early.unreadable, program, early.contract)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:
@@ -325,40 +346,6 @@ class Evaluator:
 def _loader(config: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
     workers, timeout = config.loader.workers, config.loader.timeout
     return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
-
-
-def _load_start(config: Config, network: nn.Module) -> None:
-    """Loads the weights that `init` names: init.from for the whole network, then init.glance and init.focus."""
-    for key, part in (("from", None), ("glance", "glance"), ("focus", "focus")):
-        if (value := config.start(key)) is not None:
-            path = _checkpoint_file(f"init.{key}", value, config.schedule.select)
-            log.info("%s from %s: %s", part or "start", path, checkpoints.load_start(path, network, part))
-
-
-def _checkpoint_file(key: str, value: str, select: str) -> Path:
-    """The checkpoint file for a run folder or a file name; the checkpoint that `select` prefers if there are two."""
-    path = Path(value).expanduser()
-    if not path.is_dir():
-        return path
-    names = (checkpoint.BEST, checkpoint.LAST) if select == "best" else (checkpoint.LAST, checkpoint.BEST)
-    files = [path / name for name in names if (path / name).is_file()]
-    if not files:
-        raise UserError(f"{key}={path} holds no {' or '.join(names)}")
-    return files[0]
-
-
-def _load_checkpoint(
-    config: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
-) -> None:
-    """Loads a checkpoint of this package or of a paper's repository, and checks its class names."""
-    report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(config))
-    if report.classes is not None and report.classes != classes:
-        place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
-        raise UserError(
-            f"checkpoint {path} was trained on other classes: class {place} is {report.classes[place]!r} there and "
-            f"{classes[place]!r} in dataset={config.dataset.name}; list the classes in the checkpoint's order"
-        )
-    log.info("checkpoint %s: %s", path, report)
 
 
 def report_cost(config: Config, folder: Path) -> int:

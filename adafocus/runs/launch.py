@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
 from adafocus.core.status import ENDED, end_status, interruption, read_status, restart_status
 from adafocus.processes.environment import PARENT, STORE
@@ -63,16 +64,20 @@ def adopt_processes() -> bool:
     return False
 
 
-def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
-    """Runs the job of a folder in `devices` processes and waits for them; returns its exit status (0 is success).
+def launch(folder: Path, settings: Config) -> int:
+    """Runs the job of a folder in a process for each device and waits for them; returns its exit status (0: success).
 
-    Each of them imports `plugins`, which are those that this command names, whatever the folder says.
-
-    SIGINT and SIGTERM are passed on; a second one kills the processes.
+    Each of them imports the plug-ins that this command names, whatever the folder says. SIGINT and SIGTERM are passed
+    on; a second one kills the processes. With `inline`, or if another launcher started the processes of the run, the
+    job runs in this process.
 
     Raises:
         UserError: another process writes this folder.
     """
+    if settings.inline or adopt_processes():
+        from adafocus.runs.job import run
+
+        return run(folder, settings)
     check_free(folder)
     restart_status(folder)
     job = _Job(folder)
@@ -80,7 +85,7 @@ def launch(folder: Path, devices: int, plugins: Sequence[str] = ()) -> int:
     # The processes inherit the blocked signals and unblock them once they can handle them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT) if main else None
     try:
-        job.start(devices, plugins)
+        job.start(settings.devices, settings.plugins)
         before = {number: signal.signal(number, job.ask) for number in CAUGHT} if main else {}
     finally:
         if main:

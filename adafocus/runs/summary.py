@@ -26,7 +26,7 @@ from adafocus.runs.report import write_report
 from adafocus.runs.report.strips import write_examples
 from adafocus.runs.table import places_line, show
 from adafocus.training.logger import log
-from adafocus.training.trainer import Progress
+from adafocus.training.settings import Progress
 
 PACKAGES = ("adafocus", "torch", "torchvision", "numpy", "decord", "av", "hydra-core")
 

@@ -7,8 +7,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -22,6 +22,8 @@ from adafocus.config.schema import GROUPS
 from adafocus.core.errors import UserError
 from adafocus.core.files import read_json, write_json
 from adafocus.core.status import write_status
+from adafocus.runs.begin import begin
+from adafocus.runs.launch import launch
 
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 
@@ -50,18 +52,14 @@ class Jobs:
     below the sweep's folder, and `finish` reads the records.
 
     Args:
-        start: runs the job of a composed configuration, given its folder, overrides, choices and the keys of the
-            command line; returns the exit status.
         arguments: all overrides, for the names of the folders.
         stored: overrides from an older run or checkpoint, see `config.compose.register`.
         typed: the keys that are set on the command line.
         count: number of jobs, as far as the overrides tell.
     """
 
-    def __init__(
-        self, start: Callable[..., int], arguments: list[str], stored: list[str], typed: Collection[str], count: int
-    ) -> None:
-        self.start, self.arguments, self.stored, self.typed, self.count = start, arguments, stored, typed, count
+    def __init__(self, arguments: list[str], stored: list[str], typed: Collection[str], count: int) -> None:
+        self.arguments, self.stored, self.typed, self.count = arguments, stored, typed, count
         self.command, self.began = uuid4().hex[:12], time.time()
         self.code = 0
         HydraConfig.instance().cfg = None  # remove the configuration of an earlier command in this process
@@ -77,28 +75,33 @@ class Jobs:
         folder = Path(hydra.runtime.output_dir)
         choices = {group: str(hydra.runtime.choices[group]) for group in GROUPS}
         overrides = list(hydra.overrides.task)
-        if hydra.mode != RunMode.MULTIRUN:
-            self.code = self._attempt(node, folder, overrides, choices)
-            return _score(folder)
-        return self._one_of_many(hydra, node, folder, overrides, choices)
-
-    def _attempt(self, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]) -> int:
-        try:
+        with self._recorded(hydra, folder), self._reported(hydra, folder):
             check_folder(folder, node)
-            return self.start(node, folder, overrides, choices, self.typed)
+            with begin(node, folder, overrides, choices, self.typed) as settings:
+                self.code = 0 if settings is None else launch(folder, settings)
+        return _score(folder) if self.code == 0 or hydra.mode != RunMode.MULTIRUN else None
+
+    @contextmanager
+    def _reported(self, hydra: Any, folder: Path) -> Iterator[None]:
+        """A context that reports what is wrong with a job in one line, and leaves no folder that Hydra made for it."""
+        self.code = 2
+        try:
+            yield
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
-            if HydraConfig.get().mode != RunMode.MULTIRUN:
+            if hydra.mode != RunMode.MULTIRUN:
                 with suppress(OSError):  # one of them holds something
                     for made in KeepConfig.made:
                         made.rmdir()
             elif not (folder / "config.json").exists():
                 write_status(folder, "failed", error=str(error))  # a folder that holds another run is not touched
-            return 2
 
-    def _one_of_many(
-        self, hydra: Any, node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
-    ) -> float | None:
+    @contextmanager
+    def _recorded(self, hydra: Any, folder: Path) -> Iterator[None]:
+        """A context that writes the record of a job of a sweep, and the comparison after it."""
+        if hydra.mode != RunMode.MULTIRUN:
+            yield
+            return
         records = Path(hydra.sweep.dir).absolute() / ".jobs" / self.command
         records.mkdir(parents=True, exist_ok=True)
         sys.stderr.write(f"--- {self._where(records, hydra)}: {folder.name}\n")
@@ -106,15 +109,14 @@ class Jobs:
         record = {"folder": str(folder), "code": None}
         path = records / f"{hydra.job.num}.json"
         write_json(path, record)
-        code = self._attempt(node, folder, overrides, choices)
-        write_json(path, {**record, "code": code})
+        yield
+        write_json(path, {**record, "code": self.code})
         if hydra.launcher._target_.endswith(".BasicLauncher"):
             from adafocus.runs.compare import write_comparison
 
             write_comparison(Path(hydra.sweep.dir), picture=False)
-        if code in (INTERRUPTED, TERMINATED):
+        if self.code in (INTERRUPTED, TERMINATED):
             raise KeyboardInterrupt  # Ctrl-C ends the whole sweep, not only one job
-        return None if code else _score(folder)
 
     def _where(self, records: Path, hydra: Any) -> str:
         """The progress of a sweep as text, such as `job 2 of 6, about 12 min left`."""

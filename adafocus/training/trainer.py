@@ -24,66 +24,20 @@ from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
 from adafocus.training.logger import Journal, log
 from adafocus.training.mixing import mix
 from adafocus.training.optimizer import WeightAverage, make_optimizer
+from adafocus.training.settings import Progress, Settings
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class Settings:
-    """Options of the training loop.
+class _Epoch:
+    """An epoch in training: its number, the step at which it ends, its batches, and what was done so far."""
 
-    Attributes:
-        epochs, steps_per_epoch: length of training.
-        rates: learning rate of each optimizer step.
-        parts: accumulation steps per optimizer step.
-        optimizer: sgd or adamw.
-        clip: maximal L2 norm of the gradient; None: not clipped.
-        precision: fp32, bf16 or fp16.
-        metric: the score that selects the best checkpoint.
-        evaluate_every, evaluate_last: evaluate after every n-th epoch (1, 1 + n, ...) and after each of the last m.
-        save_seconds: seconds between two checkpoints within an epoch.
-        log_every: steps between two lines of metrics.jsonl.
-        bad_limit: maximal number of unreadable training videos.
-        layer_decay: see `optimizer.layer_rates`; 1: the same rate for all blocks of a backbone.
-        ema_decay: decay of the moving average of the weights, which is then evaluated and saved; None: no average.
-        mixup_alpha, cutmix_alpha: see `mixing.mix`; 0: clips are not mixed.
-        patience: epochs without a better score after which training ends; None: it does not end early.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    rates: np.ndarray
-    seed: int
-    parts: int = 1
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    clip: float | None = None
-    precision: str = "fp32"
-    metric: str = "top1"
-    evaluate_every: int = 1
-    evaluate_last: int = 1
-    save_seconds: float = 300.0
-    log_every: int = 10
-    bad_limit: int = 0
-    layer_decay: float = 1.0
-    ema_decay: float | None = None
-    mixup_alpha: float = 0.0
-    cutmix_alpha: float = 0.0
-    patience: int | None = None
-
-
-@dataclass
-class Progress:
-    """The state of training that a checkpoint stores besides weights and optimizer."""
-
-    step: int = 0
-    evaluated: int = -1  # the last epoch that was evaluated
-    last: float = -1.0
-    best: float = -1.0
-    best_epoch: int = -1
-    seconds: float = 0.0
-    bad: dict[str, str] = field(default_factory=dict)
+    number: int
+    end: int
+    batches: Iterator[Batch]
+    clips: int = 0
+    started: float = field(default_factory=time.monotonic)
 
 
 class Trainer:
@@ -141,12 +95,19 @@ class Trainer:
         with self.signals.deferred():
             self._restore()
             self.journal.start(self.progress.step, self.steps)
-            while True:
-                if self._evaluation_due():
-                    self._evaluate()
-                if self.progress.step >= self.steps or self._stopped():
-                    return self.progress
-                self._train_epoch()
+            while not self._finished():
+                epoch = self._begin_epoch()
+                while self.progress.step < epoch.end:
+                    epoch.clips += self._step(epoch.batches)
+                    self._after_step(epoch)
+                self._end_epoch(epoch)
+            return self.progress
+
+    def _finished(self) -> bool:
+        """Whether training is over, after the evaluation that is due."""
+        if self._evaluation_due():
+            self._evaluate()
+        return self.progress.step >= self.steps or self._stopped()
 
     def _stopped(self) -> bool:
         """Whether the score has not become better for `patience` epochs."""
@@ -169,25 +130,27 @@ class Trainer:
         elif self.average is not None:
             self.stage.model.load_state_dict(self.average.model.state_dict())
 
-    def _train_epoch(self) -> None:
-        epoch, first = divmod(self.progress.step, self.settings.steps_per_epoch)
-        started, clips = time.monotonic(), 0
+    def _begin_epoch(self) -> _Epoch:
+        number, first = divmod(self.progress.step, self.settings.steps_per_epoch)
         self.stage.train()
-        batches = self.batches(epoch, first)
-        while self.progress.step < (epoch + 1) * self.settings.steps_per_epoch:
-            clips += self._step(batches)
-            step = self.progress.step
-            if step % self.settings.log_every == 0 or step % self.settings.steps_per_epoch == 0:
-                loss = self._flush(epoch)
-                speed = clips * self.world.size / (time.monotonic() - started)
-                rate = self.settings.rates[step - 1]
-                text = f"epoch {epoch + 1}/{self.settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
-                self.journal.tick(step, self.steps, text)
-                if time.monotonic() - self._saved > self.settings.save_seconds:
-                    self._save()
-            if number := self.world.largest(self.signals.number):
-                self._stop(number, time.monotonic() - started)
-        self.progress.seconds += time.monotonic() - started
+        return _Epoch(number, (number + 1) * self.settings.steps_per_epoch, self.batches(number, first))
+
+    def _after_step(self, epoch: _Epoch) -> None:
+        """Reports and saves when it is time to, and stops after a signal."""
+        step, settings = self.progress.step, self.settings
+        if step % settings.log_every == 0 or step == epoch.end:
+            loss = self._flush(epoch.number)
+            speed = epoch.clips * self.world.size / (time.monotonic() - epoch.started)
+            rate = settings.rates[step - 1]
+            text = f"epoch {epoch.number + 1}/{settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
+            self.journal.tick(step, self.steps, text)
+            if time.monotonic() - self._saved > settings.save_seconds:
+                self._save()
+        if number := self.world.largest(self.signals.number):
+            self._stop(number, time.monotonic() - epoch.started)
+
+    def _end_epoch(self, epoch: _Epoch) -> None:
+        self.progress.seconds += time.monotonic() - epoch.started
         self._share_bad()
         self._save()
 

@@ -97,6 +97,8 @@ def refused(*typed: str) -> str:
         (("dataset=folder", "dataset.root=.", "dataset.task=when"), "dataset.task needs dataset=glyphs"),
         (("backbone=tiny_tsm", "backbone.classifier_width=99"), "backbone.classifier_width needs"),
         (("method.when=spread",), "method.when needs method=uni_adafocus"),
+        (("policy.peaks=2",), "policy.peaks needs policy=heatmap"),
+        (("method=uni_adafocus", "policy=two"), "policy needs method=adafocus_v2"),
         (("dataset.randaugment_ops=2",), "dataset.randaugment_ops needs RGB videos of files"),
         (("schedule.class_weights=balanced",), "schedule.class_weights needs a data set of files"),
         (("teacher.weight=2",), "teacher.weight needs teacher=RUN_OR_FILE"),
@@ -104,8 +106,6 @@ def refused(*typed: str) -> str:
         ((V1, "stage=2", "init.from=none", "teacher=x"), "teacher.checkpoint needs mode=train and a stage that learns"),
         ((V1, "stage=2", "init.from=none", "schedule.mixup_alpha=1"), "schedule.mixup_alpha needs a stage that learns"),
         ((V1, "stage=3", "init.from=none", "schedule.layer_decay=0.5"), "schedule.layer_decay needs a stage that"),
-        (("policy.peaks=2",), "policy.peaks needs policy=heatmap"),
-        (("method=uni_adafocus", "policy=two"), "policy needs method=adafocus_v2"),
     ],
 )
 def test_typed_keys_that_nothing_reads_are_refused(typed: tuple[str, ...], says: str) -> None:
@@ -165,7 +165,7 @@ def test_what_is_misspelt_is_an_error_that_says_what_was_meant(typed: str, says:
 
 def test_a_sweep_over_a_misspelt_experiment_starts_no_job(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("adafocus.runs.launch.launch", lambda *_: pytest.fail("a process was started"))
+    monkeypatch.setattr("adafocus.runs.sweep.launch", lambda *_: pytest.fail("a process was started"))
     assert cli.run(["-m", "experiment=glyphs_when,glyphs_wen"]) == 2
     assert "did you mean glyphs_when?" in capsys.readouterr().err
 

@@ -21,7 +21,7 @@ from adafocus.methods.recognizer.param_groups import recognizer_groups
 from adafocus.methods.recognizer.stage import WholeFrames
 from adafocus.training.lr_schedule import learning_rates
 from adafocus.training.optimizer import make_optimizer
-from adafocus.training.trainer import Settings
+from adafocus.training.settings import Settings
 
 OURS = {"norm": "BN scale/shift", "head_weight": "lr5_weight", "head_bias": "lr10_bias"}
 

@@ -12,7 +12,7 @@ from adafocus.layers.precision import full_precision
 from adafocus.processes.backends import backend_settings, set_backends
 from adafocus.processes.transfer import Transfer
 from adafocus.training.optimizer import make_optimizer
-from adafocus.training.trainer import Settings
+from adafocus.training.settings import Settings
 
 
 def test_policies_leave_tensorfloat_and_others_do_not() -> None:

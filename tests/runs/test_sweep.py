@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,16 +103,21 @@ def test_a_job_returns_its_score_and_one_of_many_leaves_a_record(
             returned.append(super().job(node))
             return returned[-1]
 
-    def start(node: object, folder: Path, overrides: list[str], choices: dict[str, str], typed: set[str]) -> int:
+    @contextmanager
+    def begin(node: SimpleNamespace, folder: Path, *_: object) -> Iterator[object]:
         if node.seed == 2:
             raise UserError("a mistake")
+        yield node
+
+    def launch(folder: Path, settings: SimpleNamespace) -> int:
         (folder / "summary.json").write_text(
-            json.dumps({"state": "finished", "score": 10.0 + node.seed, "cost": {"total": 1}})
+            json.dumps({"state": "finished", "score": 10.0 + settings.seed, "cost": {"total": 1}})
         )
         return 0
 
     monkeypatch.setattr(sweep, "Jobs", Watched)
-    monkeypatch.setattr(cli, "start", start)
+    monkeypatch.setattr(sweep, "begin", begin)
+    monkeypatch.setattr(sweep, "launch", launch)
     monkeypatch.setattr("sys.argv", ["x"])
     monkeypatch.chdir(tmp_path)
     assert cli.main(["run", "-m", "seed=1,2,3", "name=s"]) == 1

@@ -10,7 +10,8 @@ from helpers.steps import CASES, batch_of, settings_of
 
 from adafocus import build, config
 from adafocus.processes.distributed import World
-from adafocus.training.trainer import Settings, Trainer
+from adafocus.training.settings import Settings
+from adafocus.training.trainer import Trainer
 
 
 def trainer_of(settings: config.Config, network: torch.nn.Module, precision: str) -> Trainer:

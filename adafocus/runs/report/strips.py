@@ -33,7 +33,7 @@ class Strip:
 
 
 def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
-    """A JPEG of evenly spaced frames side by side, each with its patches outlined.
+    """A JPEG of evenly spaced frames side by side, each with its patch outlined.
 
     Args:
         frames: (T, H, W, C) uint8; if C is not 3 (optical flow), its first channel in gray.
@@ -49,7 +49,7 @@ def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
     resample = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
     for place, number in enumerate(shown):
         frame = Image.fromarray(np.ascontiguousarray(frames[number])).resize((wide, SIDE), resample)
-        for top, left, high, across in [] if boxes is None else (boxes[number] * scale).tolist():
+        for top, left, high, across in () if boxes is None else (boxes[number] * scale).tolist():
             corners = [left, top, left + across - 1, top + high - 1]
             draw = ImageDraw.Draw(frame)
             draw.rectangle(corners, outline=OUTER, width=3)

@@ -17,7 +17,7 @@ from adafocus import build, config
 from adafocus.core.batch import Batch
 from adafocus.core.output import GlanceOutput, Overrides, Plan
 from adafocus.training.optimizer import make_optimizer
-from adafocus.training.trainer import Settings
+from adafocus.training.settings import Settings
 
 TSM = ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=6")
 

@@ -14,7 +14,7 @@ from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
 from adafocus.policies.heat_map import HeatMapPolicy
 from adafocus.training.optimizer import make_optimizer
-from adafocus.training.trainer import Settings
+from adafocus.training.settings import Settings
 
 RATES = {"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
 
