@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adafocus.core.stage import BACKBONE_NAMES
 from adafocus.layers.precision import channels_last
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-#: Names of the backbones of networks.
-BACKBONES = ("glance_net", "focus_net", "backbone")
 #: Largest deviation of a folded network's logits, relative to the largest logit. Rounding alone gives about 1e-6.
 TOLERANCE = 1e-3
 
@@ -79,7 +78,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 def backbones_of(network: nn.Module) -> list[nn.Module]:
     """The backbones of a network, by the names that networks of this package give them."""
-    return [part for name, part in network.named_children() if name in BACKBONES]
+    return [part for name, part in network.named_children() if name in BACKBONE_NAMES]
 
 
 def apply(network: nn.Module, program: Program, example: Tensor) -> None:

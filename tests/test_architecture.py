@@ -34,7 +34,7 @@ ALLOWED = {
         "config",
         "core",
     },
-    "inference": {"layers"},
+    "inference": {"layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
     "runs": {
         "runs",
