@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 _PATCHES = tuple(range(16, 225, 8))
+_KEEP = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.7, 1.0)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,17 @@ ENTRANTS = (
     Entrant("center", ("method=adafocus_v2", "method.where=center")),
     Entrant("AdaFocus V1", ("method=adafocus_v1",)),
     Entrant("AdaFocus V2", ("method=adafocus_v2",), also={"constant patch": "constant place (mean of V2)"}),
+    Entrant("AdaFocus V2, heat map", ("method=adafocus_v2", "policy=heatmap")),
     Entrant("Uni-AdaFocus", ("method=uni_adafocus",)),
     Entrant("spread frames, Uni-AdaFocus", ("method=uni_adafocus", "method.when=spread")),
+    Entrant(
+        "tokens",
+        ("method=tokens",),
+        "method.keep",
+        _KEEP,
+        {
+            "random tokens": "random tokens (of the same network)",
+            "uniform tokens": "uniform tokens (of the same network)",
+        },
+    ),
 )
