@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from adafocus.backbones import BACKBONES, check_backbone
+from adafocus.backbones import BACKBONES, check_backbone, library
+from adafocus.backbones.features import Features
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
-from adafocus.checkpoints import imagenet_weights
+from adafocus.checkpoints import fit, imagenet_weights, load_file, tensors
 from adafocus.config.schema import BackboneConfig, Config
 from adafocus.core import registry
 from adafocus.core.cost import Cost
@@ -18,9 +20,10 @@ from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.objective import Objective
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource, VideoClips
-from adafocus.data.transforms import Normalize
+from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import count
 from adafocus.methods import method_of
+from adafocus.methods.options import GlanceSize
 from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.trainer import Settings
@@ -28,11 +31,13 @@ from adafocus.training.trainer import Settings
 __all__ = [
     "Data",
     "channels",
+    "check_networks",
     "cost",
     "data",
     "frame_plan",
     "meta_model",
     "model",
+    "normalization",
     "not_needed",
     "objective",
     "protocol_line",
@@ -49,22 +54,16 @@ __all__ = [
 
 def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
     """The network on the current default device; `weights=False` leaves the backbones as they are drawn."""
-    backbone, method = config.backbone, method_of(config)
-    tiny = {"strides": backbone.focus_strides or None, "coordinates": backbone.coordinates}
-    focus = _backbone(backbone.focus, backbone.focus_channels, **tiny)
-    if weights:
-        imagenet_weights(focus, backbone.focus, backbone.weights)
+    method = method_of(config)
+    focus = _backbone(config, "focus", weights)
     if config.dataset.modality == "flow":
-        if backbone.coordinates:
+        if config.backbone.coordinates:
             raise UserError("backbone.coordinates=true needs RGB frames; leave it out, or set dataset.modality=rgb")
         with_flow_input(focus, channels(config))
     glance = None
-    frames, temporal = method.frame_plan(), _temporal(backbone)
+    frames, temporal = method.frame_plan(), _temporal(config.backbone)
     if method.has_glance:
-        tiny["strides"] = backbone.glance_strides or None
-        glance = _backbone(backbone.glance, backbone.glance_channels, **tiny)
-        if weights:
-            imagenet_weights(glance, backbone.glance, backbone.glance_weights or backbone.weights)
+        glance = _backbone(config, "glance", weights)
         insert(glance, frames.glance, temporal)
     insert(focus, frames.focus or frames.glance, temporal)
     return method.network(glance, focus, num_classes)
@@ -86,15 +85,88 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
     )
 
 
-def _backbone(name: str, channels: list[int], **tiny: Any) -> nn.Module:
-    """Builds a backbone by name; `channels` and the other options apply to tiny networks only."""
-    if name in registry.BACKBONES:
-        return check_backbone(name, registry.BACKBONES[name]())
-    if name not in BACKBONES:
-        raise UserError(f"backbone {name!r} is unknown; choose one of {', '.join((*BACKBONES, *registry.BACKBONES))}")
-    if not name.startswith("tiny"):
-        return BACKBONES[name]()
-    return BACKBONES[name](channels=tuple(channels), **tiny) if channels else BACKBONES[name](**tiny)
+def _backbone(config: Config, role: str, weights: bool) -> nn.Module:
+    """The glance or the focus network (`role`), with its initial weights if `weights`."""
+    section = config.backbone
+    name, options, size = getattr(section, role), getattr(section, f"{role}_options"), _image_size(config, role)
+    source = (section.glance_weights if role == "glance" else None) or section.weights
+    if library.is_library(name):
+        backbone: nn.Module = library.network(name, size, options)
+    elif name in registry.BACKBONES:
+        try:
+            backbone = check_backbone(name, registry.BACKBONES[name](**options))
+        except TypeError as error:
+            raise UserError(f"backbone.{role}_options do not fit backbone {name!r}: {error}") from error
+    elif name not in BACKBONES:
+        raise UserError(
+            f"backbone {name!r} is unknown; choose one of {', '.join((*BACKBONES, *registry.BACKBONES))}, timm/NAME or "
+            f"torchvision/NAME"
+        )
+    elif not name.startswith("tiny"):
+        backbone = BACKBONES[name]()
+    else:
+        channels, strides = getattr(section, f"{role}_channels"), getattr(section, f"{role}_strides")
+        chosen = {"channels": tuple(channels)} if channels else {}
+        backbone = BACKBONES[name](**chosen, strides=strides or None, coordinates=section.coordinates)
+    if isinstance(backbone, Features) and config.dataset.mean is None and config.dataset.modality == "rgb":
+        backbone.renormalize(*normalization(config))
+    if weights:
+        if isinstance(backbone, Features) and library.is_library(name):
+            _library_weights(backbone, name, source, size, options)
+        else:
+            imagenet_weights(backbone, name, source)
+    return backbone
+
+
+def _image_size(config: Config, role: str) -> int:
+    """Side in pixels of the images that a network sees."""
+    method, frame = method_of(config), config.dataset.frame_size
+    if role == "glance":
+        return (config.backbone.glance_size if GlanceSize in method.options else None) or frame
+    return config.patch.size if method.has_glance else frame
+
+
+def _library_weights(backbone: Features, name: str, source: str, size: int, options: dict[str, Any]) -> None:
+    if source == "none":
+        return
+    if source == "imagenet":
+        state = library.pretrained(name, size, options)
+    else:
+        state = tensors(load_file(Path(source).expanduser()), source)
+    fit(
+        backbone, library.converted(backbone, state), f"{name} from {'its library' if source == 'imagenet' else source}"
+    )
+
+
+def check_networks(config: Config, *, fresh: bool) -> None:
+    """Finds out what is wrong with networks of torchvision and timm before anything is made; does nothing without any.
+
+    Args:
+        config: the configuration.
+        fresh: training starts with new weights, so that pretrained ones are fetched now.
+
+    Raises:
+        UserError: a network does not exist or does not suit the configuration, or its weights cannot be fetched.
+    """
+    section, roles = config.backbone, ("glance", "focus") if method_of(config).has_glance else ("focus",)
+    names = {role: getattr(section, role) for role in roles}
+    if not any(map(library.is_library, names.values())):
+        return
+    meta_model(config, config.dataset.classes or 2)
+    for role, name in names.items():
+        source = (section.glance_weights if role == "glance" else None) or section.weights
+        if fresh and library.is_library(name) and source == "imagenet" and not config.start():
+            library.pretrained(name, _image_size(config, role), getattr(section, f"{role}_options"))
+
+
+def normalization(config: Config) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation that clips are normalized with: the configured ones, or those of ImageNet.
+
+    Without configured ones, a network of a library brings clips from there to the normalization of its own training
+    (`backbones.features.Features.renormalize`).
+    """
+    dataset = config.dataset
+    return list(dataset.mean or IMAGENET[0]), list(dataset.std or IMAGENET[1])
 
 
 def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
@@ -121,7 +193,7 @@ def cost(config: Config, num_classes: int) -> Cost:
 
 def stage(config: Config, network: nn.Module) -> Stage:
     """What learns, for a network of `model`."""
-    return method_of(config).stage(network, Normalize(config.dataset.mean, config.dataset.std))
+    return method_of(config).stage(network, Normalize(*normalization(config)))
 
 
 def not_needed(config: Config) -> tuple[str, ...]:

@@ -185,7 +185,7 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
         typed: the keys that are set on the command line.
     """
     from adafocus import config
-    from adafocus.config import effects, paths
+    from adafocus.config import effects, paths, stored
     from adafocus.runs import folder as folders
     from adafocus.runs.launch import adopt_processes
 
@@ -205,15 +205,21 @@ def start(node: Any, folder: Path, overrides: list[str], choices: dict[str, str]
     state = inspect()
     if state == folders.FINISHED:
         return _show(folder)
-    paths.check(settings, fresh=state == folders.NEW)
+    fresh = state == folders.NEW
+    paths.check(settings, fresh=fresh)
+    if any("/" in name for name in (settings.backbone.glance, settings.backbone.focus)):  # others need no torch here
+        from adafocus import build
+
+        build.check_networks(settings, fresh=fresh and settings.mode == "train")
     if int(
         os.environ.get("RANK", 0)
     ):  # if another launcher started the processes, rank 0 locks and writes the folder later
         return _work(settings, folder, started)
-    with folders.claim(folder, fresh=state == folders.NEW):
+    with folders.claim(folder, fresh=fresh):
         if inspect() == folders.FINISHED:  # another process finished the run while this one waited for the lock
             return _show(folder)
-        folders.describe(folder, values, overrides=overrides, choices=choices)
+        kept = stored.without_folders(overrides, settings)
+        folders.describe(folder, values, overrides=kept, choices=choices)
         return _work(settings, folder, started)
 
 

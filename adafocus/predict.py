@@ -138,7 +138,7 @@ class Predictor:
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.stage = build.stage(settings, self.model)
-        self.normalize = Normalize(settings.dataset.mean, settings.dataset.std)
+        self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
         """The view of a video in the protocol's test."""

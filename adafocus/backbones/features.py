@@ -1,8 +1,11 @@
-"""Any module that makes a map of images, as a backbone."""
+"""Any module that makes a map of images, as a backbone: a plain module, or a network of timm."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,44 +14,142 @@ from torch import Tensor, nn
 class Features(nn.Module):
     """A module (N, 3, H, W) -> (N, width, h, w) with the attributes of a backbone, measured on the meta device.
 
+    Of a network of timm, `forward_features` is called: tokens become a map without the class and register tokens, and
+    channels-last maps become channels-first. Parts that this does not use (the classifier, with MobileNetV3 and V4 the
+    convolution after pooling too) are removed.
+
     Args:
-        module: without a classification head, for example `torchvision.models.efficientnet_b0().features`.
+        module: without a classification head, for example `torchvision.models.efficientnet_b0().features`; or any
+            classification network of timm.
+        size: side of the images in pixels that it is first measured with.
+        mean, std: the normalization that the module was trained with, a number for each of R, G and B; None: that in
+            the `pretrained_cfg` of a network of timm, or none. See `renormalize`.
 
     Raises:
         ValueError: its output is no such map.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    mean: Tensor
+    std: Tensor
+    clip_mean: Tensor
+    clip_std: Tensor
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        size: int = 224,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
+        described = getattr(module, "pretrained_cfg", None)
+        self.from_timm = isinstance(described, Mapping) and hasattr(module, "forward_features")
         self.layers = module
-        self.width = self._shape(224)[1]
+        if self.from_timm:
+            self._remove_unused(size)
+            mean, std = mean or described.get("mean"), std or described.get("std")
+        self.width = self._shape(size)[1]
+        self.own = [*mean, *std] if mean and std else []
+        self.given: list[float] = []
+        if mean and std:  # buffers, so that a checkpoint keeps the normalization that it was trained with
+            self.register_buffer("mean", _per_channel(mean))
+            self.register_buffer("std", _per_channel(std))
+
+    def renormalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """From now on, images come as (x - mean) / std and are brought to the module's own normalization.
+
+        It is an affine function of each pixel, (x * std + mean - own mean) / own std, and it is left out if both
+        normalizations are equal. Without a normalization of its own, the module gets the images as they come.
+        """
+        if self.own:
+            self.given = [*mean, *std]
+            self.register_buffer("clip_mean", _per_channel(mean), persistent=False)
+            self.register_buffer("clip_std", _per_channel(std), persistent=False)
+
+    def _load_from_state_dict(self, *arguments: Any, **options: Any) -> None:
+        super()._load_from_state_dict(*arguments, **options)
+        if self.own and not self.mean.is_meta:
+            self.own = torch.cat((self.mean, self.std)).flatten().tolist()
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, width, h, w)."""
-        return self.layers(images)
+        if any(abs(given - own) > 1e-6 for given, own in zip(self.given, self.own, strict=False)):
+            images = torch.addcmul((self.clip_mean - self.mean) / self.std, images, self.clip_std / self.std)
+        return self._maps(self.layers, images)
 
     def map_size(self, size: int) -> tuple[int, int]:
         """Sides of the map for square images of `size`."""
         return self._shape(size)[2:]
 
+    def _maps(self, layers: Any, images: Tensor) -> Tensor:
+        if not self.from_timm:
+            return layers(images)
+        maps = layers.forward_features(images)
+        if not isinstance(maps, Tensor):
+            return maps
+        if maps.ndim == 3:  # (N, tokens, C) of a square image
+            maps = maps[:, getattr(layers, "num_prefix_tokens", 0) :]
+            side = isqrt(maps.shape[1])
+            return maps.transpose(1, 2).unflatten(2, (side, side)) if side * side == maps.shape[1] else maps
+        layout = getattr(layers, "output_fmt", "NCHW")
+        return maps.permute(0, 3, 1, 2) if getattr(layout, "value", layout) == "NHWC" else maps
+
     def _shape(self, size: int) -> tuple[int, int, int, int]:
         measured = deepcopy(self.layers).to("meta").eval()
+        # Temporal modules want whole clips.
+        count = max((getattr(module, "segments", 1) for module in measured.modules()), default=1)
         with torch.no_grad():
-            found = measured(torch.empty(1, 3, size, size, device="meta"))
-        if not isinstance(found, Tensor) or found.ndim != 4 or found.shape[0] != 1:
+            try:
+                found = self._maps(measured, torch.empty(count, 3, size, size, device="meta"))
+            except (AssertionError, RuntimeError, TypeError, IndexError, ValueError) as error:
+                reason = (str(error) or type(error).__name__).partition("\n")[0]
+                raise ValueError(
+                    f"{type(self.layers).__name__} makes no map of images of {size} pixels ({reason})"
+                ) from error
+        if not isinstance(found, Tensor) or found.ndim != 4:
             kind = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
             raise ValueError(
                 f"a backbone makes a map (N, C, h, w) of (N, 3, H, W); {type(self.layers).__name__} gives {kind}"
             )
-        return tuple(found.shape)
+        count, width, height, across = found.shape
+        return count, width, height, across
+
+    def _remove_unused(self, size: int) -> None:
+        """Removes the children with parameters of which `forward_features` calls nothing."""
+        measured = deepcopy(self.layers).to("meta").eval()
+        called: set[str] = set()
+
+        def note(name: str) -> Any:
+            return lambda *_: called.add(name.partition(".")[0])
+
+        for name, module in measured.named_modules():
+            module.register_forward_pre_hook(note(name))
+        with torch.no_grad():
+            try:
+                self._maps(measured, torch.empty(1, 3, size, size, device="meta"))
+            except (AssertionError, RuntimeError, TypeError, IndexError, ValueError):
+                return  # `_shape` says what is wrong
+        for name, child in list(self.layers.named_children()):
+            if name not in called and next(child.parameters(), None) is not None:
+                setattr(self.layers, name, nn.Identity())
 
 
-def features_of(module: nn.Module) -> Features:
-    """A backbone of a module that makes a map (N, C, h, w) of images (N, 3, H, W); see `Features`.
+def _per_channel(numbers: Sequence[float]) -> Tensor:
+    return torch.tensor(list(numbers))[:, None, None]
+
+
+def features_of(
+    module: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> Features:
+    """A backbone of a module that makes a map (N, C, h, w) of images (N, 3, H, W), or of any network of timm.
 
     adafocus.register_backbone("efficientnet_b0", lambda: features_of(torchvision.models.efficientnet_b0().features))
+    adafocus.register_backbone("mine", lambda: features_of(timm.create_model("mobilenetv4_conv_small", True)))
     """
-    return Features(module)
+    described = getattr(module, "pretrained_cfg", None)
+    size = described.get("input_size", (3, 224, 224))[-1] if isinstance(described, Mapping) else 224
+    return Features(module, size=size, mean=mean, std=std)
 
 
 def check_backbone(name: str, backbone: nn.Module) -> nn.Module:

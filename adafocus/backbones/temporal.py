@@ -1,4 +1,4 @@
-"""Inserts temporal modules into 2-D backbones by wrapping single layers, so that the rest stays torchvision's network.
+"""Inserts temporal modules into 2-D backbones by wrapping single layers, so that the rest stays the library's network.
 
 ImageNet weights are loaded before the insertion, checkpoints of video networks after it.
 
@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from adafocus.backbones.adaptive import Adapted
+from adafocus.backbones.blocks import branches
+from adafocus.backbones.features import Features
 from adafocus.backbones.mobilenet import MobileNetV2
 from adafocus.backbones.non_local import NonLocalAfter
 from adafocus.backbones.resnet import ResNet
@@ -39,6 +41,9 @@ class Temporal:
         pool: whether to halve the number of frames before layer2 (ResNets only).
         adaptive: whether to put TAM before the second convolution of every block.
         non_local: whether to add five non-local blocks (ResNet-50 and deeper).
+
+    In networks of torchvision and timm (`backbones.features.Features`), the positions are those of `backbones.blocks`;
+    they have `shift` with place "blockres" and `adaptive`.
     """
 
     shift: str = "none"
@@ -70,13 +75,14 @@ def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
         raise ValueError(f"shift={temporal.shift!r} is unknown; choose one of none, {', '.join(SHIFTS)}")
     if temporal.place not in SHIFT_PLACES:
         raise ValueError(f"place={temporal.place!r} is unknown; choose one of {', '.join(SHIFT_PLACES)}")
-    kind = next((kind for kind in (ResNet, MobileNetV2, TinyNet) if isinstance(backbone, kind)), None)
+    kinds = {ResNet: _into_resnet, MobileNetV2: _into_mobilenet, TinyNet: _into_tiny, Features: _into_blocks}
+    kind = next((kind for kind in kinds if isinstance(backbone, kind)), None)
     if kind is None:
         raise ValueError(f"{type(backbone).__name__} does not support temporal modules")
-    for name, allowed in (("pool", (ResNet,)), ("non_local", (ResNet,)), ("adaptive", (ResNet, TinyNet))):
+    for name, allowed in (("pool", (ResNet,)), ("non_local", (ResNet,)), ("adaptive", (ResNet, TinyNet, Features))):
         if getattr(temporal, name) and kind not in allowed:
             raise ValueError(f"{kind.__name__} does not support the temporal module {name!r}; choose a ResNet")
-    {ResNet: _into_resnet, MobileNetV2: _into_mobilenet, TinyNet: _into_tiny}[kind](backbone, segments, temporal)
+    kinds[kind](backbone, segments, temporal)
     return backbone
 
 
@@ -132,6 +138,22 @@ def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
         net.layers[index] = conv
 
 
+def _into_blocks(net: Features, segments: int, temporal: Temporal) -> None:
+    if temporal.place != "blockres":
+        raise ValueError(f"networks of torchvision and timm have the shift place blockres only, not {temporal.place}")
+    for shifted, adapted in branches(net.layers):
+        if temporal.adaptive:
+            conv = net.layers.get_submodule(adapted)
+            _replace(net.layers, adapted, Adapted(conv, conv.in_channels, segments))
+        if temporal.shift != "none":
+            _replace(net.layers, shifted, _shifted(net.layers.get_submodule(shifted), segments, temporal))
+
+
+def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, leaf = path.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, module)
+
+
 def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
     """Replaces the first convolution by one with `channels` inputs (optical flow), each with the mean of its RGB
     kernels.
@@ -140,6 +162,8 @@ def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
     rescaled, so activations grow with the number of channels.
     """
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
+    if type(conv) is not nn.Conv2d:  # TensorFlow's padding, for example
+        raise ValueError(f"optical flow cannot replace the first layer {name}, a {type(conv).__name__}")
     wider = nn.Conv2d(
         channels,
         conv.out_channels,
@@ -154,6 +178,5 @@ def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
         wider.weight.copy_(conv.weight.mean(1, keepdim=True).expand_as(wider.weight))
         if conv.bias is not None:
             wider.bias.copy_(conv.bias)
-    parent, _, leaf = name.rpartition(".")
-    setattr(backbone.get_submodule(parent), leaf, wider)
+    _replace(backbone, name, wider)
     return backbone

@@ -129,7 +129,7 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
 
     settings = predictor.settings
     view = predictor.view()
-    dataset = settings.dataset
+    dataset, (mean, std) = settings.dataset, build.normalization(settings)
     frames: dict[str, Any]
     rule = {"rule": view.evaluation_rule, "short": view.short}
     if view.candidates:
@@ -158,8 +158,8 @@ def _description(predictor: Any, model: Any) -> dict[str, Any]:
             "crops": view.crops,
             "size": view.size,
             "channels": "RGB" if dataset.modality == "rgb" else "x and y of consecutive flow fields",
-            "mean": list(dataset.mean),
-            "std": list(dataset.std),
+            "mean": mean,
+            "std": std,
             "layout": "(batch, frame, channel, row, column) float32, (value / 255 - mean) / std, in temporal order",
         },
         "steps": [

@@ -12,6 +12,7 @@ from typing import get_type_hints
 
 from adafocus.config.load import for_stage, stages
 from adafocus.config.schema import Config, ScheduleConfig
+from adafocus.core import choices
 from adafocus.core.errors import UserError
 from adafocus.methods import method_of
 from adafocus.methods.options import Options
@@ -88,6 +89,10 @@ def _tiny(role: str) -> Callable[[Config], bool]:
     return lambda config: getattr(config.backbone, role).startswith("tiny")
 
 
+def _options(role: str) -> Callable[[Config], bool]:
+    return lambda config: getattr(config.backbone, role) not in choices.BACKBONES
+
+
 READERS = (
     # Data.
     Readers(
@@ -126,6 +131,8 @@ READERS = (
     Readers(_keys("backbone", "focus_channels focus_strides"), "backbone=tiny", _tiny("focus")),
     Readers(_keys("backbone", "glance_channels glance_strides"), "backbone=tiny", _tiny("glance")),
     Readers(_keys("backbone", "coordinates"), "backbone=tiny", lambda c: _tiny("focus")(c) or _tiny("glance")(c)),
+    Readers(_keys("backbone", "focus_options"), "a network of timm, torchvision or a plug-in", _options("focus")),
+    Readers(_keys("backbone", "glance_options"), "a network of timm, torchvision or a plug-in", _options("glance")),
     Readers(
         _keys("backbone", "shift_div shift_place"),
         "a backbone with the temporal shift (backbone.shift)",

@@ -15,7 +15,7 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from adafocus.config import renamed
+from adafocus.config import described, renamed
 from adafocus.config.schema import Config, DatasetConfig, ScheduleConfig
 from adafocus.core import choices, domains, plugins
 from adafocus.core.errors import UserError, printable
@@ -33,7 +33,7 @@ def from_node(node: Any, said: Collection[str] = ()) -> Config:
         said: keys that are set on the command line or by a debug or experiment file; they take precedence over the
             values in `schedule.stages`.
     """
-    config = _typed(OmegaConf.to_container(node, resolve=True))
+    config = _typed(described.named(OmegaConf.to_container(node, resolve=True)))
     for name, table in config.schedule.stages.items():
         for key in said:
             _write(asdict(config.schedule), table, key.split("."), said, name)
@@ -119,7 +119,18 @@ def _typed(values: Any) -> Config:
         own if value is None else value
         for value, own in ((backbone.policy_hidden, policy), (backbone.classifier_width, classifier))
     )
+    _set_normalization(config)
     return config
+
+
+def _set_normalization(config: Config) -> None:
+    """Sets the mean and std that are left open, unless a network may have a normalization of its own."""
+    backbone, dataset = config.backbone, config.dataset
+    networks = (backbone.focus, backbone.glance) if method_of(config).has_glance else (backbone.focus,)
+    own = any(name not in choices.BACKBONES for name in networks) and dataset.modality == "rgb"
+    if not own or dataset.mean is not None or dataset.std is not None:
+        dataset.mean = [0.485, 0.456, 0.406] if dataset.mean is None else dataset.mean
+        dataset.std = [0.229, 0.224, 0.225] if dataset.std is None else dataset.std
 
 
 def _type_own_options(config: Config) -> None:
@@ -281,7 +292,8 @@ def _check_clips(config: Config) -> None:
             f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, or method=adafocus_v2 "
             f"on plain backbones; this is method={method.name}"
         )
-    if not {len(dataset.mean), len(dataset.std)} <= {1, 3} or len(dataset.mean) != len(dataset.std):
+    sizes = {len(numbers) for numbers in (dataset.mean, dataset.std) if numbers is not None}
+    if not sizes <= {1, 3} or len(sizes) > 1:
         raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
     if dataset.modality == "flow" and (dataset.frame_template is None or not method.reads_flow):
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")

@@ -81,6 +81,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     renamed = KEYS.get(key)
     if renamed:
         return f"{key} is now {renamed}"
+    if (table := key.rpartition(".")[0]).endswith("options") and table in known:
+        return f"{key} is not a key yet: write +{key}=VALUE"
     meant = _meant(key, known)
     hint = f"; did you mean {meant}?" if meant else ""
     return f"{key} is not a key of the configuration{hint or '; `python run.py --cfg job` shows all keys'}"

@@ -117,10 +117,10 @@ class DatasetConfig:
     modality: Annotated[str, OneOf(choices.MODALITIES)] = "rgb"
     snippet: Count = 5  # number of consecutive flow fields per segment (modality=flow)
     count_divisor: Count = 1  # files per frame that list rows count (2 for the flow of Something-Something V1)
-    mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] = field(
-        default_factory=lambda: [0.485, 0.456, 0.406]
-    )
-    std: Annotated[list[Amount], Length(1, 3)] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    # Normalization of the frames, (value / 255 - mean) / std; None: ImageNet's, and networks of torchvision, timm or a
+    # plug-in that name another one get that.
+    mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] | None = None
+    std: Annotated[list[Amount], Length(1, 3)] | None = None
     # source=glyphs: synthetic videos, see `adafocus.data.glyphs`
     task: Annotated[str, OneOf(choices.TASKS)] = "where"  # what tells the class: a location, a time or a direction
     glyph_size: Annotated[int, OneOf((8, 16))] = 16  # side of a glyph in pixels
@@ -142,7 +142,10 @@ class BackboneConfig(
     options.ClassifierWidth,
     uni.PolicyWidths,
 ):
+    # Networks by name: of this package, timm/NAME, torchvision/NAME, file/FOLDER (`adafocus.config.described`), or of a
+    # plug-in.
     focus: Words = MISSING
+    focus_options: dict[str, Any] = field(default_factory=dict)  # arguments of the factory of a library or plug-in
     weights: Words = "imagenet"  # initial weights of the focus network: imagenet, none or FILE
     focus_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny focus network
     focus_strides: list[Count] = field(default_factory=list)  # strides of a tiny focus network; empty: 2 in every layer

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from adafocus import config
-from adafocus.config import naming, renamed
+from adafocus.config import described, naming, renamed
 from adafocus.config.compose import conf_folder
 from adafocus.config.schema import Config
 from adafocus.core import plugins
@@ -68,6 +68,21 @@ def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
             config.plain({key: value}, where)
             found.append(argument)
     return found
+
+
+def without_folders(overrides: Sequence[str], config: Config) -> list[str]:
+    """Overrides as a run stores them: networks of `file/FOLDER` by name and options, so that it needs no folder."""
+    kept = list(overrides)
+    for role in ("focus", "glance"):
+        key = f"backbone.{role}"
+        folders = [text for text in kept if naming.key_of(text) == key and described.is_folder(text.partition("=")[2])]
+        if folders:
+            name, options = getattr(config.backbone, role), getattr(config.backbone, f"{role}_options")
+            kept = [text for text in kept if naming.key_of(text) != key]
+            kept = [text for text in kept if not naming.key_of(text).startswith(f"{key}_options")]
+            refused = UserError(f"{key}_options={options} cannot be stored: only numbers, texts and lists of them can")
+            kept += [f"{key}={_write(name, refused)}", f"+{key}_options={_write(options, refused)}"]
+    return kept
 
 
 def _read(text: object, where: str) -> tuple[str, Any, str]:

@@ -51,8 +51,8 @@ class Logger(Protocol):
         """The run has ended, or was interrupted."""
 
 
-#: () -> backbone; see `adafocus.backbones`.
-BACKBONES: dict[str, Callable[[], nn.Module]] = {}
+#: (`backbone.focus_options` or `glance_options` by name) -> backbone; see `adafocus.backbones`.
+BACKBONES: dict[str, Callable[..., nn.Module]] = {}
 #: ("train" or "val", seed=, root=, and `dataset.options` by name) -> Videos.
 DATASETS: dict[str, Callable[..., Videos]] = {}
 #: (channels=, map_size=, segments=, hidden=, and `policy.options` by name) -> module; see `adafocus.policies`.
@@ -61,11 +61,12 @@ POLICIES: dict[str, Callable[..., nn.Module]] = {}
 LOGGERS: dict[str, Callable[..., Logger]] = {}
 
 
-def register_backbone(name: str, factory: Callable[[], nn.Module]) -> None:
+def register_backbone(name: str, factory: Callable[..., nn.Module]) -> None:
     """Makes a backbone known as `backbone.glance=NAME` and `backbone.focus=NAME`.
 
     Args:
-        factory: called without arguments; see `adafocus.backbones` for what it returns.
+        factory: called with `backbone.glance_options` or `backbone.focus_options` by name, without arguments if none
+            are set; see `adafocus.backbones` for what it returns.
 
     Raises:
         UserError: the name is taken.

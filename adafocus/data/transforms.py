@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+#: Mean and standard deviation of R, G and B that most networks with ImageNet weights are trained with.
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Box(NamedTuple):

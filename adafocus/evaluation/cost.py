@@ -3,10 +3,14 @@
 A multiply-add (multiply-accumulate, MAC) is one multiplication with one addition; the papers of this field print
 billions of them as "GFLOPs". torch's FLOP counter counts them on the meta device: convolutions, linear and recurrent
 layers, matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
+
+The GMACs that timm publishes are counted by fvcore, which adds 2 for each value that a BatchNorm writes, 5 for each of
+a LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `multiply_adds` can do the same.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -36,6 +40,41 @@ def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -
         parts = {part: cost if part.auxiliary else lean[part] for part, cost in everything.items()}
     published = sum(cost for part, cost in everything.items() if part.published)
     return Cost({**parts, CROP: PER_BLENDED_VALUE * getattr(model, "crop_values", 0)}, published)
+
+
+def multiply_adds(module: nn.Module, *inputs: torch.Tensor, like_fvcore: bool = False) -> int:
+    """Multiply-adds of one call of any module in evaluation mode.
+
+    Args:
+        module: on the device of the inputs; the meta device is enough.
+        inputs: tensors.
+        like_fvcore: count normalization and pooling as well, as fvcore 0.1.5 does (`batchnorm_flop_jit`,
+            `norm_flop_counter` and `elementwise_flop_counter` in fvcore/nn/jit_handles.py), and so timm's published
+            figures.
+    """
+    counter = FlopCounterMode(display=False, custom_mapping=_FVCORE if like_fvcore else {})
+    module.eval()
+    with torch.no_grad(), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def _per_value(multiply_adds: int) -> Any:
+    def counted(shape: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+        return 2 * multiply_adds * math.prod(shape)  # torch counts a multiply-add as two operations
+
+    return counted
+
+
+_ATEN = torch.ops.aten
+_FVCORE = {
+    _ATEN.native_batch_norm: _per_value(2),
+    _ATEN._native_batch_norm_legit_no_training: _per_value(2),
+    _ATEN.cudnn_batch_norm: _per_value(2),
+    _ATEN.native_layer_norm: _per_value(5),
+    _ATEN.native_group_norm: _per_value(5),
+    _ATEN._adaptive_avg_pool2d: _per_value(1),
+}
 
 
 def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part, int]:

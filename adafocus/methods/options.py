@@ -7,7 +7,7 @@ configuration together from all of them. A plug-in's method declares its own in 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -59,6 +59,7 @@ class FocusFrames(Options, section="segments", needs=_PATCHES):
 @dataclass
 class GlanceNetwork(Options, section="backbone", needs=_PATCHES):
     glance: Words = MISSING
+    glance_options: dict[str, Any] = field(default_factory=dict)  # arguments of the factory of a library or plug-in
     glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
     glance_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny glance network
     # Strides of a tiny glance network; empty: 2 in every layer.

@@ -21,7 +21,14 @@ from adafocus.core.errors import UserError
 LEAVES = domains.leaves(Config)
 NODES = {"": Config} | {name: hint for name, hint in get_type_hints(Config).items() if is_dataclass(hint)}
 #: Tables without a domain: plug-ins check their own options, and each stage of a schedule is checked as a schedule.
-FREE = ["dataset.options", "method.options", "policy.options", "schedule.stages"]
+FREE = [
+    "dataset.options",
+    "method.options",
+    "backbone.glance_options",
+    "backbone.focus_options",
+    "policy.options",
+    "schedule.stages",
+]
 NAN, INFINITE = float("nan"), float("inf")
 BAD = [
     NAN,

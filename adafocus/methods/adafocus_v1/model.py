@@ -167,6 +167,7 @@ class AdaFocusV1(ReinforcedNetwork):
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.segments = self.num_places = segments
         self.glance_size = glance_size or frame_size
+        focus.map_size(frame_size)  # it sees whole frames where it is trained alone; raises if it cannot
         self.policy = GridPolicy(
             glance.width,
             glance.map_size(self.glance_size),
