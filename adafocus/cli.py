@@ -36,6 +36,7 @@ USAGE = """usage: adafocus COMMAND ...
   export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
   predict   predicts labels of videos or of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
   prepare   writes lists and frames, or checks videos: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
+  report    writes report.html of a run again, or one page that compares several: `adafocus report RUN...`
   zoo       lists published models with scores, costs and commands: `adafocus zoo [NAME]`
 
 `adafocus COMMAND --help` lists the options.
@@ -51,6 +52,7 @@ TOOLS = {
     "export": "adafocus.commands.export",
     "predict": "adafocus.commands.predict",
     "prepare": "adafocus.commands.prepare",
+    "report": "adafocus.runs.report",
     "zoo": "adafocus.commands.zoo",
 }
 

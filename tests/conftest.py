@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import adafocus
+
 
 def shared_folder() -> Path | None:
     """The folder of complete golden cases and real videos, which are not in this repository (`ADAFOCUS_SHARED`)."""
@@ -21,6 +23,14 @@ def shared() -> Path:
     if root is None:
         pytest.skip("no shared measurement data here (set ADAFOCUS_SHARED)")
     return root
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of AdaFocus V2 on drawn videos; tests read it or work on a copy."""
+    from helpers.runs import arguments
+
+    return adafocus.train(*arguments(inline="true"), folder=tmp_path_factory.mktemp("runs") / "small")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

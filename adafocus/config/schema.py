@@ -305,7 +305,8 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps between two lines of metrics.jsonl
     save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
-    # Loggers that get the metrics and pictures beside metrics.jsonl: tensorboard, or those of plug-ins; empty: none.
+    # Loggers that get what metrics.jsonl gets, and pictures: tensorboard, csv, mlflow, wandb, or those of plug-ins.
+    # Empty: none.
     loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
         default_factory=lambda: ["tensorboard"]
     )

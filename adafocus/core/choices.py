@@ -27,6 +27,6 @@ LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
-LOGGERS = ("tensorboard",)
+LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

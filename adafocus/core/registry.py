@@ -50,6 +50,10 @@ class Logger(Protocol):
     def close(self) -> None:
         """The run has ended, or was interrupted."""
 
+    # Optional: def finish(self, folder: Path, summary: dict[str, Any]) -> None
+    #   The run is complete: `folder` holds report.html, predictions.csv and the checkpoints, and `summary` is the
+    #   content of summary.json. `close` follows. A stage before the last is closed without it.
+
 
 #: (`backbone.focus_options` or `glance_options` by name) -> backbone; see `adafocus.backbones`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {}

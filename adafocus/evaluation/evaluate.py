@@ -15,24 +15,9 @@ from adafocus.core.output import Output
 from adafocus.core.stage import Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
+from adafocus.evaluation.gallery import Example, Gallery
 from adafocus.evaluation.places import PlaceStatistics, place_statistics
 from adafocus.processes.distributed import World
-
-
-@dataclass
-class Example:
-    """A clip for the picture of patches.
-
-    Attributes:
-        frames: (T, H, W, 3) uint8 in temporal order.
-        boxes: (T, 4) top, left, height and width of the patches in pixels; None for whole frames.
-        label, answer: the true and the predicted class id.
-    """
-
-    frames: Tensor
-    boxes: Tensor | None
-    label: int
-    answer: int
 
 
 @dataclass
@@ -41,7 +26,7 @@ class Report:
 
     `loss` is the cross entropy of the first variant with each video's first label, without the options of the recipe.
     `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
-    are several views per video.
+    are several views per video. `gallery` are the clips that a `Gallery` kept.
     """
 
     scores: dict[Variant, dict[str, float]]
@@ -53,6 +38,14 @@ class Report:
     loss: float
     examples: list[Example] = field(default_factory=list)
     places: PlaceStatistics | None = None
+    gallery: list[Example] = field(default_factory=list)
+
+    @property
+    def valid(self) -> Tensor:
+        """(videos,) bool: whether each video could be read."""
+        valid = torch.ones(self.videos, dtype=torch.bool)
+        valid[[video.index for video in self.bad]] = False
+        return valid
 
 
 def evaluate(
@@ -65,6 +58,7 @@ def evaluate(
     examples: int = 0,
     average: str = "logits",
     chunk: int = 32,
+    gallery: Gallery | None = None,
 ) -> Report:
     """Evaluates this process's share of a split and merges the results of all processes.
 
@@ -77,6 +71,7 @@ def evaluate(
         examples: number of clips of this process to keep for pictures.
         average: how the views of a video are averaged, see `metrics.average_views`.
         chunk: number of clips per forward pass if videos have several views.
+        gallery: keeps clips of this process for a report; those of all processes are merged.
     """
     started = time.monotonic()
     shares: list[dict[str, object]] = []
@@ -87,7 +82,10 @@ def evaluate(
         if valid.any():
             readable = batch if valid.all() else only(batch, valid)
             answers = answer(stage, readable, world.device, variants, average, chunk)
-            kept += _examples(stage, readable, answers[variants[0]], examples - len(kept))
+            main = answers[variants[0]]
+            kept += [_example(stage, readable, main, row) for row in range(min(examples - len(kept), len(readable)))]
+            if gallery is not None:
+                _offer(gallery, stage, readable, main)
             if not readable.valid.all():  # a chosen frame could not be read
                 answers = {name: _rows(output, readable.valid) for name, output in answers.items()}
                 if readable is not batch:
@@ -105,6 +103,9 @@ def evaluate(
     gathered = [share for part in world.gather(shares) for share in part]
     report = _join(gathered, size, variants)
     report.seconds, report.examples = time.monotonic() - started, kept
+    if gallery is not None:
+        gallery.keep(example for part in world.gather(gallery.kept) for example in part)
+        report.gallery = gallery.kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
         network, chosen = cast(Any, stage.model), torch.cat(where)
         report.places = place_statistics(chosen, network.boxes(chosen), network.frame_size)
@@ -148,23 +149,34 @@ def answer(
     return {name: Output(metrics.average_views(scores, average)) for name, scores in joined.items()}
 
 
-def _examples(stage: Stage, batch: Batch, output: Output, wanted: int) -> list[Example]:
-    kept = []
-    for row in range(min(wanted, len(batch))):
-        frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
-        if output.focus_frames is not None:
-            frames = output.focus_frames[row]
-        boxes = None
-        if output.where is not None:
-            boxes = stage.model.boxes(output.where[row].float()).cpu()
-            if len(boxes) == 1:  # one place for all frames
-                boxes = boxes.expand(len(frames), -1)
-            elif (
-                output.focus_frames is None and output.frames is not None
-            ):  # steps are in processing order, pictures in time
-                boxes = boxes[output.frames[row].cpu().argsort()]
-        kept.append(Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax())))
-    return kept
+def _example(stage: Stage, batch: Batch, output: Output, row: int) -> Example:
+    """A clip of a batch with its patches; of several views the first."""
+    frames = batch.frames[row] if batch.frames.ndim == 5 else batch.frames[row, 0]
+    if output.focus_frames is not None:
+        frames = output.focus_frames[row]
+    boxes = None
+    if output.where is not None:
+        boxes = stage.model.boxes(output.where[row].float()).cpu()
+        if len(boxes) == 1:  # one place for all frames
+            boxes = boxes.expand(len(frames), -1)
+        elif (
+            output.focus_frames is None and output.frames is not None
+        ):  # steps are in processing order, pictures in time
+            boxes = boxes[output.frames[row].cpu().argsort()]
+    return Example(frames.cpu(), boxes, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
+
+
+def _offer(gallery: Gallery, stage: Stage, batch: Batch, output: Output) -> None:
+    """Offers the clips of a batch, without those of which a chosen frame could not be read."""
+    rows = batch.valid.nonzero()[:, 0]
+
+    def show(number: int, answer: int, probability: float) -> Example:
+        row = int(rows[number])
+        example = _example(stage, batch, output, row)
+        frames = example.frames.clone()  # a view would keep the whole batch in memory
+        return replace(example, frames=frames, answer=answer, index=int(batch.index[row]), probability=probability)
+
+    gallery.offer(batch.index[rows], batch.labels[rows, 0], output.logits.float().cpu()[rows], show)
 
 
 def _join(shares: list[dict], size: int, variants: tuple[Variant, ...]) -> Report:

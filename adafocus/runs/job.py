@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from adafocus.core.variants import Variant
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder, loader_trouble
 from adafocus.evaluation.evaluate import Report, evaluate
+from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
@@ -87,6 +89,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
+    factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
     file, content, trained = None, {}, None
     if not training:
         file = _checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
@@ -147,10 +150,14 @@ class Job:
 
     def run(self) -> None:
         """Trains all stages (with mode=train), then evaluates the last one and writes the summary."""
+        with ExitStack() as journals:
+            self._run(journals)
+
+    def _run(self, journals: ExitStack) -> None:
         last = configs.for_stage(self.config, configs.stages(self.config)[-1])
         cost = build.cost(self.config, len(self.data.classes))
         test = Evaluator(last, self.world, self.data.test, self.data.views)
-        progress = Progress()
+        progress, journal = Progress(), None
         if self.config.mode == "train":
             same = self.data.validate is self.data.test
             validate = test if same else Evaluator(last, self.world, self.data.validate, 1)
@@ -158,19 +165,24 @@ class Job:
                 teach(self.config, self.data, self.folder, self.world, begun=self.begun)
             for name in self.stage_folders:
                 trainer = self.trainer(name, validate)
-                with trainer.journal:
-                    progress = trainer.run()
+                if journal is not None:
+                    journal.close()
+                journal = journals.enter_context(trainer.journal)  # that of the last stage hears of the results too
+                progress = trainer.run()
+                journal.stop()
                 self._end_stage(name, trainer)
         stage = build.stage(last, self.network)
         if self.config.mode == "early_exit":
             self._exit_early(EarlyExit(last, self.data, stage, cost, self.world), last)
             return
         self._find_constant_place(last, stage)
-        report = test(stage, stage.answerable, last.evaluate.examples)
+        report = test(stage, stage.answerable, last.evaluate.examples, Gallery())
         if self.world.first:
             seconds = time.monotonic() - self.started
             results = self.stage_results
-            finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            summary = finish(last, self.folder, self.world, stage, self.data, cost, progress, report, seconds, results)
+            if journal is not None:
+                journal.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -282,7 +294,9 @@ class Evaluator:
         order = EvaluationOrder(self.size, max(1, self.chunk // views), rank=world.rank, world=world.size)
         self.batches = _loader(config, world, clips, order)
 
-    def __call__(self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0) -> Report:
+    def __call__(
+        self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0, gallery: Gallery | None = None
+    ) -> Report:
         """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
@@ -294,6 +308,7 @@ class Evaluator:
             examples=examples,
             average=self.average,
             chunk=self.chunk,
+            gallery=gallery,
         )
 
 

@@ -16,9 +16,13 @@ from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
 from adafocus.core.stage import Stage
 from adafocus.core.status import write_status
+from adafocus.core.variants import Variant
 from adafocus.evaluation.evaluate import Report
+from adafocus.evaluation.intervals import intervals
 from adafocus.processes.distributed import World
 from adafocus.runs.predictions import write_predictions
+from adafocus.runs.report import write_report
+from adafocus.runs.report.strips import write_examples
 from adafocus.runs.table import places_line, show
 from adafocus.training.logger import log
 from adafocus.training.trainer import Progress
@@ -37,8 +41,12 @@ def finish(
     report: Report,
     seconds: float,
     gains: list[dict[str, Any]],
-) -> None:
-    """Writes summary.json (with the unreadable videos) and the picture of patches, and prints the table."""
+) -> dict[str, Any]:
+    """Writes summary.json (with the unreadable videos), its pictures and tables and the report, and prints the table.
+
+    Returns:
+        the content of summary.json.
+    """
     for bad in report.bad:
         log.warning("unreadable video, counted as wrong: %s", bad.reason)
     costs = stage.costs(cost)
@@ -59,10 +67,7 @@ def finish(
         "metric": metric,
         "score": report.scores[main][metric],
         "scores": report.scores[main],
-        "rows": [
-            {"name": variant.label, "score": report.scores[variant][metric], "cost": costs[variant]}
-            for variant in stage.answerable
-        ],
+        "rows": _rows(stage, report, costs, metric),
         "places": _places(stage, report),
         "selected": settings.schedule.select,
         "stages": gains if len(gains) > 1 else None,
@@ -88,14 +93,38 @@ def finish(
         log.info("%s", places_line(summary["places"]))
     picture = _draw(settings, folder, data, report)
     summary["picture"] = picture.name if picture else None
-    paths = [data.test.path(index) for index in range(len(data.test))]
-    logits = {variant.label: values for variant, values in report.logits.items()}
-    bad_reasons = {bad.index: bad.reason for bad in report.bad}
-    write_predictions(folder, paths, data.classes, report.labels, logits, bad_reasons)
+    _write_predicted(folder, data, report)
     write_json(folder / "summary.json", summary)
     steps = progress.step
     write_status(folder, "finished", step=steps, steps=steps)
+    write_report(folder)
     show(folder, summary)
+    return summary
+
+
+def _rows(stage: Stage, report: Report, costs: dict[Variant, int], metric: str) -> list[dict[str, Any]]:
+    """Score and cost of every variant, with 95 % intervals; `behind` is that of the method's score minus this one."""
+    logits = {variant.label: values for variant, values in report.logits.items()}
+    found = intervals(logits, report.labels, report.valid, metric)
+    return [
+        {
+            "name": variant.label,
+            "score": report.scores[variant][metric],
+            "cost": costs[variant],
+            "interval": found[variant.label].score,
+            "behind": None if variant == stage.variants[0] else found[variant.label].behind,
+        }
+        for variant in stage.answerable
+    ]
+
+
+def _write_predicted(folder: Path, data: build.Data, report: Report) -> None:
+    """Writes predictions.csv, and the clips that report.html shows."""
+    paths = [data.test.path(index) for index in range(len(data.test))]
+    logits = {variant.label: values for variant, values in report.logits.items()}
+    bad = {video.index: video.reason for video in report.bad}
+    write_predictions(folder, paths, data.classes, report.labels, logits, bad)
+    write_examples(folder, report.gallery, paths, data.classes)
 
 
 def _places(stage: Stage, report: Report) -> dict[str, Any] | None:

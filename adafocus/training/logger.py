@@ -114,10 +114,19 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Tells the loggers that the run is complete; see `Logger`."""
+        if self.active:
+            self.loggers.finish(summary)
+
+    def stop(self) -> None:
+        """Ends the progress bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
+
+    def close(self) -> None:
+        self.stop()
         self.loggers.close()
 
 

@@ -1,15 +1,18 @@
-"""To whom a run tells its metrics and pictures, beside metrics.jsonl: TensorBoard, and loggers of plug-ins."""
+"""Loggers, which get what metrics.jsonl gets, and pictures: TensorBoard, other trackers, and those of plug-ins."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from adafocus.core.errors import UserError
 from adafocus.core.registry import LOGGERS, Logger
+from adafocus.training.trackers import CSVLogger, MLflow, WandB, identify, results
 
 log = logging.getLogger("adafocus")
 
@@ -37,17 +40,39 @@ class TensorBoard:
         """See `adafocus.core.registry.Logger`."""
         self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
+    def finish(self, folder: Path, summary: dict[str, Any]) -> None:
+        """Writes the configuration and the results as `hparams`, by which TensorBoard compares runs."""
+        chosen = {
+            name: value if isinstance(value, (bool, int, float, str)) else str(value)
+            for name, value in identify(folder).parameters().items()
+        }
+        self.writer.add_hparams(chosen, results(summary), run_name=".")
+
     def close(self) -> None:
         """See `adafocus.core.registry.Logger`."""
         self.writer.close()
 
 
 #: Loggers of our own; those of plug-ins are in `adafocus.core.registry.LOGGERS`.
-OURS: dict[str, Callable[..., Logger]] = {"tensorboard": TensorBoard}
+OURS: dict[str, Callable[..., Logger]] = {
+    "tensorboard": TensorBoard,
+    "csv": CSVLogger,
+    "mlflow": MLflow,
+    "wandb": WandB,
+}
+#: Loggers that need a package which is not installed with this one; the extra has the same name.
+EXTRAS = ("mlflow", "wandb")
 
 
 def factories(names: list[str]) -> dict[str, Callable[..., Logger]]:
-    """What makes the loggers of these names."""
+    """What makes the loggers of these names.
+
+    Raises:
+        UserError: one of them needs a package that is not installed.
+    """
+    for name in names:
+        if name in EXTRAS and find_spec(name) is None:
+            raise UserError(f'output.loggers={name} needs another package: pip install "adafocus[{name}]"')
     known = {**OURS, **LOGGERS}
     return {name: known[name] for name in names}
 
@@ -83,6 +108,11 @@ class Loggers:
         self.start(step - 1)
         self._tell("picture", name, step, image)
 
+    def finish(self, summary: dict[str, Any]) -> None:
+        """Tells all of them, but those of plug-ins that have no `finish`, that the run is complete."""
+        self.start(0)
+        self._tell("finish", self.folder, summary)
+
     def close(self) -> None:
         """Closes all of them."""
         self._tell("close")
@@ -90,6 +120,8 @@ class Loggers:
 
     def _tell(self, verb: str, *what: Any) -> None:
         for name, logger in list(self.open.items()):
+            if verb == "finish" and not hasattr(logger, verb):
+                continue
             try:
                 getattr(logger, verb)(*what)
             except Exception as error:

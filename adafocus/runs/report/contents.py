@@ -1,0 +1,153 @@
+"""What a report says of one run: read from the files of its folder, which may be a stranger's."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from adafocus.core.errors import UserError
+from adafocus.core.files import read_json
+from adafocus.core.status import read_status
+from adafocus.runs.predictions import Predicted, read_predictions
+from adafocus.runs.report.strips import Strip, read_examples
+
+
+@dataclass(frozen=True)
+class Row:
+    """An evaluation variant: score in percent, multiply-adds a video, and 95 % intervals if the run has them.
+
+    `behind` is the interval of the method's score minus this one, on the same resampled videos.
+    """
+
+    name: str
+    score: float
+    cost: float
+    interval: tuple[float, float] | None
+    behind: tuple[float, float] | None
+
+
+@dataclass
+class Contents:
+    """The files of a run folder.
+
+    Attributes:
+        summary: summary.json; empty until the run is finished.
+        state, error: of status.json.
+        rows: the method and its controls, or the budgets of an early-exit run.
+        curves: by stage, the lines of metrics.jsonl.
+        exits: rows of early_exit.json.
+        command: what was typed, for a shell.
+        classes: names, in the order of the class ids.
+    """
+
+    folder: Path
+    name: str
+    state: str
+    error: str
+    summary: dict[str, Any]
+    rows: list[Row]
+    predicted: list[Predicted]
+    strips: list[Strip]
+    curves: dict[str, list[dict[str, Any]]]
+    data: dict[str, Any]
+    exits: list[dict[str, Any]]
+    config: dict[str, Any]
+    command: str
+    classes: list[str] = field(default_factory=list)
+
+
+def read_contents(folder: Path) -> Contents:
+    """Reads a run folder, finished or not.
+
+    Raises:
+        UserError: it is no run folder, or a file is damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder} is no run folder: it has no config.json")
+    try:
+        return _read(folder)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(
+            f"the files of {folder} lack something that a report needs, or hold something else there "
+            f"({type(error).__name__}: {error})"
+        ) from error
+
+
+def _read(folder: Path) -> Contents:
+    summary = read_json(folder / "summary.json", dict) or {}
+    status = read_json(folder / "status.json", dict) or {}
+    data = read_json(folder / "data.json", dict) or {}
+    config = read_json(folder / "config.json", dict) or {}
+    predicted = read_predictions(folder)
+    classes = [str(name) for name in data.get("classes") or ()]
+    typed = [str(word) for word in read_json(folder / "overrides.json", list) or ()]
+    return Contents(
+        folder,
+        folder.absolute().name,
+        "finished" if summary.get("state") == "finished" else str(read_status(folder)["state"] or "unknown"),
+        str(status.get("error") or ""),
+        summary,
+        [_row(row) for row in summary.get("rows") or ()],
+        predicted,
+        read_examples(folder),
+        dict(_curves(folder)),
+        data,
+        [row for row in (read_json(folder / "early_exit.json", dict) or {}).get("rows") or () if isinstance(row, dict)],
+        config,
+        shlex.join(["adafocus", "run", *typed]),
+        classes or sorted({name for row in predicted for name in row.labels}),
+    )
+
+
+def _row(row: dict[str, Any]) -> Row:
+    ends = [None if row.get(key) is None else (finite(row[key][0]), finite(row[key][1])) for key in _INTERVALS]
+    return Row(str(row["name"]), finite(row["score"]), finite(row["cost"]), *ends)
+
+
+_INTERVALS = ("interval", "behind")
+
+
+def finite(value: Any) -> float:
+    """A number of a JSON file.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{value!r} is not a finite number")
+    return float(value)
+
+
+def _curves(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """The lines of the stages before the last, and those of the run itself, by name of the stage."""
+    earlier = sorted(folder.glob("stages/*/metrics.jsonl"))
+    for path in [*earlier, folder / "metrics.jsonl"]:
+        if path.is_file():
+            name = path.parent.name if path.parent != folder else ""
+            yield name, list(_lines(path))
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Lines of metrics.jsonl; the last one may be incomplete while the run goes on."""
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            yield value
+
+
+def points(lines: Sequence[dict[str, Any]], kind: str, name: str) -> list[tuple[float, float]]:
+    """(step, value) of a number in the lines of a kind."""
+    own = [(line["step"], line.get(name)) for line in lines if line.get("kind") == kind]
+    return [
+        (float(step), float(value))
+        for step, value in own
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    ]

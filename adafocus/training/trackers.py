@@ -1,0 +1,241 @@
+"""Loggers of well-known trackers: MLflow and Weights & Biases, and a table for those who want neither."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from adafocus.core.files import read_json, write_json
+
+#: Files of a finished run that a tracker gets, if they are there; the checkpoint is added to them.
+FILES = ("summary.json", "report.html", "predictions.csv", "patches.png", "config.json")
+#: What MLflow stores of a text, and how many values it takes in one request.
+MLFLOW_LENGTH, MLFLOW_BATCH = 6000, 100
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a tracker needs to know of a run.
+
+    Attributes:
+        folder: the run folder.
+        name: of the run; of a stage before the last, with the stage's name.
+        group: name of the sweep that the run belongs to, or None.
+        known: ids that trackers gave this run when it began, by name of the tracker.
+    """
+
+    folder: Path
+    name: str
+    group: str | None
+    known: dict[str, str]
+
+    def remember(self, tracker: str, number: str) -> None:
+        """Stores the id of the run, so that a continued run goes on in the same place."""
+        self.known[tracker] = number
+        write_json(self.folder / "trackers.json", self.known)
+
+    def parameters(self) -> dict[str, Any]:
+        """The configuration with one key for each value, such as `schedule.lr`."""
+        return dict(_flat(read_json(self.run_folder / "config.json", dict) or {}))
+
+    @property
+    def run_folder(self) -> Path:
+        return _run_folder(self.folder)
+
+
+def identify(folder: Path) -> Identity:
+    """The identity of a run, or of one of its stages, from its folder."""
+    whole, place = _run_folder(folder), folder.absolute()
+    name = whole.absolute().name + ("" if whole == folder else f"/{place.name}")
+    sweep = whole.absolute().parent
+    known = read_json(folder / "trackers.json", dict) or {}
+    group = sweep.name if (sweep / "multirun.yaml").is_file() else None  # Hydra writes it when a sweep starts
+    return Identity(folder, name, group, {str(key): str(value) for key, value in known.items()})
+
+
+def _run_folder(folder: Path) -> Path:
+    """The folder of the whole run; stages before the last have folders of their own in it."""
+    return folder.parent.parent if folder.parent.name == "stages" else folder
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers among the values of a record."""
+    return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+
+def results(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a summary that trackers show: scores, cost in multiply-adds, seconds of training."""
+    found = {f"final/{name}": value for name, value in (summary.get("scores") or {}).items()}
+    found |= {"final/score": summary.get("score"), "final/multiply_adds": (summary.get("cost") or {}).get("total")}
+    found["final/train_seconds"] = (summary.get("seconds") or {}).get("train")
+    return numbers(found)
+
+
+def files(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
+    """The files of a finished run that a tracker gets, with the checkpoint that was evaluated."""
+    checkpoints = ("best.pt", "last.pt") if summary.get("selected") == "best" else ("last.pt", "best.pt")
+    chosen = next((name for name in checkpoints if (folder / name).is_file()), None)
+    return [folder / name for name in (*FILES, chosen) if name is not None and (folder / name).is_file()]
+
+
+class CSVLogger:
+    """`metrics.csv` of the run: a row (kind, step, name, value) for every number.
+
+    Args:
+        folder: of the run.
+        step: the last step that counts; rows of later ones are removed.
+    """
+
+    HEADER = ("kind", "step", "name", "value")
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        path, rows = folder / "metrics.csv", []
+        if path.is_file():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = [row for row in list(csv.reader(file))[1:] if len(row) == 4 and int(row[1]) <= step]
+        self.file = path.open("w", newline="", encoding="utf-8")
+        self.table = csv.writer(self.file)
+        self.table.writerows([self.HEADER, *rows])
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.table.writerows((kind, step, name, value) for name, value in numbers(values).items())
+        self.file.flush()
+
+    def picture(self, name: str, step: int, image: Any) -> None:
+        """A table holds no pictures."""
+
+    def close(self) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.file.close()
+
+
+class MLflow:
+    """A run of MLflow, on the server or file that MLFLOW_TRACKING_URI names (MLflow's default without it).
+
+    The experiment is that of MLFLOW_EXPERIMENT_NAME, or `adafocus`. Runs of a sweep share the tag `sweep`, by which
+    MLflow groups. A server that does not answer is given up after a few seconds, since training waits for it.
+
+    Args:
+        folder: of the run.
+        step: the last step that counts. MLflow removes nothing: values of later steps are there twice after a run was
+            continued.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+        from mlflow.entities import Param
+        from mlflow.tracking import MlflowClient
+
+        self.client, self.finished = MlflowClient(), False
+        about = identify(folder)
+        if known := about.known.get("mlflow"):
+            self.run = known
+            self.client.update_run(known, status="RUNNING")
+            return
+        name = os.environ.get("MLFLOW_EXPERIMENT_NAME", "adafocus")
+        experiment = self.client.get_experiment_by_name(name)
+        number = self.client.create_experiment(name) if experiment is None else experiment.experiment_id
+        tags = {"folder": str(folder.absolute()), **({} if about.group is None else {"sweep": about.group})}
+        self.run = self.client.create_run(number, run_name=about.name, tags=tags).info.run_id
+        about.remember("mlflow", self.run)
+        chosen = [Param(key, str(value)[:MLFLOW_LENGTH]) for key, value in about.parameters().items()]
+        for first in range(0, len(chosen), MLFLOW_BATCH):
+            self.client.log_batch(self.run, params=chosen[first : first + MLFLOW_BATCH])
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self._log({f"{kind}/{name}": value for name, value in numbers(values).items()}, step)
+
+    def _log(self, values: dict[str, float], step: int) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self.client.log_batch(self.run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
+
+    def picture(self, name: str, step: int, image: Any) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.client.log_image(self.run, image, artifact_file=f"{name}/{step:08d}.png")
+
+    def finish(self, folder: Path, summary: dict[str, Any]) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self._log(results(summary), 0)
+        for path in files(folder, summary):
+            self.client.log_artifact(self.run, str(path))
+        self.finished = True
+
+    def close(self) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.client.set_terminated(self.run, "FINISHED" if self.finished else "KILLED")
+
+
+class WandB:
+    """A run of Weights & Biases; WANDB_MODE=offline keeps it in the run folder, for `wandb sync`.
+
+    The project is that of WANDB_PROJECT, or `adafocus`; runs of a sweep are a group.
+
+    Args:
+        folder: of the run.
+        step: the last step that counts; the values of later ones are there twice after a run was continued.
+
+    Raises:
+        RuntimeError: nobody is logged in here; wandb would ask on the terminal, and the run would wait for an answer.
+    """
+
+    def __init__(self, folder: Path, *, step: int) -> None:
+        import wandb
+
+        if os.environ.get("WANDB_MODE", "online") == "online" and not wandb.api.api_key:
+            raise RuntimeError("nobody is logged in to wandb: type `wandb login`, or set WANDB_MODE=offline")
+        about = identify(folder)
+        number = about.known.get("wandb") or uuid4().hex[:8]
+        self.wandb = wandb
+        self.run = wandb.init(
+            dir=str(folder),
+            project=os.environ.get("WANDB_PROJECT", "adafocus"),
+            name=about.name,
+            group=about.group,
+            id=number,
+            resume="allow",
+            config=about.parameters(),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        about.remember("wandb", number)
+        self.run.define_metric("*", step_metric="step")
+
+    def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.run.log({"step": step, **{f"{kind}/{name}": value for name, value in numbers(values).items()}})
+
+    def picture(self, name: str, step: int, image: Any) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.run.log({"step": step, name: self.wandb.Image(image)})
+
+    def finish(self, folder: Path, summary: dict[str, Any]) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.run.summary.update(results(summary))
+        if (page := folder / "report.html").is_file():
+            self.run.log({"report": self.wandb.Html(page.read_text(encoding="utf-8"), inject=False)})
+        artifact = self.wandb.Artifact(f"run-{self.run.id}", type="model")
+        for path in files(folder, summary):
+            artifact.add_file(str(path), name=path.name)
+        self.run.log_artifact(artifact)
+
+    def close(self) -> None:
+        """See `adafocus.core.registry.Logger`."""
+        self.run.finish()
