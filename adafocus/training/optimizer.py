@@ -74,8 +74,8 @@ def layer_rates(backbones: list[nn.Module], decay: float) -> dict[int, float]:
         blocks = _blocks(backbone)
         for depth, block in enumerate(reversed(blocks), 1):
             rates |= {id(parameter): decay**depth for module in block for parameter in module.parameters()}
-        # Parameters of the backbone itself, such as position embeddings, belong to its first block.
-        rates |= {id(parameter): decay ** len(blocks) for parameter in backbone.parameters(recurse=False)}
+        # Parameters outside of the blocks, such as position embeddings, belong to the first one.
+        rates = {id(parameter): decay ** len(blocks) for parameter in backbone.parameters()} | rates
     return rates
 
 
@@ -83,8 +83,11 @@ def _blocks(backbone: nn.Module) -> list[list[nn.Module]]:
     """The blocks of a backbone in the order of their definition, each as a list of modules.
 
     Containers (`nn.Sequential` itself, not its subclasses) are opened; a normalization layer belongs to the block
-    before it.
+    before it. A stage of timm that is a module of its own is one block.
     """
+    children = [child for child in backbone.children() if any(True for _ in child.parameters())]
+    if len(children) == 1:  # a wrapper around the network
+        return _blocks(children[0])
 
     def opened(module: nn.Module) -> Iterator[nn.Module]:
         for child in module.children():

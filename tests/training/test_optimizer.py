@@ -24,6 +24,12 @@ def test_rates_fall_from_block_to_block(name: str, blocks: int) -> None:
     assert sorted(set(in_order)) == [0.5**depth for depth in range(blocks, 0, -1)]
 
 
+def test_a_wrapper_is_not_a_block() -> None:
+    wrapped, plain = nn.Module(), BACKBONES["tiny_focus"]()
+    wrapped.network = plain
+    assert layer_rates([wrapped], 0.5) == layer_rates([plain], 0.5)
+
+
 def test_a_network_without_backbones_is_refused() -> None:
     with pytest.raises(UserError, match=r"schedule\.layer_decay"):
         layer_rates([], 0.5)
