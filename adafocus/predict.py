@@ -114,8 +114,9 @@ class Predictor:
         content: content of that file, if it has been read already.
         classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
-        precision, fold_norm, compiled: how the backbones run, see `adafocus.inference.Program`; precision may be
-            "auto". With the defaults predictions have the same bits as in evaluation.
+        precision: see `adafocus.inference.Program`; or "auto".
+        fold_norm: see there; with the defaults predictions have the same bits as in evaluation.
+        compiled: see there.
 
     Raises:
         UserError: the file does not fit the network.
@@ -145,10 +146,9 @@ class Predictor:
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
         self.program = inference.Program(inference.pick_precision(precision, self.device), fold_norm, compiled)
-        frames, side = build.tested_plan(settings).clip, settings.dataset.frame_size
-        inference.apply(
-            self.model, self.program, torch.randn(1, frames, build.channels(settings), side, side, device=self.device)
-        )
+        side = settings.dataset.frame_size
+        shape = (1, build.tested_plan(settings).clip, build.channels(settings), side, side)
+        inference.apply(self.model, self.program, torch.randn(shape, device=self.device))
         self.stage = build.stage(settings, self.model)
         self.normalize = Normalize(*build.normalization(settings))
 

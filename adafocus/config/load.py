@@ -157,7 +157,7 @@ def _read_as_before(config: Config) -> None:
 
     In version 0.1 a schedule key that differed from its default took precedence over `schedule.stages`; policies on TSM
     and of AdaFocus V1 were at most 1024 wide, whatever the key said; parts that a network does not have had a width as
-    well.
+    well; AdaFocus V2 on TSM did not read `backbone.glance_size`.
     """
     defaults = asdict(ScheduleConfig())
     for table in config.schedule.stages.values():
@@ -172,6 +172,8 @@ def _read_as_before(config: Config) -> None:
             setattr(config.backbone, key, None if value == default else value)
         elif own == 1024:
             setattr(config.backbone, key, min(value, 1024))
+    if config.method.name == "adafocus_v2" and config.backbone.shift != "none":
+        config.backbone.glance_size = None
 
 
 def _texts(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -226,6 +226,13 @@ def test_a_stored_file_of_the_version_before_is_the_same_run() -> None:
     assert config.stored_identity(stored) == config.identity(config.to_dict(composed("method=recognizer", "seed=3")))
 
 
+def test_a_tsm_run_of_the_version_before_keeps_whole_glance_frames() -> None:
+    values = config.to_dict(composed("backbone=tiny_tsm"))
+    assert values["backbone"]["glance_size"] == 24  # version 0.1 stored this value too, and did not read it
+    assert config.from_dict(older(values)).backbone.glance_size is None
+    assert config.from_dict(values).backbone.glance_size == 24
+
+
 def test_what_nothing_reads_makes_no_other_run() -> None:
     """Version 0.1 accepted a patch for a recognizer and ignored it. Today it is refused, and such a run continues
     without it."""

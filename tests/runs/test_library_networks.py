@@ -69,7 +69,7 @@ def test_a_run_is_interrupted_continued_predicts_exports_and_exits_early(tmp_pat
         (["patch.size=20"], "should be divisible by patch size"),
         (
             ["backbone.focus=resnet18", "+backbone.focus_options.x=1"],
-            "needs a network of timm, torchvision or a plug-in",
+            "a network of timm, torchvision or a plug-in",
         ),
     ],
 )
@@ -98,7 +98,12 @@ def test_no_network_connection_is_said_before_a_folder_is_made(tmp_path: Path, m
     [
         ["method=recognizer", "backbone.shift=online", "backbone.focus=timm/test_resnet"],
         ["method=recognizer", "backbone.adaptive=true", "backbone.focus=timm/test_convnext"],
-        ["backbone.shift=bidirectional", "backbone.focus=timm/test_resnet", "backbone.glance=timm/test_convnext"],
+        [
+            "backbone.shift=bidirectional",
+            "backbone.focus=timm/test_resnet",
+            "backbone.glance=timm/test_convnext",
+            "backbone.glance_size=null",
+        ],
         ["method=uni_adafocus", "backbone.focus=timm/test_resnet", "patch.smallest=16"],
         [
             "method=adafocus_v1",
