@@ -172,7 +172,7 @@ def _read_as_before(config: Config) -> None:
             setattr(config.backbone, key, None if value == default else value)
         elif own == 1024:
             setattr(config.backbone, key, min(value, 1024))
-    if config.method.name == "adafocus_v2" and config.backbone.shift != "none":
+    if method_of(config).whole_glance_before:
         config.backbone.glance_size = None
 
 

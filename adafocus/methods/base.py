@@ -84,6 +84,11 @@ class Method(ABC):
         return False
 
     @property
+    def whole_glance_before(self) -> bool:
+        """Whether its glance network saw whole frames in version 0.1, whatever `backbone.glance_size` said."""
+        return False
+
+    @property
     def any_number_of_frames(self) -> bool:
         """Whether a trained network can be tested with another number of frames than it was built for."""
         return False

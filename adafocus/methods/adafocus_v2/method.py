@@ -31,6 +31,11 @@ class AdaFocusV2Method(Method):
         return not self.on_tsm
 
     @property
+    def whole_glance_before(self) -> bool:
+        """True on TSM, where the key was not read."""
+        return self.on_tsm
+
+    @property
     def widths(self) -> Widths:
         """Those of the released networks; a heat map needs few channels."""
         policy, classifier = (1024, None) if self.on_tsm else (2048, 4096)
