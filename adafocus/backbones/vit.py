@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from adafocus.backbones.base import Backbone
-from torch.nn import functional
 
 #: Keys and values (B, heads, n, D / heads) of the tokens so far, in one block.
 Past = tuple[Tensor, Tensor]

@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -229,6 +229,27 @@ def for_stage(config: Config, name: str) -> Config:
     return replace(config, schedule=merged, stage=replace(config.stage, name=name))
 
 
+class Amounts(NamedTuple):
+    """The numbers of a schedule that every training needs and that have no default."""
+
+    lr: float
+    epochs: int
+    batch_size: int
+    base_batch_size: int
+
+
+def amounts_of(config: Config) -> Amounts:
+    """
+    Raises:
+        UserError: the schedule does not set one of them.
+    """
+    values = {key: getattr(config.schedule, key) for key in Amounts._fields}
+    for key, value in values.items():
+        if value is None:
+            raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
+    return Amounts(**values)
+
+
 def read(folder: Path) -> Config:
     """The configuration of a run folder."""
     path = folder / "config.json"
@@ -339,11 +360,9 @@ def _check_division(dataset: DatasetConfig) -> None:
 def _check_schedule(config: Config) -> None:
     schedule, method = config.schedule, method_of(config)
     method.check()
-    for key in ("lr", "epochs", "batch_size", "base_batch_size"):
-        if getattr(schedule, key) is None:
-            raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
+    amounts = amounts_of(config)
     share = config.devices * schedule.accumulation_steps
-    if schedule.batch_size % share:
+    if amounts.batch_size % share:
         raise UserError(
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
@@ -358,7 +377,7 @@ def _check_schedule(config: Config) -> None:
             "schedule.patience ends training after epochs that were no better: set schedule.select=best, "
             "or the weights of the last of them are used"
         )
-    if schedule.patience is not None and schedule.patience >= schedule.epochs:
+    if schedule.patience is not None and schedule.patience >= amounts.epochs:
         raise UserError(
             f"schedule.patience={schedule.patience} never ends a training of schedule.epochs={schedule.epochs}; "
             f"choose a smaller number or leave it out"

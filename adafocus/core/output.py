@@ -27,6 +27,13 @@ from typing import TypeVar
 from torch import Tensor
 
 Record = TypeVar("Record", bound="_Rows")
+Field = TypeVar("Field")
+
+
+def given(value: Field | None) -> Field:
+    """The value of a field that a network fills although not every network does."""
+    assert value is not None
+    return value
 
 
 @dataclass

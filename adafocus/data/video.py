@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -306,7 +306,15 @@ class _TorchCodec(Video):
         return self._decoder.get_frames_at(indices=order.tolist()).data.numpy()
 
 
-_CLASSES = {"decord": _Decord, "pyav": _Sequential, "torchcodec": _TorchCodec}
+_CLASSES: dict[str, type[Video]] = {"decord": _Decord, "pyav": _Sequential, "torchcodec": _TorchCodec}
+
+
+@overload
+def open_video(path: str | Path, reader: Literal["pyav"], timeout: float | None = None) -> _Sequential: ...
+
+
+@overload
+def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video: ...
 
 
 def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video:

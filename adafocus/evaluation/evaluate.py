@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from adafocus.core.batch import BadVideo, Batch, only
 from adafocus.core.output import Output
-from adafocus.core.stage import Stage
+from adafocus.core.stage import PatchNetwork, Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
 from adafocus.evaluation.gallery import Example, Gallery
@@ -126,7 +126,9 @@ def evaluate(
     return report
 
 
-def _places(network: PatchNetwork, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None) -> PlaceStatistics:
+def _places(
+    network: PatchNetwork, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None
+) -> PlaceStatistics:
     boxes, size = network.boxes(chosen), network.frame_size
     found = place_statistics(chosen, boxes, size, frames_vary=network.place_per_frame)
     held: dict[str, Any] = {}

@@ -110,7 +110,7 @@ class Method(ABC):
         """The configured values of some options, all of one section."""
         section = attrgetter(options.section)(self.config)
         values = section if isinstance(section, dict) else vars(section)
-        names = [option.name for option in fields(options)]  # type: ignore[arg-type]
+        names = [option.name for option in fields(options)]
         return options(**{name: values[name] for name in names if name in values})
 
     def values(self, *options: type[Options]) -> dict[str, Any]:
