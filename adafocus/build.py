@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adafocus.backbones import BACKBONES, check_backbone, library
+from adafocus.backbones import BACKBONES, Backbone, check_backbone, library
 from adafocus.backbones.features import Features
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
@@ -86,13 +86,13 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
     )
 
 
-def _backbone(config: Config, role: str, weights: bool) -> nn.Module:
+def _backbone(config: Config, role: str, weights: bool) -> Backbone:
     """The glance or the focus network (`role`), with its initial weights if `weights`."""
     section = config.backbone
     name, options, size = getattr(section, role), getattr(section, f"{role}_options"), _image_size(config, role)
     source = (section.glance_weights if role == "glance" else None) or section.weights
     if library.is_library(name):
-        backbone: nn.Module = library.network(name, size, options)
+        backbone: Backbone = library.network(name, size, options)
     elif name in registry.BACKBONES:
         try:
             backbone = check_backbone(name, registry.BACKBONES[name](**options))

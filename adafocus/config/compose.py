@@ -16,6 +16,7 @@ from adafocus.core.errors import UserError
 
 if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import DictConfig
 
 #: Groups whose options are numbers, with the key that sets a number for which there is no file.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
@@ -130,7 +131,7 @@ def said(overrides: Sequence[str]) -> set[str]:
         if override.key_or_group in _FILES:
             for option in value if isinstance(value, list) else [value]:
                 found = repository.load_config(f"{override.key_or_group}/{option}") if option else None
-                keys |= _leaves("schedule", found.config.get("schedule") or {}) if found else set()
+                keys |= _leaves("schedule", cast("DictConfig", found.config).get("schedule") or {}) if found else set()
     return keys
 
 

@@ -43,7 +43,7 @@ class StepResult:
 
 
 class PatchNetwork(Protocol):
-    """What evaluation asks of a network that chooses patches; `methods.network.AdaptiveNetwork` documents each member."""
+    """What evaluation asks of a network that chooses patches; see `methods.network.AdaptiveNetwork`."""
 
     frame_size: int
     num_places: int

@@ -113,6 +113,14 @@ class AdaptiveNetwork(nn.Module, ABC):
         """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
         return frames
 
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        raise NotImplementedError
+
+    def even_frames(self, like: Tensor) -> Tensor:
+        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        raise NotImplementedError
+
     def glance_maps(self, frames: Tensor) -> Tensor:
         """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
@@ -191,10 +199,6 @@ class EarlyExitNetwork(AdaptiveNetwork):
     budgets: ClassVar[Sequence[float]]
     first_power: ClassVar[int] = 0
     glance_exit: ClassVar[bool] = False
-
-    @abstractmethod
-    def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:

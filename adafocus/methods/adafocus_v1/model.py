@@ -73,7 +73,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
             return Plan(overrides.where)
         return Plan(self.policy.where(self.policy.best(self.policy(glance.maps))))
 
-    def forward(
+    def forward(  # type: ignore[override]  # its parts go through it too, see below
         self,
         frames: Tensor | None,
         overrides: Overrides | None = None,
@@ -82,7 +82,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
         *,
         alone: str | None = None,
         maps: Tensor | None = None,
-    ) -> Output | Decision:  # type: ignore[override]  # DDP averages gradients of `forward` only
+    ) -> Output | Decision:
         """See `AdaptiveNetwork.forward`.
 
         `alone` and `maps` run a single part. They go through `forward` because DistributedDataParallel averages the
