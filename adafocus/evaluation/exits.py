@@ -1,7 +1,7 @@
 """Early exit: computes thresholds on one split and applies them on another, simulated or with real early stopping.
 
 The repositories only simulate early exit: they run the whole network and determine afterwards at which step each clip
-would have stopped. `thresholds` and `leaving` do exactly the same; `leave` really stops.
+would have stopped. `thresholds` and `exit_indices` do exactly the same; `exit_early` really stops.
 
 Source: AdaFocus V2 (arXiv 2112.14238), ops/early_exit.py of LeapLabTHU/AdaFocusV2; Uni-AdaFocus (arXiv 2412.11228),
 ops/early_exit_uni_adafocus.py of LeapLabTHU/Uni-AdaFocus.
@@ -77,7 +77,7 @@ def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
     return found
 
 
-def leaving(sure: Tensor, limits: Tensor) -> Tensor:
+def exit_indices(sure: Tensor, limits: Tensor) -> Tensor:
     """The exit (N,) int64 of each clip: the first whose criterion `sure` (N, E) reaches the threshold `limits` (E,)."""
     enough = sure >= limits
     enough[:, -1] = True
@@ -85,7 +85,7 @@ def leaving(sure: Tensor, limits: Tensor) -> Tensor:
 
 
 @dataclass
-class Left:
+class ExitResult:
     """Result of early exit on a batch.
 
     Attributes:
@@ -101,7 +101,9 @@ class Left:
 
 
 @torch.no_grad()
-def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], criterion: str, chunk: int = 1) -> Left:
+def exit_early(
+    stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], criterion: str, chunk: int = 1
+) -> ExitResult:
     """Runs a batch with early exit; nothing is computed or decoded for clips that have exited.
 
     Args:
@@ -136,15 +138,15 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
             break
         rows = rows[~go]
     networks, reading = clock.stop()
-    return Left(answers.cpu(), exits.cpu(), networks, reading)
+    return ExitResult(answers.cpu(), exits.cpu(), networks, reading)
 
 
-def whole(stage: Any, batch: Batch) -> Left:
+def run_in_full(stage: Any, batch: Batch) -> ExitResult:
     """Runs the full network on a batch without early exit and times it; `exits` is -1 for every clip."""
     clock = Clock(batch)
     logits = stage.evaluate(clock.batch, stage.variants[:1])[stage.variants[0]].logits
     networks, reading = clock.stop()
-    return Left(logits.float().cpu(), torch.full((len(batch),), -1), networks, reading)
+    return ExitResult(logits.float().cpu(), torch.full((len(batch),), -1), networks, reading)
 
 
 class Clock:

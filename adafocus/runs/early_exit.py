@@ -122,7 +122,7 @@ class EarlyExit:
         log.info("thresholds from the training set: %d videos", len(self._sweep()))
         sure = self._training_certainty()
         answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
-        full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
+        full = self._timed(everything, lambda batch: exits.run_in_full(self.stage, batch))
         score, self.full = self._score(full.values, full), full
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
         for criterion in self.options.criteria:
@@ -155,20 +155,20 @@ class EarlyExit:
         """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
         time."""
 
-        def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
+        def seconds(work: Callable[[Batch], exits.ExitResult], batch: Batch) -> float:
             work(batch)
             return min(work(batch).networks for _ in range(3))
 
         first = [
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
-        whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
+        whole = seconds(lambda batch: exits.run_in_full(self.stage, batch), first[0])
         model, chunk = self.stage.model, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
             walked = seconds(
-                lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
+                lambda b, n=numbers, c=chunk, m=limits: exits.exit_early(self.stage, b, m, n, "confidence", c), first[1]
             )
             log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
             if walked <= SLOWER * whole:
@@ -217,12 +217,12 @@ class EarlyExit:
         return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
 
     def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> Found:
-        def left(batch: Batch) -> exits.Left:
-            return exits.Left(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
+        def left(batch: Batch) -> exits.ExitResult:
+            return exits.ExitResult(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
 
         return self._timed(clips, left)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> Found:
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.ExitResult]) -> Found:
         """Runs `work` on every evaluation video and measures the seconds per video."""
         batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
@@ -250,7 +250,7 @@ class EarlyExit:
         return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
 
     def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: Found) -> tuple[Row, Tensor]:
-        at = exits.leaving(exits.certainty(answers.values, criterion), limit)
+        at = exits.exit_indices(exits.certainty(answers.values, criterion), limit)
         logits = answers.values[torch.arange(len(at)), at]
         shares = torch.bincount(at[answers.valid], minlength=len(self.numbers)) / max(1, int(answers.valid.sum()))
         cost = float((shares.double() * self.costs).sum())
@@ -278,7 +278,7 @@ class EarlyExit:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
-            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
+            lambda batch: exits.exit_early(self.stage, batch, limit, self.numbers, row.name, self.chunk),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
@@ -298,7 +298,7 @@ class EarlyExit:
         other = predict.load(self.options.baseline, device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
-        found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
+        found = self._timed(data.validate, lambda batch: exits.run_in_full(other.stage, batch))
         score = self._score(found.values, found)
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
 

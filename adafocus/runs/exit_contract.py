@@ -57,10 +57,10 @@ def choose_budget(
         seed: seed of the run, which draws the calibration videos.
     """
     criterion = options.criteria[0]
-    spent = [float(costs[exits.leaving(training, limit)].mean()) for limit in limits]
+    spent = [float(costs[exits.exit_indices(training, limit)].mean()) for limit in limits]
     order = sorted(range(len(limits)), key=lambda index: -spent[index])
     sure, classes = exits.certainty(values, criterion), values.argmax(-1)
-    at = torch.stack([exits.leaving(sure, limit) for limit in limits], 1)
+    at = torch.stack([exits.exit_indices(sure, limit) for limit in limits], 1)
     early = classes.gather(1, at)
     lost = torch.stack([contract.lost_videos(one, classes[:, -1], labels) for one in early.unbind(1)], 1)
     readable = valid.nonzero()[:, 0]

@@ -50,7 +50,7 @@ from adafocus.runs.table import show_cost
 from adafocus.runs.teacher import teach
 from adafocus.runs.weights import checkpoint_file, load_checkpoint, load_start
 from adafocus.training import checkpoint
-from adafocus.training.logger import Journal, counting, log, start_logging
+from adafocus.training.logger import RunLogger, counting, log, start_logging
 from adafocus.training.loggers import factories
 from adafocus.training.settings import Progress
 from adafocus.training.trainer import Trainer
@@ -138,7 +138,7 @@ class Job:
         content: content of the checkpoint that is evaluated; empty in training.
         started: time at which the job began (`time.monotonic`).
         stage_results: score and seconds of every trained stage, for the summary.
-        progress, journal: those of the stage that was trained last.
+        progress, run_logger: those of the stage that was trained last.
     """
 
     config: Config
@@ -151,7 +151,7 @@ class Job:
     started: float
     stage_results: list[dict[str, Any]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
-    journal: Journal | None = None
+    run_logger: RunLogger | None = None
 
     @property
     def stage_folders(self) -> dict[str, Path]:
@@ -177,7 +177,7 @@ class Job:
         """The trainer of every stage in turn; whoever iterates runs it before the next one is made.
 
         Args:
-            journals: gets the journal of the last stage, which hears of the results of the run as well.
+            journals: gets the run_logger of the last stage, which hears of the results of the run as well.
         """
         if self.config.mode != "train":
             return
@@ -187,12 +187,12 @@ class Job:
             teach(self.config, self.data, self.folder, self.world, begun=self.begun)
         for name in self.stage_folders:
             trainer = self.trainer(name, validate)
-            if self.journal is not None:
-                self.journal.close()
-            self.journal = journals.enter_context(trainer.journal)
+            if self.run_logger is not None:
+                self.run_logger.close()
+            self.run_logger = journals.enter_context(trainer.run_logger)
             yield trainer
             self.progress = trainer.progress
-            self.journal.stop()
+            self.run_logger.stop()
             self._end_stage(name, trainer)
 
     def finish(self) -> None:
@@ -212,8 +212,8 @@ class Job:
         summary = finish(
             last, self.folder, self.world, stage, data, cost, self.progress, report, seconds, results, program
         )
-        if self.journal is not None:
-            self.journal.finish(summary)
+        if self.run_logger is not None:
+            self.run_logger.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
         """The trainer of one stage, with its batches, its validation and its folder."""
@@ -237,7 +237,7 @@ class Job:
             seed=config.seed,
         )
         loader = _loader(config, world, data.train, order)
-        journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
+        run_logger = RunLogger(folder, active=world.first, loggers=factories(config.output.loggers))
         if world.first:
             write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
 
@@ -248,7 +248,7 @@ class Job:
         def scores() -> dict[str, float]:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
             if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
-                journal.picture("patches", trainer.progress.step, sheet)
+                run_logger.picture("patches", trainer.progress.step, sheet)
             places = report.places.scalars() if report.places else {}
             return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
@@ -259,8 +259,8 @@ class Job:
             scores,
             loop,
             world=world,
-            journal=journal,
-            keeper=checkpoint.Keeper(folder, active=world.first),
+            run_logger=run_logger,
+            checkpoints=checkpoint.CheckpointStore(folder, active=world.first),
             compiled=config.compile,
             protocol=data.validation,
             extra={"config": configs.to_dict(self.config), "classes": data.classes, "overrides": typed},
@@ -306,7 +306,7 @@ class Job:
             log.info("no row for the constant patch: no training clip could be read")
         elif world.first:
             best = config.schedule.select == "best"
-            checkpoint.Keeper(self.folder).amend({"stage": stage.state_dict()}, best=best)
+            checkpoint.CheckpointStore(self.folder).amend({"stage": stage.state_dict()}, best=best)
 
 
 class Evaluator:

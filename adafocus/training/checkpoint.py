@@ -17,7 +17,7 @@ LAST, BEST = "last.pt", "best.pt"
 FORMAT = 1
 
 
-class Keeper:
+class CheckpointStore:
     """Saves and loads the last and the best checkpoint of a run.
 
     Args:

@@ -24,7 +24,7 @@ from adafocus.training.loggers import Loggers
 log = logging.getLogger("adafocus")
 
 
-class Journal:
+class RunLogger:
     """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
     `offset` is the length of metrics.jsonl in bytes. Every checkpoint stores it, and `rewind` truncates the file to it,
@@ -108,7 +108,7 @@ class Journal:
             self._last_status = now
             write_status(self.folder, "running", step=step, steps=steps)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLogger:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,8 +20,8 @@ from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
 from adafocus.processes.signals import Interrupted, Signals
 from adafocus.processes.transfer import Transfer
-from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
-from adafocus.training.logger import Journal, log
+from adafocus.training.checkpoint import LAST, CheckpointStore, NotFinite, all_finite
+from adafocus.training.logger import RunLogger, log
 from adafocus.training.mixing import mix
 from adafocus.training.optimizer import WeightAverage, make_optimizer
 from adafocus.training.settings import Progress, Settings
@@ -47,7 +47,7 @@ class Trainer:
         stage: the stage; its model is on `world.device`.
         batches: (epoch, first step) -> iterator over the epoch's batches from that step on.
         evaluate: returns the scores of the present model, on every process.
-        settings, world, journal, keeper: see their classes.
+        settings, world, run_logger, checkpoints: see their classes.
         extra: plain data that every checkpoint stores (configuration, class names).
         compiled: whether to wrap the network in torch.compile.
         protocol: description of how `evaluate` measures, which is logged with every score.
@@ -62,15 +62,15 @@ class Trainer:
         settings: Settings,
         *,
         world: World,
-        journal: Journal,
-        keeper: Keeper,
+        run_logger: RunLogger,
+        checkpoints: CheckpointStore,
         extra: dict[str, Any] | None = None,
         compiled: bool = False,
         protocol: str = "",
         signals: Signals | None = None,
     ) -> None:
         self.stage, self.batches, self.evaluate = stage, batches, evaluate
-        self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
+        self.settings, self.world, self.run_logger, self.checkpoints = settings, world, run_logger, checkpoints
         self.extra, self.protocol = extra or {}, protocol
         self.signals = signals or Signals()
         self.progress = Progress()
@@ -94,7 +94,7 @@ class Trainer:
         """
         with self.signals.deferred():
             self._restore()
-            self.journal.start(self.progress.step, self.steps)
+            self.run_logger.start(self.progress.step, self.steps)
             while not self._finished():
                 epoch = self._begin_epoch()
                 while self.progress.step < epoch.end:
@@ -126,7 +126,7 @@ class Trainer:
     def finish(self, *, best: bool) -> None:
         """Loads the weights that were evaluated, of the best or of the last epoch, into the stage's network."""
         if best:
-            self.stage.model.load_state_dict(self.keeper.load(best=True)["model"])
+            self.stage.model.load_state_dict(self.checkpoints.load(best=True)["model"])
         elif self.average is not None:
             self.stage.model.load_state_dict(self.average.model.state_dict())
 
@@ -143,7 +143,7 @@ class Trainer:
             speed = epoch.clips * self.world.size / (time.monotonic() - epoch.started)
             rate = settings.rates[step - 1]
             text = f"epoch {epoch.number + 1}/{settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
-            self.journal.tick(step, self.steps, text)
+            self.run_logger.tick(step, self.steps, text)
             if time.monotonic() - self._saved > settings.save_seconds:
                 self._save()
         if number := self.world.largest(self.signals.number):
@@ -221,11 +221,11 @@ class Trainer:
         step = self.progress.step
         if not np.isfinite(values["loss"]):
             raise self._diverged("the loss is")
-        self.journal.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
+        self.run_logger.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
         return values["loss"]
 
     def _diverged(self, what: str) -> UserError:
-        older = "an older step, with finite numbers" if (self.keeper.folder / LAST).is_file() else None
+        older = "an older step, with finite numbers" if (self.checkpoints.folder / LAST).is_file() else None
         return UserError(
             f"{what} not finite at step {self.progress.step} of {self.steps}; lower schedule.lr, set "
             f"schedule.clip_grad_norm, or train with precision=fp32. "
@@ -260,7 +260,7 @@ class Trainer:
                 self.stage.model = trained
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
-        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
+        self.run_logger.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
         loss = f", loss {scores['loss']:.4f}" if "loss" in scores else ""
         log.info("epoch %d of %d: %s %.2f%s", epoch + 1, self.settings.epochs, self.settings.metric, score, loss)
         self.progress.evaluated, self.progress.last = epoch, score
@@ -282,7 +282,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "stage": self.stage.state_dict(),
             "progress": asdict(self.progress),
-            "journal": self.journal.offset,
+            "journal": self.run_logger.offset,
             **self.extra,
         }
 
@@ -290,24 +290,24 @@ class Trainer:
         """Saves the state on rank 0; `pending` holds, by rank, metrics that are not yet in metrics.jsonl."""
         if self.world.first:
             try:
-                self.keeper.save({**self._state(), "pending": pending or []}, best=best)
+                self.checkpoints.save({**self._state(), "pending": pending or []}, best=best)
             except NotFinite as error:
                 raise self._diverged("weights, statistics or moments are") from error
         self._saved = time.monotonic()
 
     def _restore(self) -> None:
-        state = self.keeper.load()
+        state = self.checkpoints.load()
         if state is None:
-            self.journal.rewind(0, 0)
+            self.run_logger.rewind(0, 0)
             return
         try:
             self._take(state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); "
+                f"checkpoint {self.checkpoints.folder / LAST} does not fit this run ({first_line(error)}); "
                 f"delete it to start anew"
             ) from error
-        self.journal.rewind(state["journal"], self.progress.step)
+        self.run_logger.rewind(state["journal"], self.progress.step)
         log.info("continuing from step %d of %d", self.progress.step, self.steps)
 
     def _take(self, state: dict[str, Any]) -> None:
