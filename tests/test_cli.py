@@ -37,7 +37,7 @@ COMPOSED = {
     "size without a file": (["patch=112"], "patch.size=112"),
     "segments without a file": (["segments=7"], "segments.glance=7"),
     "no recipe": (["dataset=kinetics400"], "no schedule for"),
-    "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
+    "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than dataset.frame_size=96"),
     "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
     "more focus frames than candidates": (

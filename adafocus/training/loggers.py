@@ -31,13 +31,11 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(f"{kind}/{name}", value, step)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
@@ -49,7 +47,6 @@ class TensorBoard:
         self.writer.add_hparams(chosen, results(summary), run_name=".")
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.writer.close()
 
 

@@ -112,7 +112,6 @@ class CSVLogger:
         self.table.writerows([self.HEADER, *rows])
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.table.writerows((kind, step, name, value) for name, value in numbers(values).items())
         self.file.flush()
 
@@ -120,7 +119,6 @@ class CSVLogger:
         """A table holds no pictures."""
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.file.close()
 
 
@@ -159,7 +157,6 @@ class MLflow:
             self.client.log_batch(self.run, params=chosen[first : first + MLFLOW_BATCH])
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self._log({f"{kind}/{name}": value for name, value in numbers(values).items()}, step)
 
     def _log(self, values: dict[str, float], step: int) -> None:
@@ -169,18 +166,15 @@ class MLflow:
         self.client.log_batch(self.run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.client.log_image(self.run, image, artifact_file=f"{name}/{step:08d}.png")
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self._log(results(summary), 0)
         for path in files(folder, summary):
             self.client.log_artifact(self.run, str(path))
         self.finished = True
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.client.set_terminated(self.run, "FINISHED" if self.finished else "KILLED")
 
 
@@ -219,15 +213,12 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.log({"step": step, **{f"{kind}/{name}": value for name, value in numbers(values).items()}})
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.log({"step": step, name: self.wandb.Image(image)})
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.summary.update(results(summary))
         if (page := folder / "report.html").is_file():
             self.run.log({"report": self.wandb.Html(page.read_text(encoding="utf-8"), inject=False)})
@@ -237,5 +228,4 @@ class WandB:
         self.run.log_artifact(artifact)
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.finish()

@@ -37,8 +37,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         glance_resize: how frames are resized for the glance network, see `layers.resize.resized`.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
-        policy: makes the policy; see `adafocus.policies`. If it is a `HeatMapPolicy` with several peaks, the focus
-            network sees a patch at each of them, and its logits are averaged over the patches.
+        policy: factory of the policy, called as `adafocus.policies` describes. If it makes a `HeatMapPolicy` with
+            several peaks, the focus network sees a patch at each of them, and its logits are averaged over the patches.
     """
 
     focus_fields = ("logits",)
@@ -88,12 +88,12 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the sets of the two networks, which see different frames."""
+        """Number of frames of each network; the two see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     @property
     def crop_values(self) -> int:
-        """See `AdaptiveNetwork.crop_values`; every patch location is cut from all focus frames."""
+        """Number of pixel values that cropping a video computes: every patch location is cut from all focus frames."""
         return self.num_places * super().crop_values
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
@@ -110,7 +110,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network and its heads on frames (B, G, 3, S, S); `aux_logits` are (B, 1, K)."""
+        """Runs the glance network and its heads on frames (B, G, 3, S, S); `aux_logits` are (B, 1, K)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         maps = self.glance_net(seen).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
@@ -121,7 +121,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """The patch locations (B, num_places, 2) of a video."""
+        """Chooses the patch locations (B, num_places, 2), which apply to all focus frames of a video."""
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
@@ -130,7 +130,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return Plan(self.policy(glance.maps.detach())[:, None])
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the same patch locations of all focus frames (B, F, 3, S, S).
+        """Runs the focus network on the same patch locations of all focus frames (B, F, 3, S, S).
 
         There is one prediction per video: `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
         """
@@ -138,7 +138,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         corners = [place.repeat_interleave(frames.shape[1], 0) for place in plan.where.unbind(1)]
         patches = [crop(flat, corner, self.patch_size) for corner in corners]
         features = self.focus_net(patches[0] if count == 1 else torch.cat(patches)).mean((-2, -1))
-        # (P * B * F, D) to (B, P * F, D): the temporal modules of the backbone need the frames of a patch side by side.
+        # With P patches, (P * B * F, D) to (B, P * F, D): the backbone's temporal modules need a patch's F frames
+        # to be adjacent.
         features = features.unflatten(0, (count, *frames.shape[:2])).transpose(0, 1).flatten(1, 2)
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = glance.logits + predicted.mean(1)
@@ -155,7 +156,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """See `AdaptiveNetwork.focus_twice`; the pass at `diversity` comes first, as in the repository.
+        """Focuses at the plan's locations and at those in `diversity`, which come first, as in the repository.
 
         The order matters for the running statistics of BatchNorm, which weight the last pass most.
         """

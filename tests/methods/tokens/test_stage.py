@@ -57,7 +57,7 @@ def test_wrong_options_are_one_line(typed: tuple[str, ...], said: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (("backbone.focus=tiny_focus",), "a TinyNet is no plain vision transformer"),
+        (("backbone.focus=tiny_focus",), "a TinyNet is not a plain vision transformer"),
         (("dataset.frame_size=100",), "patches of 16 pixels must fill images of 100"),
         (("+backbone.focus_options.depth=x",), "backbone.focus_options do not fit backbone 'tiny_vit'"),
         (("+backbone.focus_options.layers=3",), "backbone.focus_options do not fit backbone 'tiny_vit'"),
