@@ -1,4 +1,4 @@
-"""Logging of a run: run.log, metrics.jsonl, loggers, status.json and the progress bar."""
+"""Logging of a run: run.log, metrics.jsonl, external loggers, status.json and the progress bar."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class RunLogger:
     so that a resumed run writes the same lines as an uninterrupted one.
 
     Args:
-        folder: of the run.
+        folder: the run folder, or the folder of one of its stages.
         active: whether this process writes.
-        loggers: factories by name of those that are told the same; see `training.loggers.Loggers`.
+        loggers: by name, factories of the loggers that get the same metrics; see `training.loggers.Loggers`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunLogger:
         kept = _whole_lines(self.path, offset) if self.path.exists() else 0
         if kept < offset:
             log.warning(
-                "%s is damaged or was shortened: %d of its %d bytes up to step %d are left; training is not concerned",
+                "%s is damaged or was shortened: only %d of its %d bytes up to step %d are left; training goes on",
                 self.path,
                 kept,
                 offset,
@@ -132,7 +132,7 @@ class RunLogger:
 
 @contextmanager
 def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function (done, all) that displays progress: a bar on a terminal, else a log line every 20 seconds."""
+    """Yields a function (done, all) that shows the progress of `what`: a bar on a terminal, else a line every 20 s."""
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
@@ -186,7 +186,7 @@ class _LogFile(logging.FileHandler):
 
 
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
-    """Log lines go to the terminal (rank 0) and to `run.log` of the folder; tracebacks to the file alone.
+    """Sends log lines to the terminal (rank 0 only) and to `run.log` in the folder, tracebacks to the file only.
 
     Raises:
         UserError: the file cannot be opened.

@@ -1,4 +1,4 @@
-"""The training loop of all methods; what differs between methods is in their stages."""
+"""The training loop, the same for all methods; what differs between them is in their stages."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class _Epoch:
-    """An epoch in training: its number, the step at which it ends, its batches, and what was done so far."""
+    """The epoch in progress: its number, the step at which it ends, its remaining batches, and counts for the log."""
 
     number: int
     end: int
@@ -47,11 +47,13 @@ class Trainer:
         stage: the stage; its model is on `world.device`.
         batches: (epoch, first step) -> iterator over the epoch's batches from that step on.
         evaluate: returns the scores of the present model, on every process.
-        settings, world, run_logger, checkpoints: see their classes.
+        settings: options of the loop.
+        world: this process's rank and device, and the communication with the other processes.
+        run_logger, checkpoints: write the metrics and the checkpoints.
         extra: plain data that every checkpoint stores (configuration, class names).
         compiled: whether to wrap the network in torch.compile.
         protocol: description of how `evaluate` measures, which is logged with every score.
-        signals: signals that this process receives; they end training after the present step.
+        signals: signals that this process receives; they end training after the current step.
     """
 
     def __init__(
@@ -104,18 +106,18 @@ class Trainer:
             return self.progress
 
     def _finished(self) -> bool:
-        """Whether training is over, after the evaluation that is due."""
+        """Evaluates if that is due; returns whether training is complete or stopped early."""
         if self._evaluation_due():
             self._evaluate()
         return self.progress.step >= self.steps or self._stopped()
 
     def _stopped(self) -> bool:
-        """Whether the score has not become better for `patience` epochs."""
+        """Whether the score has not improved for `patience` epochs; logs it."""
         progress, patience = self.progress, self.settings.patience
         if patience is None or progress.evaluated - progress.best_epoch < patience:
             return False
         log.info(
-            "stopped after epoch %d of %d: no better %s for %d epochs (schedule.patience)",
+            "stopped after epoch %d of %d: %s has not improved for %d epochs (schedule.patience)",
             progress.evaluated + 1,
             self.settings.epochs,
             self.settings.metric,
@@ -124,7 +126,7 @@ class Trainer:
         return True
 
     def finish(self, *, best: bool) -> None:
-        """Loads the weights that were evaluated, of the best or of the last epoch, into the stage's network."""
+        """Loads the evaluated weights (the average, if there is one) of the best or the last epoch into the network."""
         if best:
             self.stage.model.load_state_dict(self.checkpoints.load(best=True)["model"])
         elif self.average is not None:
@@ -136,7 +138,7 @@ class Trainer:
         return _Epoch(number, (number + 1) * self.settings.steps_per_epoch, self.batches(number, first))
 
     def _after_step(self, epoch: _Epoch) -> None:
-        """Reports and saves when it is time to, and stops after a signal."""
+        """Logs and saves if that is due, and stops after a signal."""
         step, settings = self.progress.step, self.settings
         if step % settings.log_every == 0 or step == epoch.end:
             loss = self._flush(epoch.number)
@@ -166,7 +168,7 @@ class Trainer:
         self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """One optimizer step; returns the number of clips that this process trained on."""
+        """Makes one optimizer step; returns the number of clips that this process trained on."""
         settings, step = self.settings, self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings.rates[step]) * group["rate"]
@@ -205,7 +207,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _share_gradient(self, last: bool) -> Any:
-        """A context in which gradients are averaged over processes in the last accumulation step only."""
+        """Returns a context in which gradients are averaged over processes only in the last accumulation step."""
         wrapped = isinstance(self.stage.net, nn.parallel.DistributedDataParallel)
         return self.stage.net.no_sync() if wrapped and not last else nullcontext()
 
@@ -239,13 +241,13 @@ class Trainer:
                 log.warning("unreadable video in training: %s", bad.reason)
         if len(self.progress.bad) > self.settings.bad_limit:
             raise UserError(
-                f"{len(self.progress.bad)} unreadable videos are more than dataset.max_bad_fraction allows "
-                f"({self.settings.bad_limit}); the last: {batch.bad[-1].reason}. Run `adafocus prepare check`"
+                f"{len(self.progress.bad)} training videos are unreadable, and dataset.max_bad_fraction allows "
+                f"{self.settings.bad_limit}; the last: {batch.bad[-1].reason}. Find them with `adafocus prepare check`"
             )
 
     def _evaluation_due(self) -> bool:
         epoch, rest = divmod(self.progress.step, self.settings.steps_per_epoch)
-        epoch -= 1  # the one that was just finished
+        epoch -= 1  # the epoch that has just ended
         if rest or epoch < 0 or self.progress.evaluated >= epoch:
             return False
         return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
@@ -270,13 +272,13 @@ class Trainer:
         self._save()
 
     def _evaluated(self) -> nn.Module:
-        """The network that is evaluated and that others read from a checkpoint."""
+        """Returns the network that is evaluated and that a checkpoint stores under "model"."""
         return self.stage.model if self.average is None else self.average.model
 
     def _state(self) -> dict[str, Any]:
         return {
             "model": self._evaluated().state_dict(),
-            # The weights that training goes on from, if they are not those that are evaluated.
+            # The weights that training continues from, if they differ from the evaluated ones.
             **({} if self.average is None else {"trained": self.stage.model.state_dict()}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -287,7 +289,7 @@ class Trainer:
         }
 
     def _save(self, *, best: bool = False, pending: list[list[dict[str, Tensor]]] | None = None) -> None:
-        """Saves the state on rank 0; `pending` holds, by rank, metrics that are not yet in metrics.jsonl."""
+        """Saves the state on rank 0; `pending` has, for each rank, the metrics that are not yet in metrics.jsonl."""
         if self.world.first:
             try:
                 self.checkpoints.save({**self._state(), "pending": pending or []}, best=best)
@@ -305,7 +307,7 @@ class Trainer:
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
                 f"checkpoint {self.checkpoints.folder / LAST} does not fit this run ({first_line(error)}); "
-                f"delete it to start anew"
+                f"delete it to train from the beginning"
             ) from error
         self.run_logger.rewind(state["journal"], self.progress.step)
         log.info("continuing from step %d of %d", self.progress.step, self.steps)
@@ -316,7 +318,7 @@ class Trainer:
             raise ValueError("it holds numbers that are not finite")
         self.stage.model.load_state_dict(state["model" if self.average is None else "trained"])
         for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            group["fused"] = ours.get("fused")  # that of this device; the checkpoint may come from another one
+            group["fused"] = ours.get("fused")  # depends on the device, which may not be that of the checkpoint
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
             for value in values.values():
