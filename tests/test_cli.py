@@ -42,7 +42,7 @@ COMPOSED = {
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
     "more focus frames than candidates": (
         ["method=uni_adafocus", "segments.focus=8", "segments.pool=6"],
-        "segments.pool=6 candidates are fewer",
+        "segments.pool=6 is less than",
     ),
     "focus frames that the method cannot choose": (["segments.focus=8"], "focuses on the frames it glances at"),
     "odd share of the batch": (["schedule.batch_size=31", "devices=2"], "cannot be shared by devices=2"),

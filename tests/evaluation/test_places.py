@@ -163,7 +163,7 @@ def test_a_run_and_its_evaluation_show_the_constant_place(tmp_path: Path) -> Non
         state = torch.load(folder / file, weights_only=True)
         torch.save({**state, "stage": {}}, folder / file)
     printed = runs.run(tmp_path, *runs.arguments(), "mode=evaluate", "checkpoint=outputs/a", "name=c")
-    assert "no row for the constant patch" in printed
+    assert "the constant patch is not evaluated" in printed
     assert [row["name"] for row in runs.summary(tmp_path / "outputs/c")["rows"]] == [
         row["name"] for row in found["rows"] if row["name"] != "constant patch"
     ]
