@@ -44,7 +44,7 @@ class AdaFocusV2Method(Method):
     @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
-        plain = set() if self.on_tsm else {Order, shared.Dropout}
+        plain = {shared.Consensus} if self.on_tsm else {Order, shared.Dropout}
         policy = {Policy, HeatMap} if self.config.policy.name == "heatmap" else {Policy}
         own = {Diversity, shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm}
         return super().options | own | policy | plain
@@ -106,6 +106,7 @@ class AdaFocusV2Method(Method):
                 focus_segments=frames.focus,
                 dropout=head_dropout,
                 **arguments,
+                **self.values(shared.Consensus),
             )
         from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
