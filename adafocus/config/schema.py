@@ -173,7 +173,9 @@ class SegmentsConfig(options.FocusFrames, options.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background):
+class MethodConfig(
+    options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background, options.Consensus
+):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 

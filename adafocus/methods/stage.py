@@ -31,9 +31,9 @@ class AdaptiveStage(Stage):
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None for "learned" (the policy's)."""
+        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None if the network finds them."""
         places = self.model.num_places
-        if choice == "learned":
+        if choice in ("learned", "motion"):
             return None
         if choice == "constant":
             return given(self.constant_place).to(batch.frames.device).expand(len(batch), places, -1)
@@ -46,7 +46,7 @@ class AdaptiveStage(Stage):
     def overrides(self, variant: Variant, batch: Batch) -> Overrides:
         """The decisions that replace those of the policies in an evaluation variant."""
         frames = self.model.even_frames(batch.frames) if variant.when == "spread" else None
-        return Overrides(self.places(variant.where, batch), frames=frames)
+        return Overrides(self.places(variant.where, batch), frames=frames, motion=variant.where == "motion")
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:

@@ -46,7 +46,7 @@ class AdaFocusV2Method(Method):
     @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
-        plain = set() if self.on_tsm else {Order, shared.Dropout}
+        plain = {shared.Consensus} if self.on_tsm else {Order, shared.Dropout}
         policy = {Policy, HeatMap} if self.config.policy.name == "heatmap" else {Policy}
         own = {Diversity, shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm}
         return super().options | own | policy | plain
@@ -111,6 +111,7 @@ class AdaFocusV2Method(Method):
                 "glance_segments": frames.glance,
                 "focus_segments": frames.focus,
                 "dropout": dropout,
+                **self.values(shared.Consensus),
             }
         arguments |= self.values(shared.ClassifierWidth, shared.Dropout, Order)
         return arguments | {"segments": frames.glance, "head_dropout": dropout}

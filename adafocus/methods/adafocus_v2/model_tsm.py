@@ -17,9 +17,10 @@ from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
-from adafocus.layers.heads import TwoHeads
+from adafocus.layers.heads import TwoHeads, change_features
 from adafocus.layers.resize import resized
 from adafocus.methods.network import AdaptiveNetwork
+from adafocus.methods.options import CONSENSUSES
 from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
@@ -35,6 +36,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         glance_segments, focus_segments: numbers of frames G and F that the two networks see.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
+        consensus: how the frames of a network are joined: "average" (the mean of their logits) or "change" (logits of
+            `layers.heads.change_features` of all frames, for each patch location).
         policy: makes the policy; see `adafocus.policies`. If it is a `HeatMapPolicy` with several peaks, the focus
             network sees a patch at each of them, and its logits are averaged over the patches.
         Others: see `AdaptiveNetwork`.
@@ -61,6 +64,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         focus_segments: int,
         policy_hidden: int = 1024,
         dropout: float = 0.5,
+        consensus: str = "average",
         policy: Callable[..., nn.Module] = StackedPolicy,
         **options: Any,
     ) -> None:
@@ -78,8 +82,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             if self.policy.motion:
                 self.decide_fields = ("maps", "motion")
         self.glance_fields = (*self.decide_fields, "logits")
-        self.glance_head = TwoHeads(glance.width, num_classes, dropout)
-        self.focus_head = TwoHeads(focus.width, num_classes, dropout)
+        if consensus not in CONSENSUSES:
+            raise ValueError(f"consensus must be one of {CONSENSUSES}")
+        self.change = consensus == "change"
+        widths = [(3 if self.change else 1) * net.width for net in (glance, focus)]
+        self.glance_head, self.focus_head = (TwoHeads(width, num_classes, dropout) for width in widths)
 
     @property
     def frame_sets(self) -> dict[str, int]:
@@ -109,7 +116,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         maps = self.glance_net(seen).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
-        logits, learned = self.glance_head(features, auxiliary)
+        read = change_features(features)[:, None] if self.change else features
+        logits, learned = self.glance_head(read, auxiliary)
         motion = None
         if isinstance(self.policy, HeatMapPolicy) and self.policy.motion:
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
@@ -120,6 +128,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
+            if overrides is not None and overrides.motion:
+                return Plan(self.policy.places(self.policy.motion_scores(glance.motion)))
             where, scores = self.policy(glance.maps.detach(), glance.motion)
             return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])
@@ -135,6 +145,8 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         features = self.focus_net(patches[0] if count == 1 else torch.cat(patches)).mean((-2, -1))
         # (P * B * F, D) to (B, P * F, D): the temporal modules of the backbone need the frames of a patch side by side.
         features = features.unflatten(0, (count, *frames.shape[:2])).transpose(0, 1).flatten(1, 2)
+        if self.change:
+            features = change_features(features.unflatten(1, (count, -1)))  # (B, P, 3 D)
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = given(glance.logits) + predicted.mean(1)
         return Output(

@@ -72,6 +72,8 @@ class JointStage(AdaptiveStage):
         self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
         others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
+        if where == "learned" and "motion" in model.decide_fields:
+            others.insert(0, patch_variant("motion"))
         self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
 
     def param_groups(self) -> list[ParamGroup]:
@@ -88,10 +90,10 @@ class JointStage(AdaptiveStage):
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
-        frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
         random = self.places("random", batch) if self.diversity else None
-        output = self.net(frames, Overrides(self.places(self.where, batch), random))
+        overrides = Overrides(self.places(self.where, batch), random)
+        output = self.net(batch.frames, overrides, prepare=self.normalize)
         losses = self._losses("policy", output, batch)
         loss = reduce(torch.add, losses.values())
         if output.diversity is not None:

@@ -34,7 +34,7 @@ class RecognizerMethod(Method):
     @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
-        return super().options | {shared.Background, Recipe, shared.FrozenNorm}
+        return super().options | {shared.Background, shared.Consensus, Recipe, shared.FrozenNorm}
 
     def check(self) -> None:
         """See `Method.check`."""
@@ -56,7 +56,7 @@ class RecognizerMethod(Method):
             segments=self.config.segments.glance,
             dropout=self.config.schedule.head_dropout,
             causal=self.config.backbone.shift == "online",
-            **self.values(shared.Background),
+            **self.values(shared.Background, shared.Consensus),
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:

@@ -99,6 +99,11 @@ def why_no_stream(model: nn.Module) -> str | None:
                 f"frames that have not come "
                 f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
             )
+    if model.change:
+        return (
+            "this model cannot run frame by frame: method.consensus=change compares all frames of a clip; "
+            "train with method.consensus=average"
+        )
     shifts = [module for module in model.modules() if isinstance(module, Shifted)]
     if not shifts or not all(shift.online for shift in shifts):
         what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
