@@ -117,6 +117,7 @@ def _glyphs(config: Config) -> Data:
             task=dataset.task,
             visible=dataset.visible,
             tints=dataset.tints,
+            decoys=dataset.decoys,
             seed=config.seed,
         )
         for split, size in (
