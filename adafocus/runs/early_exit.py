@@ -6,8 +6,9 @@ import csv
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from adafocus.config.schema import Config
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
-from adafocus.core.stage import Stage
+from adafocus.core.output import given
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
 from adafocus.layers.precision import channels_last
-from adafocus.methods.network import passed_exits
+from adafocus.methods.network import EarlyExitNetwork, passed_exits
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.distributed import World
 from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
@@ -94,7 +96,7 @@ class EarlyExit:
         world: this process's rank and the communication with the others; each evaluates its share of the videos.
     """
 
-    def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
+    def __init__(self, settings: Config, data: build.Data, stage: AdaptiveStage, cost: Cost, world: World) -> None:
         self.settings, self.data, self.stage, self.world = settings, data, stage, world
         # Channels-last weights: for few images, a convolution spends much of its time on converting the weights'
         # layout.
@@ -107,7 +109,7 @@ class EarlyExit:
         self.contract: dict[str, Any] | None = None  # see `exit_contract.choose_budget`
         check_size(self.options, len(data.test))
         self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
-        model = stage.model
+        self.network = model = cast(EarlyExitNetwork, stage.model)
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
         costs = model.exit_costs(cost)
@@ -164,13 +166,14 @@ class EarlyExit:
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
         whole = seconds(lambda batch: exits.run_in_full(self.stage, batch), first[0])
-        model, chunk = self.stage.model, 1
+        model, chunk = self.network, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
-            walked = seconds(
-                lambda b, n=numbers, c=chunk, m=limits: exits.exit_early(self.stage, b, m, n, "confidence", c), first[1]
+            walk = partial(
+                exits.exit_early, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk
             )
+            walked = seconds(walk, first[1])
             log.info("chunk %d: all steps take %.0f %% of the full network's time", chunk, 100 * walked / whole)
             if walked <= SLOWER * whole:
                 break
@@ -181,12 +184,12 @@ class EarlyExit:
         """Returns the evaluation clips as the full network reads them, without early exit."""
         if self._whole is None:
             # A network that chooses frames decodes them on demand without early exit, too.
-            same, whole = self.stage.model.chooses_frames, replace(self.settings, mode="evaluate")
+            same, whole = self.network.chooses_frames, replace(self.settings, mode="evaluate")
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
     def _sweep(self) -> EvaluationOrder:
-        size, batch = len(self.data.train), self.settings.evaluate.batch_size
+        size, batch = len(given(self.data.train)), self.settings.evaluate.batch_size
         return EvaluationOrder(
             size, batch, limit=self.options.train_videos, epoch=0, rank=self.world.rank, world=self.world.size
         )
@@ -195,7 +198,7 @@ class EarlyExit:
         """Computes the exit criteria (N, E) of augmented training clips, as the repositories' test_early_exit.py."""
         nothing = torch.empty(0, len(self.numbers))  # a process may have no video if there are very few
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
-        for batch in self._loader(self.data.train, self._sweep()):
+        for batch in self._loader(given(self.data.train), self._sweep()):
             logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
             for criterion, parts in found.items():
                 parts.append(exits.certainty(logits, criterion).cpu())
@@ -283,7 +286,7 @@ class EarlyExit:
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
-            row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
+            row.kept = (1 - row.networks / given(full.networks)) / (1 - row.cost / full.cost)
         known = [full, row] if self.best is None else [full, self.best[0], row]
         if best_budget([asdict(one) for one in known]) == asdict(row):
             self.best = row, found
@@ -296,7 +299,7 @@ class EarlyExit:
 
     def _baseline(self) -> Row:
         """Evaluates the baseline recognizer on whole frames and returns its row."""
-        other = predict.load(self.options.baseline, device=self.world.device.type)
+        other = predict.load(given(self.options.baseline), device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
         found = self._timed(data.validate, lambda batch: exits.run_in_full(other.stage, batch))

@@ -91,7 +91,13 @@ def test_a_run_has_a_page_that_says_what_came_out(small_run: Path) -> None:
         "Confusion",
     ):
         assert heading in text, heading
-    for word in ("glyph 0", "13 synthetic videos", "auxiliary focus", "adafocus run dataset.train_videos=48", '"seed": 0'):
+    for word in (
+        "glyph 0",
+        "13 synthetic videos",
+        "auxiliary focus",
+        "adafocus run dataset.train_videos=48",
+        '"seed": 0',
+    ):
         assert word in text, word
     mistakes = [strip for strip in read_examples(small_run) if not strip.right]
     wrong = {row.path: row.top[0] for row in read_predictions(small_run) if not row.right}
