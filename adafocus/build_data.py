@@ -117,6 +117,7 @@ def _glyphs(config: Config) -> Data:
             task=dataset.task,
             visible=dataset.visible,
             tints=dataset.tints,
+            decoys=dataset.decoys,
             seed=config.seed,
         )
         for split, size in (
@@ -129,7 +130,7 @@ def _glyphs(config: Config) -> Data:
         for name, videos in (("train", splits["train"]), ("evaluate", splits["val"]))
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
-    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
+    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} synthetic videos of {dataset.frame_size} pixels"
     own = () if plan.first else (plan.glance,)
     sets = (*own, *(size for size in (plan.fixed_focus or plan.candidates,) if size))
     clips = {

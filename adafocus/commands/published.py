@@ -50,5 +50,5 @@ class Row:
 
 
 def read() -> list[Row]:
-    """The rows from zoo.json, without importing torch or composing a configuration."""
+    """Reads the rows from zoo.json, without importing torch or composing a configuration."""
     return [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]

@@ -112,6 +112,7 @@ class Overrides:
             for sampling cells by their scores.
         count: number of cells to choose (TokenFocus, training).
         offsets: (B, G) int64 position of each glance frame within its segment of candidates (training).
+        motion: whether patches are where most moves, without what the policy has learned (policies that read motion).
     """
 
     where: Tensor | None = None
@@ -119,6 +120,7 @@ class Overrides:
     frames: Tensor | None = None
     thresholds: Tensor | None = None
     offsets: Tensor | None = None
+    motion: bool = False
     count: int | None = None
 
 

@@ -27,7 +27,6 @@ class ChosenFrames:
         self._pool = ThreadPoolExecutor(threads, "chosen frames") if threads > 1 else None
 
     def __call__(self, indices: list[int], candidates: Tensor) -> tuple[Tensor, list[BadVideo]]:
-        """See `Batch.source`."""
         run = map if self._pool is None else self._pool.map
         found = list(run(self._read, indices, candidates.numpy()))
         bad = [item for item in found if isinstance(item, BadVideo)]

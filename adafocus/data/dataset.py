@@ -168,16 +168,13 @@ class VideoClips:
 
     @property
     def candidates(self) -> int:
-        """See `ChosenSource`."""
         return self.view.candidates
 
     @property
     def size(self) -> int:
-        """See `ChosenSource`."""
         return self.view.size
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return self.records[index].path
 
     def __len__(self) -> int:
@@ -351,11 +348,9 @@ class GlyphClips:
         return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return f"glyphs {index}"
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """See `ChosenSource`."""
         candidates = self.shown[len(self.shown) - self.candidates :]
         return torch.from_numpy(self.videos.draw(index).frames[candidates[positions]])
 

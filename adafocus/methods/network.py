@@ -1,4 +1,4 @@
-"""Base classes of all networks with a glance and a focus network: `glance`, `decide`, `focus`, and early exit."""
+"""Base classes of networks that glance, decide and focus: `AdaptiveNetwork`, and `EarlyExitNetwork` for early exit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def as_they_are(frames: Tensor) -> Tensor:
 
 
 class AdaptiveNetwork(nn.Module, ABC):
-    """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
+    """A network that glances at a clip, decides on patch locations (and frames), and focuses on the patches.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
@@ -38,7 +38,8 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_resize: how they are resized, see `layers.resize.resized`.
 
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
-    an exported program is one of the three, and early exit calls them on a few frames at a time.
+    an exported program is one of the three, and early exit calls them on a few frames at a time. Letters of shapes are
+    those of docs/glossary.md, "Letters of tensor shapes".
 
     Attributes:
         glance_net, focus_net: the backbones.
@@ -53,7 +54,7 @@ class AdaptiveNetwork(nn.Module, ABC):
         chooses_cells: whether `decide` chooses cells of a grid, any number of them in a frame; `Output.where` and
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
-        first_candidate: where in a clip the candidates begin that frames are chosen from.
+        first_candidate: index of the first candidate frame in a clip.
     """
 
     parts: ClassVar[tuple[Part, ...]]
@@ -106,11 +107,11 @@ class AdaptiveNetwork(nn.Module, ABC):
         """Runs the focus network on patches of its frames (B, F, 3, S, S) and combines the result with the glance."""
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The frames of a clip (B, T, ...) that the glance network sees."""
+        """Selects the frames (B, G, ...) that the glance network sees from those of a clip (B, T, ...)."""
         return frames
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
+        """Selects the frames (B, F, ...) that the focus network sees; networks that choose frames need `plan`."""
         return frames
 
     def first_frames(self, frames: Tensor) -> Tensor:
@@ -129,7 +130,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
+        """Focuses at the plan's locations and at those in `diversity`; BatchNorm sees two passes."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -164,14 +165,14 @@ class AdaptiveNetwork(nn.Module, ABC):
         return output
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
+        """Adds logits to `output` that only training needs and that depend on `plan` and `glance`; none by default."""
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
     def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
+        """Returns the glance network's own prediction (B, K), from an output that has auxiliary logits."""
         return given(output.aux_glance).mean(1)
 
     def boxes(self, where: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit, from the cost of all of it."""
+        """Returns the multiply-adds of a video that stops at each exit, from the cost of the whole network."""
 
     @abstractmethod
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
@@ -220,10 +221,10 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:
-    """Indices of the exits that are used when `chunk` steps are computed at a time: every `chunk`-th, and always the
-    last.
+    """Returns the indices of the exits in use when `chunk` steps are computed at a time.
 
-    With `glance_exit`, exit 0 is used as well and the chunks are counted from exit 1.
+    These are every `chunk`-th exit and the last. With `glance_exit`, exit 0 is used as well and chunks are counted from
+    exit 1.
     """
     start = 1 if glance_exit else 0
     ends = list(range(start + chunk - 1, num_exits, chunk))
