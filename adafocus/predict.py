@@ -194,14 +194,9 @@ class Predictor:
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
+                reader, timeout = dataset.reader, dataset.video_timeout
                 clips = VideoClips(
-                    records,
-                    Path("/"),
-                    view,
-                    seed=seed,
-                    template=template,
-                    reader=dataset.reader,
-                    timeout=dataset.video_timeout,
+                    records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
                 )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names)

@@ -147,7 +147,7 @@ class Stage(ABC):
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
         """Multiply-adds (MACs) per video of each variant, from the cost of the model."""
-        return {self.variants[0]: cost.total}
+        return dict.fromkeys(self.variants, cost.total)
 
     def freeze(self, pattern: str) -> None:
         """Keeps parameters as they are, and the running statistics of their normalization layers.
