@@ -264,7 +264,7 @@ class VideoClips:
         return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
 
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
-        """Reads the distinct frames (n, H, W, C) that `choose` names, and returns each one's index (..., T, L) in them."""
+        """Reads the distinct frames (n, H, W, C) that `choose` names, and returns the index (..., T, L) of each one."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
         place: np.ndarray = np.empty(0, np.int64)
