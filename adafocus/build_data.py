@@ -154,7 +154,9 @@ def _registered(config: Config) -> Data:
     classes = [str(word) for word in splits["train"].classes]
     for split, videos in splits.items():
         if not len(videos.labels) or not 0 <= min(videos.labels) <= max(videos.labels) < len(classes):
-            raise UserError(f"dataset.source={name}: labels of {split} must be 0..{len(classes) - 1}, at least one")
+            raise UserError(
+                f"dataset.source={name}: the split {split} must have videos, with labels from 0 to {len(classes) - 1}"
+            )
     if dataset.classes not in (None, len(classes)):
         raise UserError(f"dataset.source={name} has {len(classes)} classes, not dataset.classes={dataset.classes}")
     test, validate = views(config, classes)

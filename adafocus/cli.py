@@ -170,7 +170,7 @@ def stored_overrides(arguments: list[str]) -> list[str]:
 
         words = of_file(path, arguments)
     else:
-        raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
+        raise UserError(f"checkpoint={checkpoint}: there is no such run folder or file")
     if words:
         sys.stderr.write(f"{path} says: {' '.join(words)}\n")
     return words

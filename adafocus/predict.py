@@ -179,7 +179,7 @@ class Predictor:
         dataset = self.settings.dataset
         if dataset.modality != "rgb":
             raise UserError(
-                "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
+                "this network needs optical flow, which video files do not contain; evaluate it on flow frames"
             )
         view, seed = self.view(), self.settings.seed
         clips: VideoClips
@@ -210,7 +210,7 @@ class Predictor:
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
             place = {int(row): number for number, row in enumerate(rows)}
-            output = Output(torch.empty(0))  # of the readable videos, if there are any
+            output = Output(torch.empty(0))  # stays empty if no video is readable
             if len(rows):
                 readable = only(batch, batch.valid)
                 output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]

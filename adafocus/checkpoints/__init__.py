@@ -119,7 +119,7 @@ def convert(content: Mapping[str, Any], path: Path) -> tuple[str, State, State]:
     except (IndexError, KeyError, ValueError, RuntimeError) as error:
         # Exceptions of a converter for tensors of unexpected shapes or unknown keys.
         raise UserError(
-            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another "
+            f"checkpoint {path}: {SOURCES[source].name} layout, but unexpected keys or shapes "
             f"({str(error).partition(chr(10))[0]})"
         ) from error
 
@@ -142,7 +142,7 @@ def load_checkpoint(
         dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
     if source == "adafocus_v1" and not without and not any(key.startswith("policy.") for key in ours):
         raise UserError(
-            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with "
+            f"{path} was saved in stage 1 of AdaFocus V1 and has no policy: evaluate it with "
             f"stage=1 (random patches), or "
             f"train the policy with init.from={path} stage=2"
         )

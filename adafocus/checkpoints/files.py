@@ -39,7 +39,7 @@ def load_file(path: Path) -> Mapping[str, Any]:
             could run code.
     """
     if not path.exists():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"checkpoint {path} does not exist; name a file or a run folder")
     if not path.is_file():
         raise UserError(f"checkpoint {path} is a folder or a device, not a file; name a checkpoint file")
     try:
@@ -47,7 +47,9 @@ def load_file(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} has a {type(content).__name__} instead of a dictionary of tensors")
+        raise UserError(
+            f"checkpoint {path} has a {type(content).__name__} instead of a dictionary of tensors; save a state dict"
+        )
     return content
 
 
@@ -60,7 +62,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
             notes = file.metadata() or {}
         state = dict(load_safetensors(path))
     except SafetensorError as error:
-        raise UserError(f"checkpoint {path} is damaged ({error})") from error
+        raise UserError(f"checkpoint {path} is damaged ({error}); restore the file") from error
     try:  # the plain data of `save_safetensors`
         return {"model": state, **json.loads(notes[NOTES])} if NOTES in notes else state
     except (ValueError, TypeError) as error:
@@ -86,7 +88,7 @@ def _read_torch(path: Path) -> object:
         raise
     except Exception as error:  # damaged files lead to exceptions of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged ({reason[:200]})") from error
+        raise UserError(f"checkpoint {path} is damaged ({reason[:200]}); restore the file") from error
 
 
 def _no_torch_file(path: Path) -> str | None:

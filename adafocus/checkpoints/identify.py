@@ -80,9 +80,9 @@ def identify(source: str, state: State) -> Identity | None:
     try:
         found = reader(state)
     except KeyError as error:
-        raise UserError(f"the file has the layout {source}, but lacks {error.args[0]}") from error
+        raise UserError(f"the file has the layout {source}, but lacks {error.args[0]}; choose another file") from error
     except (IndexError, ZeroDivisionError) as error:
-        raise UserError(f"the file has the layout {source}, but with tensors of other shapes") from error
+        raise UserError(f"the file has the layout {source}, but other shapes; choose another file") from error
     names = DATASETS.get(found.classes, ())
     if len(names) == 1:
         found.said["dataset"] = names[0]

@@ -36,8 +36,7 @@ def mobilenet_to_torchvision(key: str) -> str:
 
 
 def backbone_state(state: State) -> State:
-    """An ImageNet state dict (torchvision's or tonylins') with the keys of this package's backbones, without the
-    head."""
+    """Renames an ImageNet state dict (torchvision's or tonylins') for this package's backbones and drops the head."""
     flat = any(re.match(r"features\.2\.conv\.0\.weight", key) for key in state)
     renamed = {mobilenet_to_torchvision(key) if flat else key: value for key, value in state.items()}
     return {

@@ -161,7 +161,7 @@ def refuse_empty(overrides: Sequence[str]) -> None:
             raise UserError(f"{override!r} has no value; write KEY=VALUE")
         if value.strip() == "{}":
             raise UserError(
-                f"{override} changes nothing: tables are merged. Set single entries, as in {name}.NAME=VALUE"
+                f"{override} has no effect, because tables are merged; set single entries, as in {name}.NAME=VALUE"
             )
 
 

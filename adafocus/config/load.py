@@ -96,7 +96,9 @@ def plain(values: Any, where: str) -> Any:
             if "${" in value or value == "???" or printable(value) != value:
                 raise UserError(f"{where}: {key}={value[:80]!r} must be plain text without '${{' and control codes")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is not a plain value")
+            raise UserError(
+                f"{where}: {key} is a {type(value).__name__}; only numbers, text, lists and dictionaries are allowed"
+            )
         if seen + len(todo) > _MOST_VALUES:
             raise UserError(f"{where} holds more than {_MOST_VALUES} values, so it is not a configuration of adafocus")
     return values
@@ -263,7 +265,7 @@ def read(folder: Path) -> Config:
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+        raise UserError(f"{path} is damaged ({error}); restore it") from error
 
 
 def check(config: Config) -> None:
@@ -331,7 +333,7 @@ def _check_clips(config: Config) -> None:
         )
     sizes = {len(numbers) for numbers in (dataset.mean, dataset.std) if numbers is not None}
     if not sizes <= {1, 3} or len(sizes) > 1:
-        raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
+        raise UserError("dataset.mean and dataset.std must have three numbers, for R, G and B, or one for all channels")
     if dataset.modality == "flow" and (dataset.frame_template is None or not method.reads_flow):
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
     if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:

@@ -83,7 +83,7 @@ def _from_name(name: str) -> ModuleType:
     if (here := str(Path.cwd())) not in sys.path:  # `python run.py` and `adafocus` do not look there by themselves
         sys.path.append(here)
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"plug-in {name!r} is neither the dotted name of a module nor a .py file")
+        raise UserError(f"plug-in {name!r} must be the dotted name of a module or a .py file")
     try:
         return import_module(name)
     except ModuleNotFoundError as error:

@@ -194,9 +194,10 @@ class Stage(ABC):
         return {} if self.constant_place is None else {"constant_place": self.constant_place}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """
+        """Sets the constant patch location from a checkpoint's state of the stage.
+
         Raises:
-            ValueError: the state has other keys or values than `state_dict` gives.
+            ValueError: the state has other keys or values than `state_dict` returns.
         """
         if not isinstance(state, dict) or set(state) - {"constant_place"}:
             raise ValueError(

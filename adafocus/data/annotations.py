@@ -84,7 +84,9 @@ def read_classes(path: Path) -> list[str]:
                 f"class file {path}, line {number}: the name is empty; one class name per line, without blank lines"
             )
         if name in places:
-            raise UserError(f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}")
+            raise UserError(
+                f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}; remove one"
+            )
         places[name] = number
     return names
 

@@ -54,7 +54,7 @@ class Drawn:
 
 
 def glyph_patterns(classes: int) -> np.ndarray:
-    """Returns cells (classes, 8, 8) of 0 or 1; class k has the same pattern for every seed and number of classes."""
+    """Returns the glyphs of all classes as cells (classes, 8, 8) of 0 or 1, the same for every seed."""
     patterns = []
     for label in range(classes):
         blocks = _BLOCKS[generator(0, "glyph", label).integers(len(_BLOCKS), size=(CELLS // 2, CELLS // 2))]
@@ -193,7 +193,7 @@ class GlyphVideos:
 
 
 def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
-    """Rounds locations to integer pixels that are multiples of REDUCTION in [0, free]."""
+    """Rounds locations to multiples of REDUCTION pixels, from 0 to the largest offset `free`."""
     return (np.floor(np.minimum(place, free) / REDUCTION) * REDUCTION).astype(np.int64)
 
 

@@ -162,7 +162,7 @@ def groups_of(
         found = [match and match.group(1) for match in matches]
     alone = [record.path for record, group in zip(records, found, strict=True) if not group]
     if len(alone) == len(records):
-        raise UserError(f"dataset.group={by} applies to no video; the first is {printable(records[0].path)}")
+        raise UserError(f"dataset.group={by} matches no video, of which the first is {printable(records[0].path)}")
     groups = [group or f"\0{record.path}" for record, group in zip(records, found, strict=True)]
     pairs = {(group, record.labels) for record, group in zip(records, groups, strict=True)}
     labels = {record.labels for record in records}
@@ -196,10 +196,10 @@ def _pattern(by: str, columns: Sequence[str]) -> re.Pattern[str]:
     try:
         pattern = re.compile(by)
     except re.error as error:
-        raise UserError(f"dataset.group={by}: neither {known}`parent`, nor a regular expression ({error})") from error
+        raise UserError(f"dataset.group={by} must be {known}`parent`, or a regular expression ({error})") from error
     if pattern.groups != 1:
         raise UserError(
-            f"dataset.group={by}: neither {known}`parent`, nor a regular expression with one group, such as "
+            f"dataset.group={by} must be {known}`parent`, or a regular expression with one group, such as "
             f"'^(person\\d+)_'"
         )
     return pattern

@@ -57,7 +57,7 @@ def read_official(dataset: str, annotations: Path, *, split: int = 1) -> Officia
     if dataset not in FORMATS:
         raise UserError(f"data set {dataset!r} is unknown; choose one of {', '.join(sorted(FORMATS))}")
     if not annotations.is_dir():
-        raise UserError(f"annotations {annotations} is not a folder")
+        raise UserError(f"--annotations {annotations} is not a folder")
     try:
         official = FORMATS[dataset](annotations, split)
     except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
@@ -92,7 +92,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged ({error}); download it again") from error
 
 
 def _id(classes: dict[str, int], name: str, where: str) -> int:
@@ -206,7 +206,7 @@ def _sthv2(folder: Path, split: int) -> Official:
     table = _json(_find(folder, "something-something-v2-labels.json", "labels.json"))
     names = sorted(table, key=lambda name: int(table[name]))
     if [int(table[name]) for name in names] != list(range(len(names))):
-        raise UserError(f"{folder}: the ids of labels.json are not 0, 1, 2, ...")
+        raise UserError(f"{folder}: the ids in labels.json must be 0, 1, 2, ...; download it again")
     numbers = {name: number for number, name in enumerate(names)}
     official = Official(names)
     for name, kind in (("train", "train"), ("val", "validation")):

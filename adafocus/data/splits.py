@@ -100,7 +100,7 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
     tables = {split: table for split, table in read.items() if table is not None}
     if tables:
         if odd := next((lists[split] for split in lists if split not in tables), None):
-            raise UserError(f"{odd} has no header with the columns path and label, as the other lists have")
+            raise UserError(f"{odd} must have a header with the columns path and label, as the other lists")
         classes_from = tables.get("train")
         if classes_from is None and taught is not None and taught.is_file():
             classes_from = read_table(taught, where.videos)
@@ -167,7 +167,11 @@ def _lists(where: Where) -> dict[str, Path]:
 
 
 def _standard(root: Path, split: str) -> Path | None:
-    """Returns the list of a split with a usual name, in upper or lower case, .txt or .csv; None if there is none."""
+    """Returns the list of a split in `root`, such as train.txt or Train.csv; None if there is none.
+
+    Raises:
+        UserError: there are two.
+    """
     for suffix in (".txt", ".csv"):
         names = [f"{name}{suffix}" for name in SPLIT_NAMES[split]]
         found = [path for path in sorted(root.iterdir()) if path.name.casefold() in names and path.is_file()]

@@ -91,7 +91,7 @@ def read_table(path: Path, videos: Path | None = None, group: str | None = None)
             if any(part.strip() for part in fields):
                 table.rows.append(_row(fields, at, place, len(columns), f"{path}, line {reader.line_num}", videos))
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+        raise UserError(f"{path}, line {reader.line_num}: not a valid CSV row ({error}); correct it") from error
     if not table.rows:
         raise UserError(f"{path} has no rows below its header; add a row per video")
     return table
