@@ -118,7 +118,7 @@ def _told(key: str, value: str) -> str:
 
 
 def _checkpoint(value: str) -> str:
-    """Returns the text for a checkpoint: the name of a run in outputs/ or multirun/, else file name and path hash."""
+    """Returns the text for a checkpoint in a folder name: the run's name in outputs/, else file name and path hash."""
     path = Path(value).expanduser()
     known = [path.absolute().relative_to(home) for home in _homes() if path.absolute().is_relative_to(home)]
     if known and known[0].parts and ".." not in path.parts:

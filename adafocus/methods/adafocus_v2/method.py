@@ -67,7 +67,7 @@ class AdaFocusV2Method(Method):
     def _check_heat_map(self, heat: HeatMap) -> None:
         if not self.on_tsm and (heat.motion or heat.peaks > 1):
             raise UserError(
-                "policy.motion and policy.peaks need a backbone with the temporal shift, such as backbone=mbv2_tsm_branch; "
+                "policy.motion and policy.peaks need a backbone with the temporal shift, as backbone=mbv2_tsm_branch; "
                 "on plain backbones each frame has one patch, which is chosen before the next frame is read"
             )
         if self.config.patch.size >= self.config.dataset.frame_size:
