@@ -184,7 +184,7 @@ class MethodConfig(
 
 @dataclass
 class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, v2.HeatMap, uni.TemporalPolicy):
-    """The policies of the methods."""
+    """Options of the policies that choose patch locations and frames."""
 
 
 @dataclass

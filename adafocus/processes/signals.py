@@ -58,7 +58,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
-            return self  # Python runs handlers in the main thread only, whose own handlers stay
+            return self  # only the main thread can set signal handlers, so its existing ones are kept
         for number in CAUGHT:
             self._before[number] = signal.signal(number, self._receive)
         return self

@@ -200,7 +200,7 @@ class TokenFocus(EarlyExitNetwork):
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; every candidate is read once."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; reads each candidate once."""
         rows = torch.arange(len(frames), device=frames.device)
         glance = self.glance(frames)
         stay = yield given(glance.logits)
