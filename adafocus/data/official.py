@@ -246,7 +246,7 @@ def _class_ind(path: Path) -> list[str]:
 
 
 def _shipped(names: Iterable[str], class_file: str, separator: str) -> Callable[[Path, int], Official]:
-    """Makes the reader for lists of the AdaFocus repositories: rows `path, frames, label[, label]`; frames are counted anew."""
+    """Makes the reader for lists of the AdaFocus repositories, `path, frames, label[, label]`; frames are recounted."""
 
     def read(folder: Path, split: int) -> Official:
         classes = _lines(_find(folder, class_file))
