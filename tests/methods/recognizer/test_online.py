@@ -118,6 +118,9 @@ def test_why_a_network_is_no_stream() -> None:
     model = network()
     model.remove_background = True
     assert "mean of the whole clip" in why_no_stream(model)
+    model = network()
+    model.change = True
+    assert "compares all frames" in why_no_stream(model)
     assert "method=recognizer" in why_no_stream(torch.nn.Identity())
 
 
