@@ -1,4 +1,4 @@
-"""Allowed values of configuration keys, written into their types, and the function that checks a configuration by them.
+"""Domains, the allowed values of configuration keys in their types, and the function that checks a configuration.
 
     epochs: Annotated[int, AtLeast(1)]
     optimizer: Annotated[str, OneOf(OPTIMIZERS)]
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_ty
 
 from adafocus.core.errors import UserError
 
-#: Upper limit of all numbers without another one; some of the code that uses them counts in 32 bits.
+#: Upper limit of all numbers that have no other, because some code uses 32-bit integers.
 LARGEST = 2**31 - 1
 
 
@@ -59,7 +59,7 @@ Below = partial(Interval, below=True)
 
 @dataclass(frozen=True)
 class OneOf:
-    """Words or numbers from a list; of `registered` as well, which plug-ins fill later."""
+    """Words or numbers from a list, or keys of the table `registered`, to which plug-ins add."""
 
     words: Collection[Any]
     registered: Collection[Any] = ()
@@ -127,7 +127,7 @@ class Keys:
         return not set(value) - set(self.names)
 
 
-#: Types of many keys.
+#: Types that several keys have.
 Count = Annotated[int, AtLeast(1)]
 NotNegative = Annotated[int, AtLeast(0)]
 Amount = Annotated[float, Above(0)]
@@ -165,7 +165,7 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
-    """The type without `| None` and `Annotated`, and the domains in `Annotated`."""
+    """Returns the type without `| None` and `Annotated`, and the domains in `Annotated`."""
     if get_origin(hint) is Union or type(hint).__name__ == "UnionType":
         hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is Annotated:
@@ -174,7 +174,7 @@ def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
 
 
 def _parts(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The elements of a list or dictionary: (suffix of the key for messages, value, type) each."""
+    """Yields the elements of a list or dictionary as (suffix of the key for messages, value, type)."""
     inner = get_args(hint)[-1] if get_args(hint) else Any
     if isinstance(value, list):
         yield from ((f"[{number}]", part, inner) for number, part in enumerate(value))
@@ -196,7 +196,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
 
 
 def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
-    """All keys of a dataclass, nested ones with dots between, with their types."""
+    """Returns all keys of a dataclass with their types; keys of nested dataclasses have dots."""
     found: dict[str, Any] = {}
     hints = get_type_hints(cls, include_extras=True)
     for name, hint in ((field.name, hints[field.name]) for field in fields(cls)):
@@ -206,7 +206,7 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
 
 
 def undescribed(cls: type) -> list[str]:
-    """Keys with numbers or text that have no domain; a test requires that there are none."""
+    """Returns the keys with numbers or text that have no domain; a test requires that there are none."""
 
     def open_ended(hint: Any) -> bool:
         base, domains = _split(hint)

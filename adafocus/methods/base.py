@@ -201,11 +201,11 @@ class Method(ABC):
         return self.network_class()(glance, focus, num_classes=num_classes, **self.arguments())
 
     def network_class(self) -> Callable[..., Network]:
-        """The class of the network, which `network` calls; it is imported here, because it needs torch."""
+        """Returns the class of the network, imported by this method, because the class needs torch."""
         raise NotImplementedError(f"{type(self).__name__} has neither network nor network_class")
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `network_class` except for the backbones and the number of classes."""
+        """Returns the arguments of `network_class` except for the backbones and the number of classes."""
         return {"patch_size": self.config.patch.size, "frame_size": self.config.dataset.frame_size}
 
     def stage_arguments(self, network: nn.Module) -> dict[str, Any]:

@@ -135,15 +135,15 @@ class AdaptiveNetwork(Network, ABC):
         return frames
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        """Selects the frames (B, n, ...) of a whole clip that are seen before frames are chosen or the first exit."""
         raise NotImplementedError
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        """Returns evenly spaced candidates (B, F), a control for chosen frames; B is taken from `like` (B, ...)."""
         raise NotImplementedError
 
     def glance_maps(self, frames: Tensor) -> Tensor:
-        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        """Resizes frames (B, T, 3, S, S) and computes the glance network's feature maps (B, T, D, h, w)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 

@@ -75,7 +75,7 @@ class AdaFocusV1Method(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 

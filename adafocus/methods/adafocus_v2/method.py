@@ -68,8 +68,8 @@ class AdaFocusV2Method(Method):
     def _check_heat_map(self, heat: HeatMap) -> None:
         if not self.on_tsm and (heat.motion or heat.peaks > 1):
             raise UserError(
-                "policy.motion and policy.peaks need a backbone with the temporal shift (backbone=mbv2_tsm_branch or "
-                "another of TSM): on plain backbones a frame has one patch and is seen before the next one is read"
+                "policy.motion and policy.peaks need a backbone with the temporal shift, as backbone=mbv2_tsm_branch; "
+                "on plain backbones each frame has one patch, which is chosen before the next frame is read"
             )
         if self.config.patch.size >= self.config.dataset.frame_size:
             raise UserError("policy.name=heatmap has no choice if the patch is the frame; choose a smaller patch.size")
@@ -81,7 +81,7 @@ class AdaFocusV2Method(Method):
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
@@ -114,7 +114,7 @@ class AdaFocusV2Method(Method):
         return arguments | {"segments": frames.glance, "head_dropout": dropout}
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The network's argument `policy`, for another policy than the paper's; empty for the paper's."""
+        """Returns the network's argument `policy`, for another policy than the paper's; empty for the paper's."""
         policy = self.read(Policy)
         if policy.name == "paper":
             return {}

@@ -52,7 +52,7 @@ class OnlineRecognizer(nn.Module):
 
     @torch.no_grad()
     def start(self, streams: int, size: int) -> Caches:
-        """Zero caches for `streams` streams of square frames of `size` pixels."""
+        """Returns caches of zeros for `streams` streams of square frames of `size` pixels."""
         first = next(self.model.parameters())
         frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
         caches = (frames.new_empty(0),) * len(self.shifts)
@@ -120,7 +120,7 @@ class Smoothing:
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
     def mean(self) -> Tensor:
-        """Mean logits (K,) of the frames in the window, from whose highest class `__call__` makes the label."""
+        """Returns the mean logits (K,) of the frames in the window, from which `__call__` makes the label."""
         return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:

@@ -72,7 +72,7 @@ class UniAdaFocusMethod(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: glance frames, and candidates for the focus frames, which include them without TSM."""
+        """Returns the frames of a clip: glance frames and candidates, which include the glance frames without TSM."""
         glance, (focus, candidates) = self.config.segments.glance, self.chosen()
         first = () if self.on_tsm else tuple(segment_centers(candidates, glance))
         return FramePlan(glance, focus, candidates, first)

@@ -119,6 +119,9 @@ def test_why_a_network_is_no_stream() -> None:
     model = network()
     model.remove_background = True
     assert "mean of the whole clip" in model.why_no_stream()
+    model = network()
+    model.change = True
+    assert "compares all frames" in model.why_no_stream()
     assert "method=recognizer" in Network().why_no_stream()
 
 
