@@ -69,7 +69,7 @@ class HeatMapPolicy(nn.Module):
         if not 0 < patch < 1:
             raise ValueError(f"patch={patch:g} must be a share of the frame's side between 0 and 1")
         if peaks > 1 and not per_clip:
-            raise ValueError(f"peaks={peaks}: there is one place for each frame; per_clip=True allows more")
+            raise ValueError(f"peaks={peaks}: there is one location for each frame; per_clip=True allows more")
         self.patch, self.peaks, self.apart, self.per_clip, self.window = patch, peaks, apart, per_clip, window
         #: Height and width of the heat map, and of the motion map that the policy reads.
         self.cells = (cells, cells)
