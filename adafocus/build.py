@@ -24,8 +24,8 @@ from adafocus.data.dataset import ClipSource, VideoClips
 from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import count
 from adafocus.methods import method_of
+from adafocus.methods.network import Network
 from adafocus.methods.options import GlanceSize, Patch
-from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.settings import Settings
 
@@ -53,7 +53,7 @@ __all__ = [
 ]
 
 
-def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
+def model(config: Config, num_classes: int, *, weights: bool = True) -> Network:
     """Builds the network on the current default device; `weights=False` leaves the backbones randomly initialized."""
     method = method_of(config)
     focus = _backbone(config, "focus", weights)
@@ -175,7 +175,7 @@ def normalization(config: Config) -> tuple[list[float], list[float]]:
     return list(dataset.mean or IMAGENET[0]), list(dataset.std or IMAGENET[1])
 
 
-def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
+def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> Network:
     """Builds the network with initial weights that depend on the seed only; keeps torch's global random state.
 
     ImageNet weights are not downloaded if `init.from` replaces them.
@@ -186,7 +186,7 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
         return model(config, num_classes, weights=weights)
 
 
-def meta_model(config: Config, num_classes: int) -> nn.Module:
+def meta_model(config: Config, num_classes: int) -> Network:
     """Builds the network on the meta device, without weights, to count its cost or inspect its shapes."""
     with torch.device("meta"), as_user_error():
         return model(config, num_classes, weights=False)
@@ -211,11 +211,11 @@ def not_needed(config: Config) -> tuple[str, ...]:
     return method_of(config).not_needed
 
 
-def stream_line(config: Config, network: nn.Module) -> str | None:
+def stream_line(config: Config, network: Network) -> str | None:
     """Returns a log line on whether a network with the online shift can run frame by frame; None without that shift."""
     if config.backbone.shift != "online":
         return None
-    return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
+    return network.why_no_stream() or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
 def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings:

@@ -94,8 +94,8 @@ def trained_on(config: Config, content: Mapping[str, Any], file: Path) -> Traine
         except UserError:  # not a checkpoint of this package, or damaged; only a warning depends on it
             table = None
         seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
-    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    return Trained(list(classes) if named else None, same, seen)
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return Trained(list(classes) if named and classes else None, same, seen)
 
 
 def _same_folder(one: str, two: str | None) -> bool:

@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 from adafocus.core.errors import UserError
@@ -29,46 +30,31 @@ class Domain(Protocol):
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class Interval:
+    """Numbers from `low` to `high`, both included unless `above` excludes `low` or `below` excludes `high`."""
+
     low: float
     high: float = LARGEST
+    above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
+        """See `Domain`."""
+        return self.low <= value <= self.high and not (
+            self.above and value == self.low or self.below and value == self.high
+        )
 
     def __str__(self) -> str:
+        if self.above:
+            return f"greater than {self.low:g}"
+        if self.below:
+            return f"at least {self.low:g} and below {self.high:g}"
         return f"at least {self.low:g}" if self.high >= LARGEST else f"between {self.low:g} and {self.high:g}"
 
 
-def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - used like the class AtLeast
-    """Returns the domain of numbers from `low` to `high`, both included."""
-    return AtLeast(low, high)
-
-
-@dataclass(frozen=True)
-class Above:
-    low: float
-    high: float = LARGEST
-
-    def holds(self, value: float) -> bool:
-        return self.low < value <= self.high
-
-    def __str__(self) -> str:
-        return f"greater than {self.low:g}"
-
-
-@dataclass(frozen=True)
-class Below:
-    """Numbers from `low` (included) to `high` (excluded)."""
-
-    low: float
-    high: float
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value < self.high
-
-    def __str__(self) -> str:
-        return f"at least {self.low:g} and below {self.high:g}"
+AtLeast = Between = Interval
+Above = partial(Interval, above=True)
+Below = partial(Interval, below=True)
 
 
 @dataclass(frozen=True)
@@ -201,7 +187,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in domain.choices], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}={value!r} is unknown; choose one of {', '.join(map(str, domain.choices))}{hint}"
-    if isinstance(domain, (AtLeast, Above)) and value > domain.high >= LARGEST:
+    if isinstance(domain, Interval) and value > domain.high >= LARGEST:
         return f"{key}={value} must be at most {domain.high}"
     if isinstance(domain, Keys):
         unknown = min(set(value) - set(domain.names))

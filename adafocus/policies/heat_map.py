@@ -106,7 +106,9 @@ class HeatMapPolicy(nn.Module):
             scores = self.score(code)[:, 0].unflatten(0, maps.shape[:2])
             if self.per_clip:
                 scores = scores.mean(1, keepdim=True)
-            return scores + self.motion_weight * self.motion_scores(motion) if self.motion else scores
+            if motion is None or not self.motion:
+                return scores
+            return scores + self.motion_weight * self.motion_scores(motion)
 
     def motion_scores(self, motion: Tensor) -> Tensor:
         """Returns the motion term of the scores, without its learned factor: (B, T, H, W), or (B, 1, H, W) per clip."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adafocus.core.stage import Normalize, Stage
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.network import Network
 
 
 class AdaFocusV2Method(Method):
@@ -89,7 +90,7 @@ class AdaFocusV2Method(Method):
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 

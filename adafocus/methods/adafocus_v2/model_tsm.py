@@ -129,7 +129,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
             if overrides is not None and overrides.motion:
-                return Plan(self.policy.places(self.policy.motion_scores(glance.motion)))
+                return Plan(self.policy.places(self.policy.motion_scores(given(glance.motion))))
             where, scores = self.policy(glance.maps.detach(), glance.motion)
             return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
     from adafocus.methods.tokens.model import TokenFocus
 
 
@@ -60,7 +61,7 @@ class TokensMethod(Method):
         first = segment_centers(candidates, glance) if candidates >= glance else ()
         return FramePlan(glance, candidates=candidates, first=tuple(first))
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         from adafocus.methods.tokens.model import TokenFocus
 
         return TokenFocus
