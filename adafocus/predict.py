@@ -190,14 +190,9 @@ class Predictor:
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
+                reader, timeout = dataset.reader, dataset.video_timeout
                 clips = VideoClips(
-                    records,
-                    Path("/"),
-                    view,
-                    seed=seed,
-                    template=template,
-                    reader=dataset.reader,
-                    timeout=dataset.video_timeout,
+                    records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
                 )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names)
@@ -229,17 +224,8 @@ class Predictor:
         scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
         frames, boxes = self._looked(clips, index, output, row)
-        return Prediction(
-            name,
-            [self.classes[number] for number in order],
-            [float(scores[number]) for number in order],
-            logits.tolist(),
-            frames,
-            boxes,
-            self.cost,
-            seconds,
-            self.protocol,
-        )
+        labels, scores = [self.classes[number] for number in order], scores[order].tolist()
+        return Prediction(name, labels, scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol)
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
         """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""

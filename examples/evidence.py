@@ -179,9 +179,7 @@ def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
     for name, result in found.items():
         right = np.stack(result.right)
         score = bootstrap(right)
-        ahead = (
-            None if reference is None or name.startswith(REFERENCE) else bootstrap(right, np.stack(reference.right))
-        )
+        ahead = None if reference is None or name.startswith(REFERENCE) else bootstrap(right, np.stack(reference.right))
         lines.append(f"| {name} | {len(right)} | {_text(score)} | {_text(ahead)} | {multiply_adds(result.cost)} |")
         seeds = [100 * float(seed.mean()) for seed in right]
         rows.append({"name": name, "seeds": seeds, "score": score._asdict(), "cost": result.cost})

@@ -372,14 +372,6 @@ def inspect_video(path: Path) -> None:
         raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
 
 
-def read_frames(
-    path: str | Path, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, reader: str = "auto"
-) -> np.ndarray:
-    """Opens a video, reads frames (N, H, W, 3) uint8 and closes it; arguments as in `open_video` and `Video.read`."""
-    with open_video(path, reader) as video:
-        return video.read(indices, short_side)
-
-
 def decode_all(path: str | Path) -> int:
     """Decodes every frame in order and returns their number.
 
