@@ -27,7 +27,11 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("data", metavar="FOLDER", help="folder of labeled videos, or `glyphs` for drawn ones")
     parser.add_argument("typed", nargs="*", default=[], metavar="KEY=VALUE")
-    parser.add_argument("--budgets", metavar="LIST", help="multiply-adds per video, such as 20M,40M (default: two)")
+    parser.add_argument(
+        "--budgets",
+        metavar="LIST",
+        help="multiply-adds per video, such as 20M,40M (default: of 1/4 and 1/2 of the frames whole)",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="training seeds of each way (default 3)")
     parser.add_argument("--jobs", type=int, default=1, help="number of runs beside each other (default 1)")
     parser.add_argument("--only", metavar="LIST", help="parts of names of the ways to compare, with commas between")
@@ -47,10 +51,10 @@ def main(argv: Sequence[str]) -> int:
         for trial in trials:
             _say(f"{trial.folder.name}: {trial.setting}, {human(trial.cost)}")
         return 0 if trials else 1
-    failed = processes.run(trials, jobs=options.jobs, say=_say)
+    failed = processes.run([trial.first for trial in trials], jobs=options.jobs, say=_say)
     _write(trials, options.out)
-    for trial in failed:
-        _say(f"failed: {trial.folder}")
+    for step in failed:
+        _say(f"failed: {step.folder}")
     return 1 if failed else 0
 
 
@@ -59,7 +63,7 @@ def _say(line: str) -> None:
 
 
 def _chosen(only: str | None, *, drawn: bool) -> list[Entrant]:
-    entrants = [entrant for entrant in ENTRANTS if entrant.drawn or not drawn]
+    entrants = [entrant for entrant in ENTRANTS if entrant.drawn in (None, drawn)]
     if only is None:
         return entrants
     names = ", ".join(entrant.name for entrant in entrants)
@@ -79,9 +83,10 @@ def _data(data: str, typed: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _usual(costs: Costs) -> list[int]:
-    """The cost of AdaFocus V2 with patches of half and of three quarters of the frame's side."""
-    side = compose(list(costs.shared)).dataset.frame_size
-    found = [costs.of(("method=adafocus_v2", f"patch.size={side * part // 4 // 8 * 8}")) for part in (2, 3)]
+    """The cost of a quarter and of half of the frames whole, which the row that others are compared with meets."""
+    frames = compose(list(costs.shared)).segments.glance
+    counts = dict.fromkeys(max(1, frames * part // 4) for part in (1, 2))
+    found = [costs.of(("method=recognizer", f"segments.glance={count}")) for count in counts]
     return [cost for cost in found if cost is not None]
 
 

@@ -50,6 +50,8 @@ class Batch:
         kept: by video index, all candidates (N, H, W, C) of videos for which they are decoded already.
         teacher: (B, K) logits of a teacher; a row is NaN if it could not read the video. None without a teacher.
         mixed: how the clips were mixed; None if they were not.
+        subject: (B, T, 2) true center (y, x) of the subject in every frame, as shares of the frame's side; None if it
+            is not known, as of real videos.
     """
 
     frames: Tensor
@@ -62,6 +64,7 @@ class Batch:
     kept: dict[int, Tensor] = field(default_factory=dict)
     teacher: Tensor | None = None
     mixed: Mixed | None = None
+    subject: Tensor | None = None
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Reads the candidate frames that a network chose.
@@ -104,6 +107,7 @@ class Batch:
             frames=self.frames.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             teacher=None if self.teacher is None else self.teacher.to(device, non_blocking=True),
+            subject=None if self.subject is None else self.subject.to(device, non_blocking=True),
         )
 
 

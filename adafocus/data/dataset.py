@@ -41,6 +41,7 @@ class Item:
     bad: list[BadVideo]
     kept: Tensor | None = None  # all candidates (N, H, W, C), if they were decoded along with the frames
     teacher: Tensor | None = None  # (K,) logits of a teacher, in training
+    subject: Tensor | None = None  # (T, 2), see `Batch.subject`
 
 
 class ClipSource(Protocol):
@@ -348,7 +349,9 @@ class GlyphClips:
         drawn = self.videos.draw(index)
         shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
         taught = None if self.teacher is None or epoch == EVALUATION else self.teacher[index]
-        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
+        subject = torch.from_numpy(drawn.where[shown] + self.videos.glyph_size / 2) / self.size
+        frames, label = torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label])
+        return Item(frames, label, index, epoch, [], teacher=taught, subject=subject)
 
     def path(self, index: int) -> str:
         """See `ClipSource`."""
@@ -378,4 +381,5 @@ def collate(items: Sequence[Item]) -> Batch:
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
         teacher=None if items[0].teacher is None else torch.stack([item.teacher for item in items]),
+        subject=None if items[0].subject is None else torch.stack([item.subject for item in items]),
     )

@@ -122,7 +122,15 @@ def _collate(items: list[Item]) -> Batch:
     """
     batch = collate(items)
     if get_worker_info() is not None:
-        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, batch.teacher, *batch.kept.values()):
+        for tensor in (
+            batch.frames,
+            batch.labels,
+            batch.index,
+            batch.valid,
+            batch.teacher,
+            batch.subject,
+            *batch.kept.values(),
+        ):
             if tensor is not None:
                 tensor.share_memory_()
     return batch

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
-from adafocus.methods.options import GLANCE, ClassifierWidth, Options, PolicyWidth
+from adafocus.methods.options import GLANCE, RULES, ClassifierWidth, Options, PolicyWidth
 
 if TYPE_CHECKING:
     from torch import nn
@@ -159,6 +159,16 @@ class Method(ABC):
                 f"method={self.name} supports no other temporal module than the shift: choose another backbone, "
                 f"or method=recognizer for this one"
             )
+
+    def check_where(self) -> None:
+        """For methods without the rules that choose patch locations by motion or by the truth.
+
+        Raises:
+            UserError: such a rule is set.
+        """
+        where = self.config.method.where
+        if where in RULES:
+            raise UserError(f"method.where={where} needs method=adafocus_v2; choose learned, random or center")
 
     def check_same_frames(self) -> None:
         """For methods whose networks see the same frames on plain backbones.

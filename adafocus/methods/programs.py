@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from adafocus.core.output import GlanceOutput, Overrides, Plan
+from adafocus.methods.frame_exit.model import FrameExit
 from adafocus.methods.network import AdaptiveNetwork
 from adafocus.methods.recognizer.model import Recognizer
 
@@ -58,7 +59,7 @@ def programs(network: nn.Module) -> list[Program]:
     Raises:
         ValueError: the network is neither a `Recognizer` nor an `AdaptiveNetwork`.
     """
-    if isinstance(network, Recognizer):
+    if isinstance(network, (Recognizer, FrameExit)):
         frames = {"frames": network.segments}
         return [Program("focus", _Call(network, lambda net, x: net(x).logits), ("frames",), ("logits",), frames)]
     if not isinstance(network, AdaptiveNetwork):

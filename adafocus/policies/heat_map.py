@@ -98,8 +98,7 @@ class HeatMapPolicy(nn.Module):
                 if motion is None:
                     raise ValueError("this policy reads motion: pass motion=cell_motion(frames, policy.cells)")
                 motion = widen(motion).flatten(0, 1)[:, None]
-                side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
-                near = functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
+                near = mean_nearby(motion, self.patch)
                 scores = self.score(torch.cat([code, motion], 1)) + self.motion_weight * near
             else:
                 scores = self.score(code)
@@ -140,6 +139,17 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
         moved = functional.interpolate(moved, cells, mode="area")
         both = (torch.cat([moved[:, :1], moved], 1) + torch.cat([moved, moved[:, -1:]], 1)) / 2
         return both / (both.mean((1, 2, 3), keepdim=True) + 1e-6)
+
+
+def mean_nearby(motion: Tensor, patch: float) -> Tensor:
+    """The mean (N, 1, H, W) over the patch around each cell of (N, 1, H, W).
+
+    Args:
+        motion: see above.
+        patch: side of the patches as a share of the frame's side.
+    """
+    side = 2 * int(patch * motion.shape[-1] / 2) + 1  # in cells, an odd number
+    return functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
 
 
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:

@@ -42,6 +42,7 @@ class TokensMethod(Method):
 
     def check(self) -> None:
         """See `Method.check`."""
+        self.check_where()
         backbone, (low, high) = self.config.backbone, self.read(own.KeepRange).keep_range
         if self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(

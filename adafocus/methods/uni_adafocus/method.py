@@ -49,6 +49,7 @@ class UniAdaFocusMethod(Method):
     def check(self) -> None:
         """See `Method.check`."""
         super().check()
+        self.check_where()
         segments, patch, (focus, pool) = self.config.segments, self.config.patch, self.chosen()
         if pool < max(focus, segments.glance):
             raise UserError(
