@@ -31,7 +31,8 @@ def load(
     `predictor.normalize`.
 
     Args:
-        path: run folder or file, or where `adafocus push` has shared one: a folder, an fsspec address, `hf://owner/name`.
+        path: run folder or file, or where `adafocus push` has shared one: a folder, an fsspec address,
+            `hf://owner/name`.
         recipe: overrides that say what a seed project's file does not, as `experiment=tsm_sthv2_8f`.
         classes: class names; None: those of the file, else numbers.
         device: auto, cpu or cuda.

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class NonLocal(nn.Module):
-    """x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g pooled 2x2 (floor) and without a scale.
+    """Computes x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g max-pooled 2x2, softmax without a scale.
 
     The 1x1x1 convolutions act on single frames, so the input is not rearranged; only the smaller maps of theta, phi and
     g are. The block is the identity at initialization, because BN's scale and shift are 0.
@@ -28,12 +28,13 @@ class NonLocal(nn.Module):
         self.g = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.phi = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.theta = nn.Conv3d(channels, inner, 1)
-        self.W = nn.ModuleList([nn.Conv3d(inner, channels, 1), nn.BatchNorm3d(channels)])
-        nn.init.zeros_(self.W[1].weight)
-        nn.init.zeros_(self.W[1].bias)
+        norm = nn.BatchNorm3d(channels)
+        self.W = nn.ModuleList([nn.Conv3d(inner, channels, 1), norm])
+        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the block to feature maps (B * T, C, H, W); the shape stays."""
+        """Applies the block to feature maps (B * T, C, H, W)."""
         queries = self._places(_frame_wise(self.theta, x))
         keys, values = (
             self._places(functional.max_pool2d(_frame_wise(conv, x), 2)) for conv in (self.phi[0], self.g[0])
@@ -47,8 +48,8 @@ class NonLocal(nn.Module):
         return maps.unflatten(0, (-1, self.segments)).movedim(2, -1).flatten(1, 3)
 
 
-def _frame_wise(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    return functional.conv2d(x, conv.weight.squeeze(2), conv.bias)
+def _frame_wise(conv: nn.Module, x: Tensor) -> Tensor:
+    return functional.conv2d(x, conv.get_parameter("weight").squeeze(2), conv.get_parameter("bias"))
 
 
 class NonLocalAfter(nn.Module):

@@ -1,4 +1,4 @@
-"""`adafocus zoo`: the models published by the papers' authors, with published scores and costs and the counted cost."""
+"""`adafocus zoo`: models published by the papers' authors, with scores and published and counted costs."""
 
 from __future__ import annotations
 
@@ -87,12 +87,12 @@ class Row:
 
 
 def read() -> list[Row]:
-    """The rows from zoo.json, without importing torch or composing a configuration."""
+    """Reads the rows from zoo.json, without importing torch or composing a configuration."""
     return [Row(**row) for row in json.loads(ROWS.read_text(encoding="utf-8"))]
 
 
 def choose(found: Sequence[Row], names: Sequence[str]) -> list[Row]:
-    """The rows whose experiment or file name equals or contains one of these names.
+    """Returns the rows whose experiment or file name equals or contains one of these names.
 
     Raises:
         UserError: a name matches no row.
@@ -121,7 +121,7 @@ def _unknown(name: str, found: Sequence[Row]) -> str:
 
 
 def markdown(found: Sequence[Row]) -> str:
-    """The page docs/zoo.md."""
+    """Returns the text of docs/zoo.md."""
     text = [HEAD]
     header = (
         "file",
@@ -150,9 +150,9 @@ def markdown(found: Sequence[Row]) -> str:
 
 
 def _addresses(own: Sequence[Row]) -> str:
-    """A sentence that names the READMEs with the addresses of a project's files."""
+    """Returns a sentence that names the READMEs from which the addresses of a project's checkpoints are quoted."""
     names = dict.fromkeys(row.readme for row in own if row.address)
-    return f"Where the files are, by {'; '.join(names)}: follow their names in the table.\n"
+    return f"The links in the table are addresses of the checkpoints, quoted from {'; '.join(names)}.\n"
 
 
 def _cells(row: Row) -> list[str]:
@@ -180,14 +180,16 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Runs `adafocus zoo`; returns the exit status."""
     parser = ArgumentParser(prog="adafocus zoo", description="The models published by the papers' authors.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help="parts of names of experiments or files; none: all")
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="part of the name of an experiment or file (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--write",
         action="store_true",
-        help="count every model anew, for maintainers: rewrites zoo.json and docs/zoo.md",
+        help="for maintainers: count all costs and rewrite zoo.json and docs/zoo.md",
     )
     options = parser.parse_args(argv)
     if options.write:

@@ -35,6 +35,7 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
+SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What a run tells to whom, beside metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,6 @@ class ChosenFrames:
         self._pool = ThreadPoolExecutor(threads, "chosen frames") if threads > 1 else None
 
     def __call__(self, indices: list[int], candidates: Tensor) -> tuple[Tensor, list[BadVideo]]:
-        """See `Batch.source`."""
         run = map if self._pool is None else self._pool.map
         found = list(run(self._read, indices, candidates.numpy()))
         bad = [item for item in found if isinstance(item, BadVideo)]
@@ -36,7 +36,7 @@ class ChosenFrames:
         frames = torch.stack([item if isinstance(item, Tensor) else torch.zeros_like(like) for item in found])
         return frames.pin_memory() if self.pin else frames, bad
 
-    def _read(self, index: int, positions: object) -> Tensor | BadVideo:
+    def _read(self, index: int, positions: np.ndarray) -> Tensor | BadVideo:
         try:
             return self.clips.choose(index, positions)
         except VideoError as error:

@@ -169,16 +169,13 @@ class VideoClips:
 
     @property
     def candidates(self) -> int:
-        """See `ChosenSource`."""
         return self.view.candidates
 
     @property
     def size(self) -> int:
-        """See `ChosenSource`."""
         return self.view.size
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return self.records[index].path
 
     def __len__(self) -> int:
@@ -261,7 +258,7 @@ class VideoClips:
         """The distinct frames (n, H, W, C) that `choose` asks for, and the index (..., T, L) of each frame in them."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
-        place = np.empty(0, np.int64)
+        place: np.ndarray = np.empty(0, np.int64)
 
         def opened() -> Any:
             video = self._open(record)
@@ -354,11 +351,9 @@ class GlyphClips:
         return Item(frames, label, index, epoch, [], teacher=taught, subject=subject)
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return f"glyphs {index}"
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """See `ChosenSource`."""
         candidates = self.shown[len(self.shown) - self.candidates :]
         return torch.from_numpy(self.videos.draw(index).frames[candidates[positions]])
 
@@ -372,6 +367,8 @@ def collate(items: Sequence[Item]) -> Batch:
         frames = torch.stack(
             [torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items]
         )
+    taught = [item.teacher for item in items if item.teacher is not None]
+    subjects = [item.subject for item in items if item.subject is not None]
     return Batch(
         frames=frames,
         labels=torch.stack([item.labels for item in items]),
@@ -380,6 +377,6 @@ def collate(items: Sequence[Item]) -> Batch:
         valid=torch.tensor([item.frames is not None for item in items]),
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
-        teacher=None if items[0].teacher is None else torch.stack([item.teacher for item in items]),
-        subject=None if items[0].subject is None else torch.stack([item.subject for item in items]),
+        teacher=torch.stack(taught) if taught else None,
+        subject=torch.stack(subjects) if subjects else None,
     )

@@ -10,14 +10,16 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
-from torch.utils.data import DataLoader, get_worker_info
+import numpy as np
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
-from adafocus.data.dataset import EVALUATION, ClipSource, Item, collate
+from adafocus.data.dataset import EVALUATION, ChosenSource, ClipSource, Item, collate
 from adafocus.data.video import VideoError
 
 Key = tuple[int, int]
@@ -36,15 +38,28 @@ class TrainOrder:
         parts: number of accumulation steps per optimizer step.
         rank, world: index of this process, and number of processes.
         seed: seed of the run.
+        classes: the class of each clip, for epochs with as many clips of every class: clips of rare classes are
+            repeated, of frequent ones some are left out, others in every epoch. None: every clip once an epoch.
     """
 
-    def __init__(self, size: int, batch: int, *, parts: int = 1, rank: int = 0, world: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         if batch % (world * parts):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {parts} parts")
         if size < batch:
             raise ValueError(f"a batch of {batch} is larger than the training set of {size} clips")
         self.size, self.batch, self.parts = size, batch, parts
         self.rank, self.world, self.seed = rank, world, seed
+        self.classes = None if classes is None else np.asarray(classes)
         self.steps = size // batch
         self.epoch, self.first_step = 0, 0
 
@@ -53,12 +68,25 @@ class TrainOrder:
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = generator(self.seed, "order", self.epoch).permutation(self.size)
+        order = self._order()
         share = self.batch // self.world // self.parts
         for step in range(self.first_step, self.steps):
             for part in range(self.parts):
                 first = step * self.batch + part * (self.batch // self.parts) + self.rank * share
                 yield [(self.epoch, int(index)) for index in order[first : first + share]]
+
+    def _order(self) -> np.ndarray:
+        """Returns the clips of the epoch (size,), a function of (seed, epoch)."""
+        rng = generator(self.seed, "order", self.epoch)
+        if self.classes is None:
+            return rng.permutation(self.size)
+        found = rng.permutation(np.unique(self.classes))
+        parts = []
+        for number, label in enumerate(found):
+            own = np.flatnonzero(self.classes == label)
+            wanted = self.size // len(found) + (number < self.size % len(found))
+            parts.append(np.concatenate([rng.permutation(own) for _ in range(-(-wanted // len(own)))])[:wanted])
+        return rng.permutation(np.concatenate(parts))
 
     def __len__(self) -> int:
         return (self.steps - self.first_step) * self.parts
@@ -220,13 +248,13 @@ class Loader:
     ) -> None:
         self.clips, self.order = clips, order
         self._processes: list[multiprocessing.process.BaseProcess] = []
-        lazy = order.epoch == EVALUATION and getattr(clips, "candidates", 0)
-        self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
+        lazy = order.epoch == EVALUATION and bool(getattr(clips, "candidates", 0))
+        self.source = ChosenFrames(cast(ChosenSource, clips), workers, pin=pin) if lazy else None
         if workers:
             # Loader processes create sockets in this folder and do not always remove it.
             _check_socket_folder(multiprocessing.util.get_temp_dir())
         self._loader: DataLoader = DataLoader(
-            clips,
+            cast(Dataset, clips),  # any object with its two methods
             batch_sampler=order,
             num_workers=workers,
             collate_fn=_collate,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,14 +9,12 @@ from torch.nn import functional
 
 from adafocus.core.choices import AVERAGES
 
-SOFTMAXES = ("none", "video", "frames")
-
 
 def average_views(logits: Tensor, average: str = "logits") -> Tensor:
-    """Averages the logits of the views of each video, (B, V, K) to (B, K).
+    """Averages the logits of the V views (clips times crops) of each video, (B, V, K) to (B, K).
 
     Args:
-        logits: logits of all views (clips times crops).
+        logits: (B, V, K) logits of all views.
         average: "logits" (TSM, TAM), or "probabilities": the logarithm of the mean softmax (MMAction2's
             `average_clips`).
     """
@@ -29,35 +25,8 @@ def average_views(logits: Tensor, average: str = "logits") -> Tensor:
     raise ValueError(f"unknown average of views {average!r}; choose one of {', '.join(AVERAGES)}")
 
 
-def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
-    """Video scores (B, K) from per-frame logits of all views, with the softmax options of TSM's test script.
-
-    Args:
-        logits: (B, V, T, K) per-frame logits.
-        softmax: "none": the mean over views and frames; "video": softmax of that mean; "frames": softmax over all T * K
-            entries of a view before the mean, which the script does for TSN, so that scores add up to 1 / T.
-
-    Source: `eval_video` in test_models.py of mit-han-lab/temporal-shift-module.
-    """
-    over_views = logits.mean(1)
-    if softmax == "frames":
-        return over_views.flatten(1).softmax(1).view_as(over_views).mean(1)
-    if softmax not in SOFTMAXES:
-        raise ValueError(f"unknown softmax {softmax!r}; choose one of {', '.join(SOFTMAXES)}")
-    scores = over_views.mean(1)
-    return scores.softmax(1) if softmax == "video" else scores
-
-
-def ensemble(scores: Sequence[Tensor], coefficients: Sequence[float] | None = None) -> Tensor:
-    """Ensemble of several models' scores (B, K): the weighted sum divided by their number, as in TSM's test script."""
-    coefficients = coefficients or [1.0] * len(scores)
-    if len(coefficients) != len(scores):
-        raise ValueError(f"{len(coefficients)} coefficients for {len(scores)} models")
-    return sum(c * s for c, s in zip(coefficients, scores, strict=True)) / len(scores)
-
-
 def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
-    """Top-1, top-5, mean class accuracy and mean average precision, in percent.
+    """Computes top-1, top-5, mean class accuracy and mean average precision (mAP), in percent.
 
     Args:
         logits: (N, K) class scores.
@@ -65,7 +34,7 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
         valid: (N,) bool; False if a video could not be read: it counts as wrong, and ranks last for mAP.
 
     mAP ranks videos by softmax probability. A class without a positive video is left out of the mean; the AdaFocus
-    repositories (`cal_map` in ops/utils.py) renumber the labels that occur and so compare with wrong columns then.
+    repositories (`cal_map` in ops/utils.py) renumber the labels that occur, which then belong to wrong columns.
     """
     classes = logits.shape[1]
     target = labels[:, 0]
@@ -82,19 +51,19 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
 
 
 def loss(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
-    """Mean cross entropy over the videos that could be read; 0 if there is none. Arguments as in `scores`."""
+    """Returns the mean cross entropy over the readable videos, 0 if there is none; arguments as in `scores`."""
     if not valid.any():
         return 0.0
     return functional.cross_entropy(logits[valid].double(), labels[valid, 0]).item()
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
-    """Mean average precision in percent, over the classes that occur; see `scores`."""
+    """Returns the mean average precision in percent over the classes that occur; arguments as in `scores`."""
     return float(np.nanmean(average_precision(logits, labels, valid)))
 
 
 def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarray:
-    """Average precision (K,) of each class in percent; NaN for a class without a positive video."""
+    """Returns the average precision (K,) of each class in percent; NaN for a class without a positive video."""
     from torchmetrics.functional.classification import binary_average_precision, multilabel_average_precision
 
     probability = logits.double().softmax(1)
@@ -104,7 +73,7 @@ def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarr
     positive = positive[:, :-1]
     values = np.full(logits.shape[1], np.nan)
     occurs = positive.any(0)
-    if occurs.sum() == 1:  # for a single class torchmetrics has another function
+    if occurs.sum() == 1:  # torchmetrics' multilabel function needs at least two classes
         found = binary_average_precision(probability[:, occurs].flatten(), positive[:, occurs].flatten())
     else:
         found = multilabel_average_precision(

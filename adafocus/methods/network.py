@@ -1,4 +1,4 @@
-"""Base classes of all networks with a glance and a focus network: `glance`, `decide`, `focus`, and early exit."""
+"""Base classes of networks that glance, decide and focus: `AdaptiveNetwork`, and `EarlyExitNetwork` for early exit."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
+from adafocus.layers.resize import resized
+from adafocus.methods.options import GLANCE_RESIZES
 
 Prepare = Callable[[Tensor], Tensor]
 #: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
@@ -26,14 +29,20 @@ def as_they_are(frames: Tensor) -> Tensor:
 
 
 class AdaptiveNetwork(nn.Module, ABC):
-    """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
+    """A network that glances at a clip, decides on patch locations (and frames), and focuses on the patches.
+
+    Args:
+        glance, focus: backbones (see `adafocus.backbones`).
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        glance_size: side of the frames that the glance network sees; None: frame_size.
+        glance_resize: how they are resized, see `layers.resize.resized`.
 
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
-    an exported program is one of the three, and early exit calls them on a few frames at a time.
+    an exported program is one of the three, and early exit calls them on a few frames at a time. Letters of shapes are
+    those of docs/glossary.md, "Letters of tensor shapes".
 
     Attributes:
         glance_net, focus_net: the backbones.
-        patch_size, frame_size: sides of the square patches and frames in pixels.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
         parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
@@ -45,12 +54,12 @@ class AdaptiveNetwork(nn.Module, ABC):
         chooses_cells: whether `decide` chooses cells of a grid, any number of them in a frame; `Output.where` and
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
-        first_candidate: where in a clip the candidates begin that frames are chosen from.
+        first_candidate: index of the first candidate frame in a clip.
     """
 
     parts: ClassVar[tuple[Part, ...]]
-    glance_fields: ClassVar[tuple[str, ...]] = ("maps", "features")
-    decide_fields: ClassVar[tuple[str, ...]] = ("maps",)
+    glance_fields: tuple[str, ...] = ("maps", "features")
+    decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
@@ -59,12 +68,24 @@ class AdaptiveNetwork(nn.Module, ABC):
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
 
-    def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
+    def __init__(
+        self,
+        glance: Backbone,
+        focus: Backbone,
+        *,
+        patch_size: int,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        glance_resize: str = "aligned",
+    ) -> None:
         super().__init__()
         if patch_size > frame_size:
             raise ValueError(f"a patch of {patch_size} pixels does not fit into frames of {frame_size}")
-        self.glance_net, self.focus_net = glance_net, focus_net
+        if glance_resize not in GLANCE_RESIZES:
+            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
+        self.glance_net, self.focus_net = glance, focus
         self.patch_size, self.frame_size = patch_size, frame_size
+        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
 
     num_places: int
 
@@ -86,17 +107,30 @@ class AdaptiveNetwork(nn.Module, ABC):
         """Runs the focus network on patches of its frames (B, F, 3, S, S) and combines the result with the glance."""
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The frames of a clip (B, T, ...) that the glance network sees."""
+        """Selects the frames (B, G, ...) that the glance network sees from those of a clip (B, T, ...)."""
         return frames
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
+        """Selects the frames (B, F, ...) that the focus network sees; networks that choose frames need `plan`."""
         return frames
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        raise NotImplementedError
+
+    def even_frames(self, like: Tensor) -> Tensor:
+        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        raise NotImplementedError
+
+    def glance_maps(self, frames: Tensor) -> Tensor:
+        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
+        return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
+        """Focuses at the plan's locations and at those in `diversity`; BatchNorm sees two passes."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -131,15 +165,15 @@ class AdaptiveNetwork(nn.Module, ABC):
         return output
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
+        """Adds logits to `output` that only training needs and that depend on `plan` and `glance`; none by default."""
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
     def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
-        return output.aux_glance.mean(1)
+        """Returns the glance network's own prediction (B, K), from an output that has auxiliary logits."""
+        return given(output.aux_glance).mean(1)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
@@ -168,12 +202,8 @@ class EarlyExitNetwork(AdaptiveNetwork):
     glance_exit: ClassVar[bool] = False
 
     @abstractmethod
-    def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
-
-    @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit, from the cost of all of it."""
+        """Returns the multiply-adds of a video that stops at each exit, from the cost of the whole network."""
 
     @abstractmethod
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
@@ -191,10 +221,10 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:
-    """Indices of the exits that are used when `chunk` steps are computed at a time: every `chunk`-th, and always the
-    last.
+    """Returns the indices of the exits in use when `chunk` steps are computed at a time.
 
-    With `glance_exit`, exit 0 is used as well and the chunks are counted from exit 1.
+    These are every `chunk`-th exit and the last. With `glance_exit`, exit 0 is used as well and chunks are counted from
+    exit 1.
     """
     start = 1 if glance_exit else 0
     ends = list(range(start + chunk - 1, num_exits, chunk))

@@ -1,22 +1,23 @@
-"""Splits a network into up to three modules with tensors in and out, which can be exported and run without this
-package.
+"""Splits a network into up to three modules that map tensors to tensors, for use without this package after export.
 
     glance   frames -> fields of `GlanceOutput`, under their names
     policy   some of these fields -> places[, chosen]
     focus    frames, places, some of these fields -> logits
 
-`places` is `Plan.where` (renamed because ONNX has an operator "Where"), `chosen` is `Plan.frames`. A recognizer has one
-program only, frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal order.
+`places` are the patch locations, `Plan.where` (renamed because ONNX has an operator "Where"), and `chosen` the frames,
+`Plan.frames`. A recognizer has one program only, frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal
+order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
-from adafocus.core.output import GlanceOutput, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Overrides, Plan, given
 from adafocus.methods.frame_exit.model import FrameExit
 from adafocus.methods.network import AdaptiveNetwork
 from adafocus.methods.recognizer.model import Recognizer
@@ -28,9 +29,9 @@ class Program:
 
     Attributes:
         name: "glance", "policy" or "focus".
-        module: takes and returns tensors.
+        module: the module, which takes and returns tensors.
         inputs, outputs: names of these tensors. Inputs that no other program returns are sets of frames.
-        frames: by name, the number of frames in each of those sets.
+        frames: number of frames of these inputs, by name.
     """
 
     name: str
@@ -49,12 +50,12 @@ class _Call(nn.Module):
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """See `Program`."""
+        """Calls the function with the network and the tensors."""
         return self.call(self.network, *tensors)
 
 
 def programs(network: nn.Module) -> list[Program]:
-    """The programs of a network, in the order in which they run.
+    """Returns the programs of a network, in the order in which they run.
 
     Raises:
         ValueError: the network is neither a `Recognizer` nor an `AdaptiveNetwork`.
@@ -84,7 +85,7 @@ def _glance(network: AdaptiveNetwork, frames: Tensor) -> tuple[Tensor, ...]:
 
 def _decide(network: AdaptiveNetwork, *fields: Tensor) -> Tensor | tuple[Tensor, ...]:
     plan = network.decide(_glance_output(network.decide_fields, fields))
-    return (plan.where, plan.frames) if network.chooses_frames else plan.where
+    return (plan.where, given(plan.frames)) if network.chooses_frames else plan.where
 
 
 def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Tensor) -> Tensor:
@@ -94,5 +95,6 @@ def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Ten
 
 
 def _glance_output(names: tuple[str, ...], fields: tuple[Tensor, ...]) -> GlanceOutput:
-    """A `GlanceOutput` with only the given fields; a program's function reads no others."""
-    return GlanceOutput(**{"maps": None, "features": None, **dict(zip(names, fields, strict=True))})
+    """Makes a `GlanceOutput` with only the given fields, since a program reads no others."""
+    values: dict[str, Any] = {"maps": None, "features": None}
+    return GlanceOutput(**values | dict(zip(names, fields, strict=True)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output, Overrides
+from adafocus.core.output import Output, Overrides, given
 from adafocus.core.rng import uniform
 from adafocus.core.stage import Stage
 from adafocus.core.variants import GLANCE_ALONE, Variant
@@ -26,17 +26,17 @@ class AdaptiveStage(Stage):
     random_draw = "diversity"
 
     def draws(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
-        """Uniform random numbers (B, *shape) for one purpose (see `core.rng`), on the device of the batch."""
+        """Returns uniform random numbers (B, *shape) for one purpose (see `core.rng`), on the device of the batch."""
         drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None for "learned" (the policy's)."""
+        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None if the network finds them."""
         places = self.model.num_places
-        if choice == "learned":
+        if choice in ("learned", "motion"):
             return None
         if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
+            return given(self.constant_place).to(batch.frames.device).expand(len(batch), places, -1)
         if choice == "center":
             corners = torch.full((len(batch), places, 2), 0.5, device=batch.frames.device)
         else:
@@ -44,23 +44,24 @@ class AdaptiveStage(Stage):
         return self.model.native_places(corners)
 
     def overrides(self, variant: Variant, batch: Batch) -> Overrides:
-        """The decisions that replace those of the policies in an evaluation variant."""
+        """Returns the decisions that replace those of the policies in an evaluation variant."""
         frames = self.model.even_frames(batch.frames) if variant.when == "spread" else None
-        return Overrides(self.places(variant.where, batch), frames=frames)
+        return Overrides(self.places(variant.where, batch), frames=frames, motion=variant.where == "motion")
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        """See `Stage.evaluate`. The glance network runs once for all variants."""
+        """Predicts in each variant; the glance network runs once for all of them."""
         return self.answers(batch, variants, GLANCE_ALONE in variants)
 
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
-        """The predictions (B, E, K) of all exits."""
-        return self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
+        """Returns the predictions (B, E, K) at all exits."""
+        return given(self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits)
 
     def answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
-        """Outputs by variant; with `auxiliary` the first one has the logits that only training and controls need."""
-        model = self.model.eval()
+        """Returns outputs by variant; `auxiliary` adds to the first the logits that only training and controls need."""
+        model = self.model
+        model.eval()
         frames = None if model.chooses_frames else self.normalize(batch.frames)
         seen = self.glance_frames(batch) if frames is None else model.glance_frames(frames, Overrides())
         glance = model.glance(seen, auxiliary)
@@ -71,8 +72,8 @@ class AdaptiveStage(Stage):
             if variant == GLANCE_ALONE:
                 continue
             plan = model.decide(glance, self.overrides(variant, batch))
-            chosen = None if fixed is not None else self.other_frames(batch, rows, plan.frames)
-            focused = self.normalize(chosen) if fixed is None else fixed
+            chosen = None if fixed is not None else self.other_frames(batch, rows, given(plan.frames))
+            focused = given(fixed) if chosen is None else self.normalize(chosen)
             answers[variant] = model.focus(focused, plan, glance, auxiliary and not answers)
             answers[variant].focus_frames = chosen
         if GLANCE_ALONE in variants:
@@ -80,17 +81,17 @@ class AdaptiveStage(Stage):
         return answers
 
     def glance_frames(self, batch: Batch) -> Tensor:
-        """See `Stage.glance_frames`. A batch with `source` holds only the frames of `first_frames`."""
+        """Returns the normalized frames of a batch that the glance network sees."""
         if self.model.chooses_frames:
             return self.normalize(self.first_frames(batch))
         return super().glance_frames(batch)
 
     def first_frames(self, batch: Batch) -> Tensor:
-        """The frames (B, n, H, W, 3) uint8 that are processed before the first exit."""
+        """Returns the frames (B, n, H, W, 3) uint8 that are processed before the first exit."""
         return batch.frames if batch.source is not None else self.model.first_frames(batch.frames)
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
+        """Returns candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
 
         Args:
             batch: the batch.

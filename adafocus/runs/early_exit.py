@@ -6,8 +6,9 @@ import csv
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from adafocus.config.schema import Config
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
-from adafocus.core.stage import Stage
+from adafocus.core.output import given
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
 from adafocus.layers.precision import channels_last
-from adafocus.methods.network import passed_exits
+from adafocus.methods.network import EarlyExitNetwork, passed_exits
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.distributed import World
 from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
@@ -46,14 +48,15 @@ class Row:
         budget: the budget q; None for the baselines.
         cost: mean multiply-adds (MACs) per video.
         simulated: score in percent of the full network's predictions at the exits that the thresholds determine.
-        score: score in percent with real early exit; None if it was only simulated.
+        score: score in percent with real early exit; None if the row was only simulated.
         seconds, networks: mean seconds per video, including the decoding of chosen frames, and in the networks alone.
-        kept: saving of the networks' time divided by the saving of multiply-adds; None if less than a tenth of the
-            multiply-adds is saved.
+        kept: share saved of the networks' time divided by the share saved of multiply-adds; None if less than a tenth
+            of the multiply-adds is saved.
         shares: share of the videos that stopped at each exit.
         thresholds: threshold of each exit.
         differing: number of videos whose exit or predicted class differs from the simulation.
-        deviation: largest difference of a logit to the simulation, relative to the largest logit, at equal exits.
+        deviation: largest difference of a logit to the simulation, relative to the largest logit, over the videos with
+            the same exit in both.
     """
 
     name: str
@@ -90,10 +93,10 @@ class EarlyExit:
         data: the data; evaluation clips decode chosen frames on demand.
         stage: the stage of the trained network.
         cost: the cost of the network.
-        world: the processes; each evaluates its share of the videos.
+        world: this process's rank and the communication with the others; each evaluates its share of the videos.
     """
 
-    def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
+    def __init__(self, settings: Config, data: build.Data, stage: AdaptiveStage, cost: Cost, world: World) -> None:
         self.settings, self.data, self.stage, self.world = settings, data, stage, world
         # Channels-last weights: for few images, a convolution spends much of its time on converting the weights'
         # layout.
@@ -106,7 +109,7 @@ class EarlyExit:
         self.contract: dict[str, Any] | None = None  # see `exit_contract.choose_budget`
         check_size(self.options, len(data.test))
         self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
-        model = stage.model
+        self.network = model = cast(EarlyExitNetwork, stage.model)
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
         costs = model.exit_costs(cost)
@@ -117,12 +120,12 @@ class EarlyExit:
         self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)
 
     def rows(self) -> list[Row]:
-        """Simulates all budgets of all criteria, and runs `early_exit.runs` of them with real early exit."""
+        """Returns the rows of all criteria and budgets: all are simulated, `early_exit.runs` of them really run."""
         everything = self._whole_data()
-        log.info("thresholds from the training set: %d videos", len(self._sweep()))
+        log.info("computing thresholds from %d training videos", len(self._sweep()))
         sure = self._training_certainty()
         answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
-        full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
+        full = self._timed(everything, lambda batch: exits.run_in_full(self.stage, batch))
         score, self.full = self._score(full.values, full), full
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
         for criterion in self.options.criteria:
@@ -142,7 +145,7 @@ class EarlyExit:
         return rows
 
     def write_predictions(self, folder: Path) -> None:
-        """Writes predictions.csv: the budget that the summary's conclusion names, beside the full model."""
+        """Writes predictions.csv for the budget that the summary's conclusion names, and for the full model."""
         if self.best is None or self.full is None:
             return
         row, found = self.best
@@ -155,46 +158,47 @@ class EarlyExit:
         """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
         time."""
 
-        def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
+        def seconds(work: Callable[[Batch], exits.ExitResult], batch: Batch) -> float:
             work(batch)
             return min(work(batch).networks for _ in range(3))
 
         first = [
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
-        whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
-        model, chunk = self.stage.model, 1
+        whole = seconds(lambda batch: exits.run_in_full(self.stage, batch), first[0])
+        model, chunk = self.network, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
-            walked = seconds(
-                lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
+            walk = partial(
+                exits.exit_early, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk
             )
-            log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
+            walked = seconds(walk, first[1])
+            log.info("chunk %d: all steps take %.0f %% of the full network's time", chunk, 100 * walked / whole)
             if walked <= SLOWER * whole:
                 break
             chunk *= 2
         return self.world.gather(chunk)[0]  # all processes use the value of rank 0
 
     def _whole_data(self) -> ClipSource:
-        """Evaluation clips as the whole network takes them."""
+        """Returns the evaluation clips as the full network reads them, without early exit."""
         if self._whole is None:
-            # Where the whole network chooses frames as well, its clips are read like those of a walk.
-            same, whole = self.stage.model.chooses_frames, replace(self.settings, mode="evaluate")
+            # A network that chooses frames decodes them on demand without early exit, too.
+            same, whole = self.network.chooses_frames, replace(self.settings, mode="evaluate")
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
     def _sweep(self) -> EvaluationOrder:
-        size, batch = len(self.data.train), self.settings.evaluate.batch_size
+        size, batch = len(given(self.data.train)), self.settings.evaluate.batch_size
         return EvaluationOrder(
             size, batch, limit=self.options.train_videos, epoch=0, rank=self.world.rank, world=self.world.size
         )
 
     def _training_certainty(self) -> dict[str, Tensor]:
-        """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
-        nothing = torch.empty(0, len(self.numbers))  # with very few videos a process may have none
+        """Computes the exit criteria (N, E) of augmented training clips, as the repositories' test_early_exit.py."""
+        nothing = torch.empty(0, len(self.numbers))  # a process may have no video if there are very few
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
-        for batch in self._loader(self.data.train, self._sweep()):
+        for batch in self._loader(given(self.data.train), self._sweep()):
             logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
             for criterion, parts in found.items():
                 parts.append(exits.certainty(logits, criterion).cpu())
@@ -202,7 +206,7 @@ class EarlyExit:
         return {name: torch.cat([share[name] for share in shares]) for name in found}
 
     def _evaluation(self, clips: ClipSource) -> Loader:
-        """The loader of an evaluation split; its processes stay alive, so starting them is not part of any timing."""
+        """Makes the loader of evaluation clips; its processes stay alive, so that no timing includes their start."""
         if id(clips) not in self._loaders:
             order = EvaluationOrder(
                 len(clips), self.settings.evaluate.batch_size, rank=self.world.rank, world=self.world.size
@@ -217,12 +221,12 @@ class EarlyExit:
         return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
 
     def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> Found:
-        def left(batch: Batch) -> exits.Left:
-            return exits.Left(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
+        def left(batch: Batch) -> exits.ExitResult:
+            return exits.ExitResult(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
 
         return self._timed(clips, left)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> Found:
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.ExitResult]) -> Found:
         """Runs `work` on every evaluation video and measures the seconds per video."""
         batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
@@ -250,7 +254,7 @@ class EarlyExit:
         return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
 
     def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: Found) -> tuple[Row, Tensor]:
-        at = exits.leaving(exits.certainty(answers.values, criterion), limit)
+        at = exits.exit_indices(exits.certainty(answers.values, criterion), limit)
         logits = answers.values[torch.arange(len(at)), at]
         shares = torch.bincount(at[answers.valid], minlength=len(self.numbers)) / max(1, int(answers.valid.sum()))
         cost = float((shares.double() * self.costs).sum())
@@ -259,12 +263,12 @@ class EarlyExit:
         return row, at
 
     def _run_these(self) -> set[int]:
-        """Indices of the budgets that are run with real early exit."""
+        """Returns the indices of the budgets that are run with real early exit."""
         count = min(self.options.runs, len(self.budgets))
         return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
 
     def _sign(self, limits: list[Tensor], training: Tensor, answers: Found) -> set[int]:
-        """Chooses the budget that keeps the contract; returns its index, or nothing if none does."""
+        """Chooses the budget that has the guarantee of `early_exit.lose`; returns its index, or an empty set."""
         seed, costs = self.settings.seed, self.costs
         found = choose_budget(
             self.options, limits, training, costs, answers.values, answers.labels, answers.valid, seed
@@ -278,11 +282,11 @@ class EarlyExit:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
-            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
+            lambda batch: exits.exit_early(self.stage, batch, limit, self.numbers, row.name, self.chunk),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
-            row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
+            row.kept = (1 - row.networks / given(full.networks)) / (1 - row.cost / full.cost)
         known = [full, row] if self.best is None else [full, self.best[0], row]
         if best_budget([asdict(one) for one in known]) == asdict(row):
             self.best = row, found
@@ -294,11 +298,11 @@ class EarlyExit:
             row.deviation = float((found.values - expected)[same].abs().max() / expected[same].abs().max())
 
     def _baseline(self) -> Row:
-        """The row of the baseline recognizer on whole frames."""
-        other = predict.load(self.options.baseline, device=self.world.device.type)
+        """Evaluates the baseline recognizer on whole frames and returns its row."""
+        other = predict.load(given(self.options.baseline), device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
-        found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
+        found = self._timed(data.validate, lambda batch: exits.run_in_full(other.stage, batch))
         score = self._score(found.values, found)
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
 

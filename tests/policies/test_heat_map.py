@@ -35,7 +35,7 @@ def test_the_place_moves_with_the_subject(window: float) -> None:
         if policy.scores(subject(4, 4)).flatten().argmax() not in range(27, 46):  # the subject repels: turn the sign
             policy.score[-1].weight.mul_(-1)
         there, moved = (policy.places(policy.scores(subject(*at))) for at in ((3, 3), (4, 5)))
-    step = torch.tensor([1, 2]) / 8 / (1 - policy.patch)  # cells, as shares of the free range
+    step = torch.tensor([1, 2]) / 8 / (1 - policy.patch)  # cells, as fractions of the largest offset
     torch.testing.assert_close(moved - there, step.view(1, 1, 2), atol=1e-4, rtol=0)
 
 

@@ -30,7 +30,8 @@ def test_a_failing_job_and_the_same_command_again(tmp_path: Path) -> None:
     states = {name: json.loads((folder / name / "status.json").read_text())["state"] for name in names}
     assert list(states.values()) == ["finished", "finished", "failed", "failed"]
     assert (
-        "failed: " in output and "patch.size=28 is larger than the frame of 26" in (folder / "compare.md").read_text()
+        "failed: " in output
+        and "patch.size=28 is larger than dataset.frame_size=26" in (folder / "compare.md").read_text()
     )
     written = (folder / names[0] / "metrics.jsonl").stat().st_mtime_ns
     assert "--- job 1 of 4: patch-24_seed-0\n" in output

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 
 
 class AdaFocusV1Method(Method):
@@ -25,43 +27,40 @@ class AdaFocusV1Method(Method):
 
     @property
     def widths(self) -> Widths:
-        """Those of the released networks."""
+        """Widths of the published networks: 1024 for the policy and, on plain backbones, for the classifier."""
         return Widths(1024, None if self.on_tsm else 1024)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
         found = {shared.Dropout, TSMPolicy} if self.on_tsm else {shared.Dropout, PlainPolicy, shared.GlanceSize}
         return super().options | found | ({PPO} if self.config.stage.name in ("2", "all") else set())
 
     @property
     def learns_from_labels(self) -> bool:
-        """See `Method.learns_from_labels`; stage 2 learns from rewards."""
+        """False for stage 2, which trains the policy from rewards; True for all other stages."""
         return self.config.stage.name != "2"
 
     @property
     def trains_backbones(self) -> bool:
-        """See `Method.trains_backbones`; stages 2 and 3 train the policy and the classifier."""
+        """False for stages 2 and 3, which train only the policy and only the classifier."""
         return self.config.stage.name not in ("2", "3")
 
     @property
     def not_needed(self) -> tuple[str, ...]:
-        """There is no policy before stage 2."""
+        """The policy's keys in the stages before stage 2, which evaluate random patches."""
         return ("policy.",) if self.config.stage.name in ("glance", "focus", "1") else ()
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         self.check_same_frames()
         ppo = self.read(PPO)
         if self.config.schedule.accumulation_steps > 1 and ppo.epochs * ppo.minibatches > 1:
             raise UserError(
-                "policy.epochs and policy.minibatches make several optimizer steps per batch: "
-                "schedule.accumulation_steps must be 1"
+                f"schedule.accumulation_steps={self.config.schedule.accumulation_steps} must be 1 if policy.epochs or "
+                f"policy.minibatches is above 1, because PPO then makes several optimizer steps per batch"
             )
 
     def check_start(self) -> None:
-        """See `Method.check_start`."""
         stage, init = self.config.stage.name, self.config.init
         if stage == "1" and not (init.get("glance") and init.get("focus")):
             raise UserError(
@@ -75,50 +74,40 @@ class AdaFocusV1Method(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
+        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
-        frames = self.frame_plan()
-        arguments = self.arguments(num_classes) | self.values(shared.PolicyWidth, shared.Dropout)
+    def network_class(self) -> Callable[..., nn.Module]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 
-            policy = self.read(TSMPolicy)
-            return AdaFocusV1TSM(
-                glance,
-                focus,
-                glance_segments=frames.glance,
-                focus_segments=frames.focus,
-                deviation=policy.deviation,
-                policy_norm=policy.norm,
-                **arguments,
-            )
+            return AdaFocusV1TSM
         from adafocus.methods.adafocus_v1.model import AdaFocusV1
 
+        return AdaFocusV1
+
+    def arguments(self) -> dict[str, Any]:
+        frames = self.frame_plan()
+        arguments = super().arguments() | self.values(shared.PolicyWidth, shared.Dropout)
+        if self.on_tsm:
+            policy = self.read(TSMPolicy)
+            arguments |= {"glance_segments": frames.glance, "focus_segments": frames.focus}
+            return arguments | {"deviation": policy.deviation, "policy_norm": policy.norm}
         plain = self.read(PlainPolicy)
-        return AdaFocusV1(
-            glance,
-            focus,
-            segments=frames.glance,
-            grid=plain.grid,
-            policy_convolution=plain.convolution,
-            head_dropout=self.config.schedule.head_dropout,
-            **arguments,
-            **self.values(shared.GlanceSize, shared.ClassifierWidth),
-        )
+        arguments |= self.values(shared.GlanceSize, shared.ClassifierWidth)
+        arguments |= {"grid": plain.grid, "policy_convolution": plain.convolution}
+        return arguments | {"segments": frames.glance, "head_dropout": self.config.schedule.head_dropout}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`. With stage=all, the network is evaluated as in the last stage."""
+        """Makes the configured stage; for stage=all the last one, as which the network is evaluated."""
         from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 
-        config = self.config
+        config, model = self.config, cast("ReinforcedNetwork", network)
         name = self.stages[-1] if config.stage.name == "all" else config.stage.name
         # The dropout probabilities differ between stages, which train the same network.
-        network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
+        model.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
         arguments = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
         if name != "2":
-            return SupervisedStage(network, normalize, name=name, **arguments)
-        return PolicyStage(network, normalize, **self.values(PPO), **arguments)
+            return SupervisedStage(model, normalize, name=name, **arguments)
+        return PolicyStage(model, normalize, **self.values(PPO), **arguments)

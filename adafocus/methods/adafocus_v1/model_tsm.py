@@ -6,11 +6,14 @@ experiments on Something-Something.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
@@ -24,7 +27,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     Args:
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
-        deviation, policy_hidden, policy_norm: see `GaussianPolicy`.
+        deviation, policy_hidden, policy_norm: `deviation`, `hidden` and `norm` of `GaussianPolicy`.
         dropout: dropout probability before the focus network's head.
     """
 
@@ -45,20 +48,20 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
-        patch_size: int,
         frame_size: int = 224,
         deviation: float = 0.25,
         policy_hidden: int = 1024,
         policy_norm: bool = True,
         dropout: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, frame_size=frame_size, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
         self.policy = GaussianPolicy(
             glance_segments * glance.width,
@@ -73,7 +76,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the sets of the two networks, which see different frames."""
+        """Number of frames of each network; the two see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
@@ -85,7 +88,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, G, 3, S, S): stacked maps (B, 1, G * D, h, w), features and logits (B, K)."""
+        """Runs the glance network on frames (B, G, 3, S, S); the maps of a clip are stacked to (B, 1, G * D, h, w)."""
         maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         with full_precision(maps):
@@ -93,25 +96,25 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return GlanceOutput(maps.flatten(1, 2)[:, None], features, logits)
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
-        logits = glance.logits + self._focused(frames, plan.where)
+        """Runs the focus network on the same patch location of all focus frames (B, F, 3, S, S)."""
+        logits = given(glance.logits) + self._focused(frames, plan.where)
         return Output(logits, logits[:, None], plan.where)
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
     ) -> tuple[Output, Tensor]:
-        """See `ReinforcedNetwork.compare`."""
         if other is None:
             chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
         else:  # the focus network processes both sets of patches in one batch
             chosen, instead = self._focused(frames, where, other).chunk(2)
-        logits = glance.logits + chosen
-        return Output(logits, logits[:, None], where), (glance.logits + instead)[:, None]
+        glanced = given(glance.logits)
+        logits = glanced + chosen
+        return Output(logits, logits[:, None], where), (glanced + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """See `ReinforcedNetwork.whole_frames`; each network gets its own frames of the clip."""
+        """Predicts with one network alone on whole frames, on its own frames of the clip."""
         if network == "glance":
-            return Output(self.glance(self.glance_frames(frames, Overrides())).logits)
+            return Output(given(self.glance(self.glance_frames(frames, Overrides())).logits))
         shown = self.focus_frames(frames)
         features = self.focus_net(shown.flatten(0, 1)).mean((-2, -1))
         with full_precision(features):
@@ -119,11 +122,11 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return Output(logits.mean(1), per_frame=logits)
 
     def set_dropout(self, classifier: float, head: float) -> None:
-        """See `ReinforcedNetwork.set_dropout`; this glance head has no dropout, so `head` is not used."""
+        """Sets the dropout probability of the classifier; `head` is ignored, since this glance head has no dropout."""
         self.dropout.p = classifier
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """The focus network's logits (n B, K) of the same frames at n patch locations per video, in one batch."""
+        """Computes focus logits (n * B, K) of the same frames at n patch locations per video, in one batch."""
         flat, corners = frames.flatten(0, 1), [place.expand(-1, frames.shape[1], -1).flatten(0, 1) for place in where]
         features = self.focus_net(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
         with full_precision(features):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, coarse_to_fine
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.adafocus_v2.model import AdaFocusV2
+    from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
 
 class AdaFocusV2Method(Method):
@@ -32,37 +34,35 @@ class AdaFocusV2Method(Method):
 
     @property
     def whole_glance_before(self) -> bool:
-        """True on TSM, where the key was not read."""
+        """True on TSM, where version 0.1 ignored `backbone.glance_size`."""
         return self.on_tsm
 
     @property
     def widths(self) -> Widths:
-        """Those of the released networks; a heat map needs few channels."""
+        """Widths of the published networks; 32 for a heat map."""
         policy, classifier = (1024, None) if self.on_tsm else (2048, 4096)
         return Widths(32 if self.config.policy.name == "heatmap" else policy, classifier)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
-        plain = set() if self.on_tsm else {Order, shared.Dropout}
+        plain = {shared.Consensus} if self.on_tsm else {Order, shared.Dropout}
         policy = {Policy, HeatMap} if self.config.policy.name == "heatmap" else {Policy}
         own = {Diversity, shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm}
         return super().options | own | policy | plain
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
-        """See `Method.needed_lr_parts`; on TSM there is no classifier over both networks."""
+        """Parts that `schedule.lr_mults` must name; on TSM there is no classifier over both networks."""
         return tuple(part for part in self.lr_parts if part != "classifier" or not self.on_tsm)
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         self.check_same_frames()
         if self.read(shared.Where).where == "oracle" and self.config.dataset.source != "glyphs":
             raise UserError("method.where=oracle needs dataset=glyphs: only of synthetic videos is the place known")
         policy = self.read(Policy)
         if policy.options and policy.name not in POLICIES:
-            raise UserError(f"policy.options are for a policy of a plug-in, not for policy.name={policy.name}")
+            raise UserError(f"policy.options are for plug-ins' policies; leave them out with policy.name={policy.name}")
         if policy.name == "heatmap":
             self._check_heat_map(self.read(HeatMap))
 
@@ -82,7 +82,7 @@ class AdaFocusV2Method(Method):
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
+        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
@@ -91,37 +91,31 @@ class AdaFocusV2Method(Method):
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
-        frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
-        arguments = self.arguments(num_classes) | self.values(
-            shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize
-        )
-        arguments |= self.policy()
+    def network_class(self) -> Callable[..., nn.Module]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
-            return AdaFocusV2TSM(
-                glance,
-                focus,
-                glance_segments=frames.glance,
-                focus_segments=frames.focus,
-                dropout=head_dropout,
-                **arguments,
-            )
+            return AdaFocusV2TSM
         from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
-        return AdaFocusV2(
-            glance,
-            focus,
-            segments=frames.glance,
-            head_dropout=head_dropout,
-            **arguments,
-            **self.values(shared.ClassifierWidth, shared.Dropout, Order),
-        )
+        return AdaFocusV2
+
+    def arguments(self) -> dict[str, Any]:
+        frames, dropout = self.frame_plan(), self.config.schedule.head_dropout
+        arguments = super().arguments() | self.policy()
+        arguments |= self.values(shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize)
+        if self.on_tsm:
+            return arguments | {
+                "glance_segments": frames.glance,
+                "focus_segments": frames.focus,
+                "dropout": dropout,
+                **self.values(shared.Consensus),
+            }
+        arguments |= self.values(shared.ClassifierWidth, shared.Dropout, Order)
+        return arguments | {"segments": frames.glance, "head_dropout": dropout}
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The argument of the network for another policy than the paper's, which is its default."""
+        """The network's argument `policy`, for another policy than the paper's; empty for the paper's."""
         policy = self.read(Policy)
         if policy.name == "paper":
             return {}
@@ -135,17 +129,12 @@ class AdaFocusV2Method(Method):
         return {"policy": partial(POLICIES[policy.name], **policy.options)}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
-        from adafocus.core.stage import batch_norms
         from adafocus.methods.adafocus_v2.stage import JointStage
 
-        config = self.config
         return JointStage(
-            network,
+            cast("AdaFocusV2 | AdaFocusV2TSM", network),
             normalize,
-            seed=config.seed,
-            rates=config.schedule.lr_mults,
             places_weight=self.read(HeatMap).places_weight if HeatMap in self.options else 0.0,
             **self.values(shared.Where, shared.Controls, Diversity),
-            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+            **self.stage_arguments(network),
         )

@@ -7,20 +7,20 @@ on ActivityNet, FCVID and Mini-Kinetics.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.adafocus_v2.options import ORDERS
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
-from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.affine import AffinePolicy
 from adafocus.policies.heat_map import HeatMapPolicy
 
@@ -32,17 +32,13 @@ class AdaFocusV2(EarlyExitNetwork):
         glance, focus: backbones (see `adafocus.backbones`).
         num_classes: number of classes K.
         segments: number of frames T of a clip; both networks see all of them.
-        patch_size: side P of the patches in pixels.
-        frame_size: side of the square frames in pixels.
-        glance_size: side of the frames that the glance network sees; None: frame_size.
-        glance_resize: "aligned": bilinear with aligned corners, no antialiasing (as in the repository); "area": each
-            pixel is the mean of the area that it covers.
         policy_hidden: hidden width of the policy's GRU.
         classifier_width, dropout: hidden width and dropout probability of the classifier.
         head_dropout: dropout probability of the auxiliary heads.
         order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
             take and return frames and steps in this order; `forward` takes frames in temporal order.
-        policy: makes the policy; see `adafocus.policies`.
+        policy: factory of the policy, called as `adafocus.policies` describes.
+        Others: see `AdaptiveNetwork`.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
@@ -57,29 +53,27 @@ class AdaFocusV2(EarlyExitNetwork):
         Part("focus", ("focus_head",), auxiliary=True),
     )
 
+    order: Tensor
+
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         segments: int,
-        patch_size: int,
-        frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 2048,
         classifier_width: int = 4096,
         dropout: float = 0.2,
         head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
         policy: Callable[..., nn.Module] = AffinePolicy,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
-        if glance_resize not in GLANCE_RESIZES or order not in ORDERS:
-            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES} and order one of {ORDERS}")
+        super().__init__(glance, focus, **options)
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {ORDERS}")
         self.segments = self.num_places = self.num_exits = segments
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = policy(
             channels=glance.width, map_size=glance.map_size(self.glance_size), segments=segments, hidden=policy_hidden
         )
@@ -97,14 +91,13 @@ class AdaFocusV2(EarlyExitNetwork):
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
-        flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
-        maps = self.glance_net(flat).unflatten(0, frames.shape[:2])
+        """Runs the glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
+        maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """One patch location per frame.
+        """Chooses one patch location per frame.
 
         Args:
             glance: output for some or all frames of a clip, in processing order.
@@ -133,13 +126,13 @@ class AdaFocusV2(EarlyExitNetwork):
         running_max: Tensor | None = None,
         answers: int | None = None,
     ) -> Output:
-        """Focus network and classifier on frames (B, T', 3, S, S) of steps first..first+T'-1, in processing order.
+        """Runs the focus network and the classifier on T' steps, all steps of a clip or some.
 
         Args:
-            frames: the frames of these steps.
+            frames: (B, T', 3, S, S) the frames of these steps, in processing order.
             plan, glance: decisions and glance output for the same frames.
             auxiliary: whether to compute the auxiliary logits.
-            first: number of earlier steps.
+            first: number of steps of the clip before these.
             running_max: `Output.running_max` after the earlier steps.
             answers: number of steps, counted from the last, to compute predictions for; None: all.
         """
@@ -168,7 +161,9 @@ class AdaFocusV2(EarlyExitNetwork):
         auxiliary: bool = True,
         prepare: Prepare = as_they_are,
     ) -> Output:
-        """See `AdaptiveNetwork.forward`. The pass at `overrides.diversity` comes second, as in the repository."""
+        """Runs a whole clip as `AdaptiveNetwork.forward`; the pass at `overrides.diversity` comes second, as in the
+        repository.
+        """
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
         return super().forward(frames, overrides, auxiliary, prepare)
@@ -182,12 +177,12 @@ class AdaFocusV2(EarlyExitNetwork):
         return frames[:, self.order[:1]]
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
+        """Multiply-adds per video that stops at each exit; every frame costs the same."""
         whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` (B, 1, 3, S, S) is the first frame in processing order."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the first frame in processing order."""
         rows = torch.arange(len(frames), device=frames.device)
         state = running_max = None
         for first in range(0, self.segments, chunk):
@@ -204,7 +199,7 @@ class AdaFocusV2(EarlyExitNetwork):
             if not stay.any():
                 return
             if not stay.all():
-                rows, running_max = rows[stay], running_max[stay]
+                rows, running_max = rows[stay], given(running_max)[stay]
                 state = None if state is None else state[stay]
 
 

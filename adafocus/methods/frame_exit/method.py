@@ -34,11 +34,9 @@ class FrameExitMethod(Method):
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
         return super().options | {shared.Dropout, shared.FrozenNorm}
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         backbone = self.config.backbone
         if self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool:
@@ -67,7 +65,6 @@ class FrameExitMethod(Method):
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.core.stage import batch_norms
         from adafocus.methods.frame_exit.stage import FrameExitStage
 

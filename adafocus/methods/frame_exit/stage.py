@@ -22,13 +22,11 @@ class FrameExitStage(AdaptiveStage):
     model: FrameExit
 
     def param_groups(self) -> list[ParamGroup]:
-        """See `Stage.param_groups`."""
         model = self.model
         parts = {"focus": model.focus_net, "classifier": model.classifier}
         return [ParamGroup(name, list(part.parameters())) for name, part in parts.items()]
 
     def step(self, batch: Batch) -> StepResult:
-        """See `Stage.step`."""
         output = self.net(self.normalize(batch.frames))
         right = (output.logits.argmax(1) == batch.labels[:, 0]).float().mean()
         return StepResult(self.objective(output.steps.float(), batch), {"top1": right})
@@ -38,5 +36,4 @@ class FrameExitStage(AdaptiveStage):
         return Overrides()
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
-        """See `Stage.costs`."""
         return {WHOLE_FRAMES: cost.total}

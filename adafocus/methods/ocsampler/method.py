@@ -34,7 +34,6 @@ class OCSamplerMethod(Method):
         return super().options - {shared.Patch} | {shared.GlanceSize, shared.GlanceResize, shared.FrozenNorm}
 
     def check(self) -> None:
-        """See `Method.check`."""
         backbone, plan = self.config.backbone, self.frame_plan()
         if backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(
@@ -53,7 +52,6 @@ class OCSamplerMethod(Method):
         return FramePlan(glance, focus, candidates=glance, first=tuple(range(glance)))
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
         from adafocus.methods.ocsampler.model import OCSampler
 
         assert glance is not None
@@ -70,7 +68,6 @@ class OCSamplerMethod(Method):
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.core.stage import batch_norms
         from adafocus.methods.ocsampler.stage import OCSamplerStage
 

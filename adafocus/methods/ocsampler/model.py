@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import AdaptiveNetwork, Prepare, as_they_are
 from adafocus.policies.frames import choose_frames
 from adafocus.policies.one_step import OneStepPolicy, draw_frames
@@ -83,8 +82,7 @@ class OCSampler(AdaptiveNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on all frames (B, G, 3, S, S)."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, aux_logits=self.glance_head(widen(features)) if auxiliary else None)

@@ -62,7 +62,6 @@ class OCSamplerStage(AdaptiveStage):
         self.variants = (LEARNED, *OTHERS, GLANCE_ALONE) if controls else (LEARNED,)
 
     def param_groups(self) -> list[ParamGroup]:
-        """See `Stage.param_groups`."""
         model, rates = self.model, self.rates
         return [
             ParamGroup("policy", list(model.policy.parameters()), rates["policy"]),
@@ -73,7 +72,6 @@ class OCSamplerStage(AdaptiveStage):
         ]
 
     def step(self, batch: Batch) -> StepResult:
-        """See `Stage.step`."""
         draws = self.draws("frames", batch, (self.model.glance_segments,))
         overrides = Overrides(thresholds=draws, diversity=self.model.even_frames(batch.frames))
         output = self.net(batch.frames, overrides, prepare=self.normalize)
@@ -90,7 +88,6 @@ class OCSamplerStage(AdaptiveStage):
         return StepResult(sum(losses.values()) - (reward * output.scores).mean(), metrics)
 
     def overrides(self, variant: Variant, batch: Batch) -> Overrides:
-        """See `AdaptiveStage.overrides`."""
         model, frames = self.model, batch.frames
         if variant.when == "learned":
             return Overrides()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool
+from adafocus.core.output import given
 from adafocus.methods.recognizer.model import Recognizer
 
 Caches = tuple[Tensor, ...]
@@ -23,7 +24,7 @@ Caches = tuple[Tensor, ...]
 
 @dataclass
 class StreamOutput:
-    """Logits (B, K) for one frame of each of B streams, and the caches to pass with their next frame."""
+    """Output for one frame of each of B streams: `logits` (B, K), and `caches` to pass in with the next frame."""
 
     logits: Tensor
     caches: Caches
@@ -32,14 +33,13 @@ class StreamOutput:
 class OnlineRecognizer(nn.Module):
     """Runs a `Recognizer` with the online shift frame by frame. It has no state: caches are passed in and returned.
 
-    Each shifted layer has one cache, the first C // div channels of its input at the previous frame, (B, C // div, h,
-    w).
-    A network that removes the background has two more: the mean of the frames so far (B, 3, S, S), and their number
-    (B, 1, 1, 1). All caches start as zeros. The logits equal the per-frame logits of the `Recognizer` on the whole
-    clip.
+    Each shifted layer has one cache (B, C // div, h, w): the first C // div channels of its input at the previous
+    frame, with `div` as in `backbones.shift`. A network that removes the background has two more: the mean of the
+    frames so far (B, 3, S, S), and their number (B, 1, 1, 1). All caches start as zeros. The logits equal the per-frame
+    logits of the `Recognizer` on the whole clip.
 
     Args:
-        model: trained on clips; its modules are used, not copied.
+        model: the trained recognizer; its modules are used, not copied.
 
     Raises:
         ValueError: the model needs future frames; the message names the module and what to train instead.
@@ -77,14 +77,14 @@ class OnlineRecognizer(nn.Module):
             for shift, cache in zip(self.shifts, caches, strict=False):
                 shift.past = cache
             logits = self.model.frame_logits(frames)
-            return StreamOutput(logits, (*(shift.past for shift in self.shifts), *background))
+            return StreamOutput(logits, (*(given(shift.past) for shift in self.shifts), *background))
         finally:
             for shift in self.shifts:
                 shift.past = None
 
 
 def why_no_stream(model: nn.Module) -> str | None:
-    """The reason why a network cannot run frame by frame, with what to train instead; None if it can."""
+    """Returns the reason why a network cannot run frame by frame, and what to train instead; None if it can."""
     if not isinstance(model, Recognizer):
         return (
             f"a {type(model).__name__} chooses from whole clips and cannot run frame by frame; "
@@ -98,6 +98,11 @@ def why_no_stream(model: nn.Module) -> str | None:
                 f"frames that have not come "
                 f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
             )
+    if model.change:
+        return (
+            "this model cannot run frame by frame: method.consensus=change compares all frames of a clip; "
+            "train with method.consensus=average"
+        )
     shifts = [module for module in model.modules() if isinstance(module, Shifted)]
     if not shifts or not all(shift.online for shift in shifts):
         what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
@@ -111,7 +116,7 @@ def why_no_stream(model: nn.Module) -> str | None:
 
 
 def restart(caches: Caches, streams: Sequence[int]) -> Caches:
-    """Caches in which the given streams restart from zeros (for a new video); the other streams continue."""
+    """Returns caches that are zero for the given streams, which start a new video, and unchanged for the others."""
     kept = torch.ones(len(caches[0]), dtype=torch.bool, device=caches[0].device)
     kept[list(streams)] = False
     return tuple(cache * kept[:, None, None, None].to(cache.dtype) for cache in caches)
@@ -144,16 +149,16 @@ class Smoothing:
         self.shown: deque[int] = deque([] if rest is None else [rest, rest], maxlen=2)
 
     def __call__(self, logits: Tensor) -> int:
-        """The label to display after a frame with these logits (K,)."""
+        """Takes the logits (K,) of the next frame and returns the label to display."""
         self.scores.append(logits.detach().float().cpu())
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
     def mean(self) -> Tensor:
-        """Mean logits (K,) of the frames in the window; `__call__` takes their highest class."""
+        """Mean logits (K,) of the frames in the window, from whose highest class `__call__` makes the label."""
         return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:
-        """The label to display if `label` has the highest summed logits."""
+        """Returns the label to display if `label` has the highest summed logits."""
         if not self.shown:
             self.shown.extend([self.replaced.get(label, label)] * 2)
         if label in self.ignored:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
-from adafocus.core.output import GlanceOutput, Output, Plan
+from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import Reader, Walk
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
@@ -42,18 +44,21 @@ class UniAdaFocus(UniAdaFocusBase):
         Part("spatial", ("spatial_head",), auxiliary=True, published=False),
     )
 
+    glance_centers: Tensor
+
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         classifier_width: int = 4096,
         dropout: float = 0.2,
         head_dropout: float = 0.2,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
+        self.num_places, self.num_exits = self.candidates, 1 + self.focus_segments
         if self.candidates % self.glance_segments:
             raise ValueError(f"{self.candidates} candidates are no multiple of {self.glance_segments} glance frames")
         centers = torch.tensor([segment_centers(self.candidates, self.glance_segments)])
@@ -67,33 +72,22 @@ class UniAdaFocus(UniAdaFocusBase):
         steps = (num_classes, self.focus_segments, classifier_width, dropout)
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
-    @property
-    def num_places(self) -> int:
-        """Number of rectangles that `Overrides.where` must give: one for each candidate."""
-        return self.candidates
-
-    @property
-    def num_exits(self) -> int:
-        """Number of exits: one after the glance and one after each patch."""
-        return 1 + self.focus_segments
-
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
+        """Returns the indices of the glance frames: one candidate of each segment, in evaluation its center."""
         if offsets is None:
             return self.glance_centers
         length = self.candidates // self.glance_segments
         return torch.arange(self.glance_segments, device=offsets.device) * length + offsets
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        """Runs the glance network on frames (B, G, 3, S, S); `steps` has the last prediction, or all if `auxiliary`."""
+        maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """See `UniAdaFocusBase.answer`.
+        """Combines the glance output and the focus features (B, F, D) into the prediction.
 
         `steps` holds the predictions after the glance frames (the last only, unless `auxiliary`), then those after each
         patch. An exported program has no `glance.steps`; then `steps` holds only the latter.
@@ -116,24 +110,23 @@ class UniAdaFocus(UniAdaFocusBase):
         return output
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`."""
         first = cost.of("glance") + self.glance_steps.cost(self.glance_segments, 1)
         step = cost.of("focus", "crop") / self.focus_segments + self.focus_steps.cost(1, 1)
         planned = first + cost.of("frame policy", "spatial policy")
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; `read` reads candidates."""
         glance = self.glance(frames)
         rows = torch.arange(len(frames), device=frames.device)
-        stay = yield glance.steps[:, -1]
+        stay = yield given(glance.steps)[:, -1]
         if not stay.any():
             return
         rows, glance = rows[stay], glance.rows(stay)
-        plan, beside, running_max = self.decide(glance), glance.running_max, None
+        plan, beside, running_max = self.decide(glance), given(glance.running_max), None
         for first in range(0, self.focus_segments, chunk):
             part = slice(first, first + chunk)
-            patches = self.patches(read(rows, plan.frames[:, part]), plan.where[:, part])
+            patches = self.patches(read(rows, given(plan.frames)[:, part]), plan.where[:, part])
             features = self.focus_features(patches)
             logits, running_max = self.focus_steps(features, running_max, first, beside=beside, answers=1)
             stay = yield logits[:, -1]

@@ -1,4 +1,4 @@
-"""The ways of choosing that `adafocus arena` compares."""
+"""The entrants of `adafocus arena`: the ways of choosing frames, patch locations or tokens that it compares."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ _KEEP = (
 
 @dataclass(frozen=True, eq=False)
 class Entrant:
-    """One way of choosing, and the setting by which its cost is brought to a budget.
+    """One way of choosing frames, patch locations or tokens, and the key whose value adapts its cost to a budget.
 
     Attributes:
         name: its name in the table.
         overrides: the overrides of `adafocus run` that define it.
-        key: the override that sets its cost.
-        values: values of `key`, in the order of rising cost.
-        also: other evaluation rows of the same training that are ways of choosing themselves: label -> name in the
-            table.
-        drawn: True: for drawn videos only; False: for others only, because `key` would change what is drawn; None: for
-            all.
-        exits: 0, or how many budgets the network costs as a whole; early exit then brings its mean cost to the budget.
+        key: the configuration key that determines its cost.
+        values: values of `key` to choose from, cost rising.
+        also: further rows of the table that come from the same run: label of the evaluation variant -> name.
+        synthetic: True: only for synthetic videos; False: not for them, because `key` would change the videos
+            themselves; None: for all.
+        exits: 0, or how many budgets the whole network costs; early exit then brings its mean cost to the budget.
     """
 
     name: str
@@ -34,7 +33,7 @@ class Entrant:
     key: str = "patch.size"
     values: tuple[int | float, ...] = _PATCHES
     also: dict[str, str] = field(default_factory=dict)
-    drawn: bool | None = None
+    synthetic: bool | None = None
     exits: int = 0
 
 
@@ -43,12 +42,12 @@ _TWO_EXITS = 2  # with early exit the whole network costs twice the budget
 ENTRANTS = (
     Entrant(BASELINE, ("method=recognizer",), "segments.glance", _FRAMES),
     Entrant(
-        "whole frames, smaller", ("method=recognizer",), "dataset.frame_size", tuple(range(24, 449, 8)), drawn=False
+        "whole frames, smaller", ("method=recognizer",), "dataset.frame_size", tuple(range(24, 449, 8)), synthetic=False
     ),
     Entrant("random places", ("method=adafocus_v2", "method.where=random")),
     Entrant("center", ("method=adafocus_v2", "method.where=center")),
     Entrant("largest motion", ("method=adafocus_v2", "method.where=motion")),
-    Entrant("true place (oracle)", ("method=adafocus_v2", "method.where=oracle"), drawn=True),
+    Entrant("true place (oracle)", ("method=adafocus_v2", "method.where=oracle"), synthetic=True),
     Entrant("AdaFocus V1", ("method=adafocus_v1",)),
     Entrant("AdaFocus V2", ("method=adafocus_v2",), also={"constant patch": "constant place (mean of V2)"}),
     Entrant("AdaFocus V2, early exit", ("method=adafocus_v2",), exits=_TWO_EXITS),

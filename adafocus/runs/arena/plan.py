@@ -1,4 +1,4 @@
-"""Which runs an arena needs: every entrant at every budget with every seed."""
+"""The runs of an arena: every entrant at every budget with every seed, and the setting that meets the budget."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Trial:
         entrant: the way of choosing.
         budget: multiply-adds per video that it may cost.
         seed: the training seed.
-        setting: the override that brings it to the budget, as text.
+        setting: the override KEY=VALUE with which the cost is near the budget.
         cost: its multiply-adds per video; with early exit, the mean that is expected.
         first: the run that trains it; with early exit, `first.then` evaluates it.
     """
@@ -47,15 +47,15 @@ class Trial:
 
 
 def parse_budget(text: str) -> int:
-    """Multiply-adds from text such as 20M, 1.5G or 800000.
+    """Parses a number of multiply-adds such as 20M, 1.5G or 800000.
 
     Raises:
-        UserError: it is no positive number.
+        UserError: the text is not a positive number.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text)
     value = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0.0
     if value < 1:
-        raise UserError(f"--budgets: {text!r} is no number of multiply-adds; write 20M or 1.5G, with commas between")
+        raise UserError(f"--budgets: {text!r} is not a number of multiply-adds; write, for example, 20M,1.5G")
     return int(value)
 
 
@@ -65,10 +65,10 @@ def near(cost: float, budget: int) -> bool:
 
 
 class Costs:
-    """Counts the cost of configurations, each once.
+    """Counts the cost of configurations, each of them once.
 
     Args:
-        shared: overrides of the data and those that the user typed.
+        shared: overrides of all runs: those for the data set, and those of the command line.
         classes: number of classes.
     """
 
@@ -78,7 +78,7 @@ class Costs:
         self._allowed: dict[Entrant, list[str]] = {}
 
     def of(self, overrides: Sequence[str]) -> int | None:
-        """Multiply-adds per video; None if the overrides do not go together."""
+        """Returns the multiply-adds per video with these overrides; None if they are not a valid configuration."""
         key = tuple(overrides)
         if key not in self._known:
             from adafocus import build
@@ -94,9 +94,10 @@ class Costs:
             return None
 
     def fit(self, entrant: Entrant, budget: int) -> tuple[str, int] | None:
-        """The setting of an entrant whose cost is nearest to a budget, as override, and its cost; None without any.
+        """Finds the setting of an entrant whose cost is nearest to a budget; returns it as override, and its cost.
 
-        Values that are not allowed here, such as a patch larger than the frame, are left out.
+
+        Values that are invalid for the data, such as a patch larger than the frame, are skipped. None if nothing fits.
         """
         settings = self._settings(entrant)
 
@@ -151,15 +152,15 @@ class Costs:
 def plan(
     entrants: Sequence[Entrant], budgets: Sequence[int], seeds: int, costs: Costs, out: Path, say: Callable[[str], None]
 ) -> list[Trial]:
-    """The runs of an arena, budget by budget; an entrant without a setting near a budget has none there.
+    """Returns the runs of an arena, budget by budget, without the entrants that cannot meet a budget.
 
     Args:
         entrants: the ways of choosing; those that do not go with the data and the typed overrides are left out.
         budgets: multiply-adds per video.
         seeds: number of training seeds, from 0.
-        costs: counts and finds settings.
-        out: the arena's folder, which gets a run folder for each trial.
-        say: reports what is left out, one line each.
+        costs: counts the cost of configurations.
+        out: folder of the arena, which gets a run folder for each trial.
+        say: called with one line for each entrant that is left out or cannot meet a budget.
 
     Raises:
         UserError: no entrant goes with the data and the typed overrides.

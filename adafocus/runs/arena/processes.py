@@ -1,4 +1,4 @@
-"""Runs many runs, some beside each other, in processes that a repeated command continues."""
+"""Runs trainings in parallel processes; repeating the command continues those that were interrupted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ PATIENCE = 60.0  # seconds that interrupted runs get to save their state
 
 @dataclass(frozen=True)
 class Step:
-    """A run in a process of its own: its folder, and the overrides of `adafocus run` that begin or continue it.
+    """A run in a process of its own.
 
     Attributes:
-        folder, overrides: see above.
+        folder: its run folder.
+        overrides: the overrides of `adafocus run` that start or continue it.
         then: the step that follows, such as an evaluation of the trained network.
     """
 
@@ -40,15 +41,15 @@ class Step:
 def run(
     chains: Sequence[Step], *, jobs: int, say: Callable[[str], None], ended: Callable[[], None] = lambda: None
 ) -> list[Step]:
-    """Runs all chains of steps, `jobs` at a time, and returns the steps that failed. Finished ones are not run again.
+    """Runs all chains of steps, `jobs` at a time, and returns the steps that failed; skips finished ones.
 
-    A failure ends its own chain only. What a run prints goes to `logs/` beside its folder.
+    A failure ends its own chain only. The output of each run is written to `logs/` beside its folder.
 
     Args:
         chains: the first step of each.
-        jobs: number of processes beside each other.
-        say: gets a line when a step has ended.
-        ended: called after every such line.
+        jobs: number of processes at the same time.
+        say: called with a line when a chain has ended.
+        ended: called after that.
 
     Raises:
         Interrupted: a signal arrived, and the running steps have saved their state.
@@ -97,8 +98,8 @@ def _start(step: Step) -> subprocess.Popen[bytes]:
     place = f"hydra.run.dir={quoted(str(step.folder))}"
     call = [sys.executable, "-m", "adafocus.cli", "run", *step.overrides, place]
     with log.open("wb") as output:
-        # In a session of its own it does not get Ctrl-C twice, from the terminal and from `_end`: a second one would
-        # end it without saving.
+        # In its own session the process does not get Ctrl-C from the terminal in addition to the signal of `_end`; a
+        # second signal would end it before it saves its state.
         return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 

@@ -35,7 +35,7 @@ def test_every_prediction_knows_the_frames_so_far_and_exits_repeat_it() -> None:
     deferred = composed(*TYPED, "mode=early_exit", "checkpoint=x")
     lazy = next(iter(Loader(build.data(deferred).test, EvaluationOrder(6, 6))))
     limits = torch.tensor([exits.NEVER, float(whole[:, 1].amax(1).median()), exits.NEVER, exits.NEVER, exits.ALWAYS])
-    left = exits.leave(stage, lazy, limits, range(5), "confidence")
+    left = exits.exit_early(stage, lazy, limits, range(5), "confidence")
     assert set(left.exits.tolist()) == {1, 4}
     assert torch.allclose(left.logits, whole[torch.arange(6), left.exits], atol=1e-5)
     cost = build.cost(settings, 10)
