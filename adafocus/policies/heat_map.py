@@ -106,7 +106,9 @@ class HeatMapPolicy(nn.Module):
             scores = self.score(code)[:, 0].unflatten(0, maps.shape[:2])
             if self.per_clip:
                 scores = scores.mean(1, keepdim=True)
-            return scores + self.motion_weight * self.motion_scores(motion) if self.motion else scores
+            if motion is None or not self.motion:
+                return scores
+            return scores + self.motion_weight * self.motion_scores(motion)
 
     def motion_scores(self, motion: Tensor) -> Tensor:
         """Returns the motion term of the scores, without its learned factor: (B, T, H, W), or (B, 1, H, W) per clip."""
@@ -159,7 +161,11 @@ def mean_nearby(motion: Tensor, patch: float) -> Tensor:
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:
     """Finds the centers (N, count, 2) of the highest scores (N, H, W): shares (y, x) of the frame, from left to right.
 
-    `window` and `apart` are those of `HeatMapPolicy`, but as shares of the frame's side.
+    Args:
+        scores: the heat maps.
+        count: number of centers per map.
+        window: reach of the soft arg-max around the best cell, as a share of the frame's side; 0: the whole map.
+        apart: smallest distance of the centers in y or x, as a share of the frame's side.
     """
     height, width = scores.shape[1:]
     rows = (torch.arange(height, device=scores.device, dtype=scores.dtype) + 0.5) / height

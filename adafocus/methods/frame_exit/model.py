@@ -10,6 +10,7 @@ from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
+from adafocus.methods.programs import Call, Program
 
 
 class NoGlance(nn.Module):
@@ -80,6 +81,11 @@ class FrameExit(AdaFocusV2):
         features = self.focus_net(frames.flatten(0, 1)).mean((-2, -1)).unflatten(0, frames.shape[:2])
         steps, running_max = self.classifier(features, running_max, first, answers=answers)
         return Output(steps[:, -1], steps, frames=plan.frames, exit_logits=steps, running_max=running_max)
+
+    def programs(self) -> list[Program]:
+        """See `Network.programs`: there is one, frames -> logits."""
+        frames = {"frames": self.segments}
+        return [Program("focus", Call(self, lambda net, x: net(x).logits), ("frames",), ("logits",), frames)]
 
     def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""

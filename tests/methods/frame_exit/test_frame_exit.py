@@ -12,7 +12,6 @@ from adafocus.core.frames import coarse_to_fine
 from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits
-from adafocus.methods.programs import programs
 
 TYPED = ("method=frame_exit", "dataset=glyphs", "segments=5", "dataset.frame_size=32", "dataset.val_videos=6")
 
@@ -29,7 +28,7 @@ def test_every_prediction_knows_the_frames_so_far_and_exits_repeat_it() -> None:
     assert torch.equal(changed[:, :3], whole[:, :3]) and not torch.equal(changed[:, 3], whole[:, 3])
     answer = stage.evaluate(batch, (WHOLE_FRAMES,))[WHOLE_FRAMES]
     assert torch.equal(answer.logits, changed[:, -1]) and answer.where is None
-    (program,) = programs(stage.model)
+    (program,) = stage.model.programs()
     assert torch.equal(program.module(stage.normalize(frames)), answer.logits)
 
     deferred = composed(*TYPED, "mode=early_exit", "checkpoint=x")
