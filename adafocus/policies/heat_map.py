@@ -114,8 +114,7 @@ class HeatMapPolicy(nn.Module):
         """Returns the motion term of the scores, without its learned factor: (B, T, H, W), or (B, 1, H, W) per clip."""
         with full_precision(motion):
             motion = widen(motion).mean(1, keepdim=True) if self.per_clip else widen(motion)
-            side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
-            return (functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False) + _STILL).log()
+            return (mean_nearby(motion, self.patch) + _STILL).log()
 
     def places(self, scores: Tensor) -> Tensor:
         """Chooses patch locations (B, T, 2) by scores (B, T, H, W), or (B, peaks, 2) by scores (B, 1, H, W)."""
@@ -151,6 +150,12 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
         moved = functional.interpolate(moved, cells, mode="area")
         both = (torch.cat([moved[:, :1], moved], 1) + torch.cat([moved, moved[:, -1:]], 1)) / 2
         return both / (both.mean((1, 2, 3), keepdim=True) + 1e-6)
+
+
+def mean_nearby(motion: Tensor, patch: float) -> Tensor:
+    """Averages motion (B, T, H, W) over the patch around each cell; `patch` is its side as a share of the frame's."""
+    side = 2 * int(patch * motion.shape[-1] / 2) + 1  # in cells, an odd number
+    return functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
 
 
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:
