@@ -150,7 +150,7 @@ STARTED = {
     "no GPU": (lambda t: ["device=cuda"], "no CUDA device is visible"),
     "checkpoint that is not there": (
         lambda t: ["mode=evaluate", "checkpoint=/nowhere.pt"],
-        "/nowhere.pt: no such run folder or file",
+        "/nowhere.pt: there is no such run folder or file",
     ),
     "checkpoint of another model": (_weights_of_another_model, "is a checkpoint of another model"),
     "checkpoint that could run code": (_pickle, "could run code"),

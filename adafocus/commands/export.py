@@ -64,14 +64,13 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
     import torch
 
     from adafocus.core.files import write_json
-    from adafocus.methods.programs import programs
 
     model = predictor.model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)
     size = predictor.view().size
     known: dict[str, torch.Tensor] = {}
     entries = []
-    for program in programs(model):
+    for program in model.programs():
         for name, count in program.frames.items():  # a batch of two, because torch.export treats size 1 as constant
             known.setdefault(name, torch.randn(2, count, _channels(predictor), size, size))
         inputs = tuple(known[name] for name in program.inputs)

@@ -134,7 +134,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
             below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
         if not below:
             raise UserError(
-                f"{name} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
+                f"{name} has no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
                 f"{template.format(1, axis='x', video=Path(name).name)}"
             )
         found += sorted(below)

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from adafocus import build
-from adafocus.commands.zoo import Row
+from adafocus.commands.published import Row
 from adafocus.config.compose import compose as compose_overrides
 from adafocus.config.compose import conf_folder
 from adafocus.methods import method_of

@@ -232,7 +232,7 @@ def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[st
 
 
 def _example(frames: Tensor, boxes: Tensor | None, batch: Batch, output: Output, row: int) -> Example:
-    """Makes the example of clip `row` of a batch; `frames` and `boxes` are results of `_looked_at`."""
+    """Makes an `Example` of clip `row` of a batch, with its frames and the patches in them (`_looked_at`)."""
     patches, clip = None if boxes is None else boxes[row].cpu(), frames[row].cpu()
     if patches is not None:  # frames without a patch only pad the batch
         with_patch = patches[..., 2].amax(1) > 0

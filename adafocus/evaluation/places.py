@@ -73,7 +73,7 @@ class PlaceStatistics:
         return {**asdict(self), "warning": self.warning}
 
     def scalars(self) -> dict[str, float]:
-        """The statistics that are logged during training."""
+        """Returns the statistics that are logged during training."""
         curves = {
             "place_spread_clips": self.spread_clips,
             "place_area": self.area_median,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
 
 
 class Sections(Protocol):
@@ -195,16 +196,16 @@ class Method(ABC):
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Returns how many frames its networks see; `deferred`: frames are decoded when needed, as in early exit."""
 
-    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> Network:
         """Builds the network from its backbones, which already contain their temporal modules."""
         return self.network_class()(glance, focus, num_classes=num_classes, **self.arguments())
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """The class of the network, which `network` calls; it is imported here, because it needs torch."""
+    def network_class(self) -> Callable[..., Network]:
+        """Returns the class of the network, imported by this method, because the class needs torch."""
         raise NotImplementedError(f"{type(self).__name__} has neither network nor network_class")
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `network_class` except for the backbones and the number of classes."""
+        """Returns the arguments of `network_class` except for the backbones and the number of classes."""
         return {"patch_size": self.config.patch.size, "frame_size": self.config.dataset.frame_size}
 
     def stage_arguments(self, network: nn.Module) -> dict[str, Any]:

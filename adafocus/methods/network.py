@@ -15,6 +15,7 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
 from adafocus.layers.resize import resized
 from adafocus.methods.options import GLANCE_RESIZES
+from adafocus.methods.programs import Program, three_programs
 
 Prepare = Callable[[Tensor], Tensor]
 #: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
@@ -28,7 +29,28 @@ def as_they_are(frames: Tensor) -> Tensor:
     return frames
 
 
-class AdaptiveNetwork(nn.Module, ABC):
+class Network(nn.Module):
+    """Base class of the networks of all methods: frames (B, T, 3, S, S) -> `Output`.
+
+    Attributes:
+        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
+    """
+
+    parts: ClassVar[tuple[Part, ...]]
+
+    def programs(self) -> list[Program]:
+        """Returns the modules that `adafocus export` writes, in the order in which they run."""
+        raise ValueError(f"a {type(self).__name__} cannot be exported")
+
+    def why_no_stream(self) -> str | None:
+        """Returns the reason why it cannot run frame by frame, and what to train instead; None if it can."""
+        return (
+            f"a {type(self).__name__} chooses from whole clips and cannot run frame by frame; "
+            f"train method=recognizer with backbone.shift=online for streams"
+        )
+
+
+class AdaptiveNetwork(Network, ABC):
     """A network that glances at a clip, decides on patch locations (and frames), and focuses on the patches.
 
     Args:
@@ -45,7 +67,6 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_net, focus_net: the backbones.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
-        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
             (glance) or read (decide, focus).
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
@@ -57,7 +78,6 @@ class AdaptiveNetwork(nn.Module, ABC):
         first_candidate: index of the first candidate frame in a clip.
     """
 
-    parts: ClassVar[tuple[Part, ...]]
     glance_fields: tuple[str, ...] = ("maps", "features")
     decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
@@ -115,15 +135,15 @@ class AdaptiveNetwork(nn.Module, ABC):
         return frames
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        """Selects the frames (B, n, ...) of a whole clip that are seen before frames are chosen or the first exit."""
         raise NotImplementedError
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        """Returns evenly spaced candidates (B, F), a control for chosen frames; B is taken from `like` (B, ...)."""
         raise NotImplementedError
 
     def glance_maps(self, frames: Tensor) -> Tensor:
-        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        """Resizes frames (B, T, 3, S, S) and computes the glance network's feature maps (B, T, D, h, w)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
@@ -178,6 +198,10 @@ class AdaptiveNetwork(nn.Module, ABC):
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.patch_size)
+
+    def programs(self) -> list[Program]:
+        """See `Network.programs`: one program each for `glance`, `decide` and `focus`."""
+        return three_programs(self)
 
     @property
     def crop_values(self) -> int:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from adafocus.core.output import GlanceOutput, Overrides, Plan, given
-from adafocus.methods.network import AdaptiveNetwork
-from adafocus.methods.recognizer.model import Recognizer
+
+if TYPE_CHECKING:
+    from adafocus.methods.network import AdaptiveNetwork
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Program:
     frames: dict[str, int] = field(default_factory=dict)
 
 
-class _Call(nn.Module):
+class Call(nn.Module):
     """Wraps a function of a network as an nn.Module, because torch.export takes modules."""
 
     def __init__(self, network: nn.Module, call: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
@@ -53,25 +54,16 @@ class _Call(nn.Module):
         return self.call(self.network, *tensors)
 
 
-def programs(network: nn.Module) -> list[Program]:
-    """Returns the programs of a network, in the order in which they run.
-
-    Raises:
-        ValueError: the network is neither a `Recognizer` nor an `AdaptiveNetwork`.
-    """
-    if isinstance(network, Recognizer):
-        frames = {"frames": network.segments}
-        return [Program("focus", _Call(network, lambda net, x: net(x).logits), ("frames",), ("logits",), frames)]
-    if not isinstance(network, AdaptiveNetwork):
-        raise ValueError(f"a {type(network).__name__} cannot be exported")
+def three_programs(network: AdaptiveNetwork) -> list[Program]:
+    """Returns the programs of a network with a glance and a focus network."""
     sets = network.frame_sets
     first, last = next(iter(sets)), list(sets)[-1]
     chosen = ("chosen",) if network.chooses_frames else ()
     reads, uses = network.decide_fields, network.focus_fields
     return [
-        Program("glance", _Call(network, _glance), (first,), network.glance_fields, {first: sets[first]}),
-        Program("policy", _Call(network, _decide), reads, ("places", *chosen)),
-        Program("focus", _Call(network, _focus), (last, "places", *uses), ("logits",), {last: sets[last]}),
+        Program("glance", Call(network, _glance), (first,), network.glance_fields, {first: sets[first]}),
+        Program("policy", Call(network, _decide), reads, ("places", *chosen)),
+        Program("focus", Call(network, _focus), (last, "places", *uses), ("logits",), {last: sets[last]}),
     ]
 
 

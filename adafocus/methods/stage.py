@@ -31,7 +31,7 @@ class AdaptiveStage(Stage):
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None if the network finds them."""
+        """Returns patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None: the network decides."""
         places = self.model.num_places
         if choice in ("learned", "motion"):
             return None

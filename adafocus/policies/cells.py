@@ -1,4 +1,4 @@
-"""The policy of TokenFocus: scores the M cells (frame, row, column) of a clip and chooses those of the highest scores."""
+"""The policy of TokenFocus: scores the M cells (frame, row, column) of a clip and chooses the best ones."""
 
 from __future__ import annotations
 

@@ -103,7 +103,9 @@ class HeatMapPolicy(nn.Module):
             maps: (B, T, D, h, w) glance maps.
             motion: (B, T, H, W) as `cell_motion` returns it, if the policy reads motion.
         """
-        if self.motion and motion is None:
+        if not self.motion:
+            motion = None
+        elif motion is None:
             raise ValueError("this policy reads motion: pass motion=cell_motion(frames, policy.cells)")
         if motion is not None and not self.learned:
             return self.motion_scores(motion)
@@ -163,7 +165,11 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:
     """Finds the centers (N, count, 2) of the highest scores (N, H, W): shares (y, x) of the frame, from left to right.
 
-    `window` and `apart` are those of `HeatMapPolicy`, but as shares of the frame's side.
+    Args:
+        scores: the heat maps.
+        count: number of centers per map.
+        window: reach of the soft arg-max around the best cell, as a share of the frame's side; 0: the whole map.
+        apart: smallest distance of the centers in y or x, as a share of the frame's side.
     """
     height, width = scores.shape[1:]
     rows = (torch.arange(height, device=scores.device, dtype=scores.dtype) + 0.5) / height

@@ -155,8 +155,7 @@ class EarlyExit:
         write_predictions(folder, paths, self.data.classes, found.labels, logits, bad, exits=found.exits)
 
     def _affordable_chunk(self) -> int:
-        """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
-        time."""
+        """Returns the smallest number of steps between exits with which all steps are at most `SLOWER` times slower."""
 
         def seconds(work: Callable[[Batch], exits.ExitResult], batch: Batch) -> float:
             work(batch)

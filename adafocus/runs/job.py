@@ -35,6 +35,7 @@ from adafocus.evaluation.evaluate import Report, evaluate
 from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
+from adafocus.methods import method_of
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.backends import set_backends
@@ -359,8 +360,8 @@ def report_cost(config: Config, folder: Path) -> int:
     network, cost = build.meta_model(config, classes), build.cost(config, classes)
     frames = build.tested_plan(config).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
-    if isinstance(network, EarlyExitNetwork):
-        found["exits"] = network.exit_costs(cost)
+    if method_of(config).exits_early:
+        found["exits"] = cast(EarlyExitNetwork, network).exit_costs(cost)
     write_json(folder / "cost.json", found)
     show_cost(found, frames)
     return 0

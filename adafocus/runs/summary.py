@@ -104,7 +104,7 @@ def finish(
 
 
 def _rows(stage: Stage, report: Report, costs: dict[Variant, int], metric: str) -> list[dict[str, Any]]:
-    """Returns score, cost and 95 % intervals of every variant; `behind` is that of the method's score minus its own."""
+    """Returns score, cost and 95 % intervals of every variant; `behind` is the interval of the method's lead."""
     logits = {variant.label: values for variant, values in report.logits.items()}
     found = intervals(logits, report.labels, report.valid, metric)
     return [

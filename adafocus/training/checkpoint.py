@@ -57,7 +57,7 @@ class NotFinite(Exception):
 
 
 def all_finite(state: Any) -> bool:
-    """Whether all floating-point tensors in nested dicts and lists are finite; synchronizes once per device."""
+    """Returns whether all floating-point tensors in nested dicts and lists are finite; synchronizes once per device."""
     tensors = [tensor for tensor in _tensors(state) if tensor.is_floating_point() and tensor.numel()]
     largest = torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))
     return bool(largest.isfinite())

@@ -160,7 +160,7 @@ class _Lines(logging.Formatter):
 
 
 def _whole_lines(path: Path, offset: int) -> int:
-    """Length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
+    """Returns the length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
     kept = 0
     with open(path, "rb") as file:
         for line in file:

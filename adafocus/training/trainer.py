@@ -113,7 +113,7 @@ class Trainer:
         return self.progress.step >= self.steps or self._stopped()
 
     def _stopped(self) -> bool:
-        """Whether the score has not improved for `patience` epochs; logs it."""
+        """Returns whether the score has not improved for `patience` epochs, and logs that."""
         progress, patience = self.progress, self.settings.patience
         if patience is None or progress.evaluated - progress.best_epoch < patience:
             return False

@@ -76,7 +76,7 @@ def test_jobs_side_by_side_end_as_jobs_in_a_row(tmp_path: Path, launcher: str) -
 @pytest.mark.slow
 def test_a_parallel_sweep_without_a_good_job_fails(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    output = runs.run(tmp_path, "-m", "hydra/launcher=joblib", "patch.size=200,300", "name=s", expect=1)
+    output = runs.apart(tmp_path, "-m", "hydra/launcher=joblib", "patch.size=200,300", "name=s", expect=1)
     assert [line for line in output.splitlines() if line.startswith("failed: ")] == [
         f"failed: {tmp_path}/multirun/s/patch-{size}" for size in (200, 300)
     ]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from adafocus.core.stage import Normalize, Stage
     from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
+    from adafocus.methods.network import Network
 
 
 class AdaFocusV1Method(Method):
@@ -74,11 +75,11 @@ class AdaFocusV1Method(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 

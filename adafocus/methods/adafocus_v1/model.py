@@ -183,7 +183,7 @@ class AdaFocusV1(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the one set that both networks see."""
+        """Number of frames of a clip, by name of the set; both networks see the same set."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:

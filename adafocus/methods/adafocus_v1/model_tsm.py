@@ -80,11 +80,11 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The first `glance_segments` frames of a clip."""
+        """Selects the first `glance_segments` frames of a clip."""
         return frames[:, : self.glance_segments]
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip after the glance frames."""
+        """Selects the frames of a clip after the glance frames."""
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adafocus.core.stage import Normalize, Stage
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.network import Network
 
 
 class AdaFocusV2Method(Method):
@@ -67,8 +68,8 @@ class AdaFocusV2Method(Method):
     def _check_heat_map(self, heat: HeatMap) -> None:
         if not self.on_tsm and (heat.motion or heat.peaks > 1):
             raise UserError(
-                "policy.motion and policy.peaks need a backbone with the temporal shift (backbone=mbv2_tsm_branch or "
-                "another of TSM): on plain backbones a frame has one patch and is seen before the next one is read"
+                "policy.motion and policy.peaks need a backbone with the temporal shift, as backbone=mbv2_tsm_branch; "
+                "on plain backbones each frame has one patch, which is chosen before the next frame is read"
             )
         if self.config.patch.size >= self.config.dataset.frame_size:
             raise UserError("policy.name=heatmap has no choice if the patch is the frame; choose a smaller patch.size")
@@ -85,7 +86,7 @@ class AdaFocusV2Method(Method):
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: the same for both networks; on TSM separate focus frames, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
@@ -94,7 +95,7 @@ class AdaFocusV2Method(Method):
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -118,7 +119,7 @@ class AdaFocusV2Method(Method):
         return arguments | {"segments": frames.glance, "head_dropout": dropout}
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The network's argument `policy`, for another policy than the paper's; empty for the paper's."""
+        """Returns the network's argument `policy`, for another policy than the paper's; empty for the paper's."""
         policy = self.read(Policy)
         if policy.name == "paper":
             return {}

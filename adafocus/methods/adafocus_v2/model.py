@@ -87,7 +87,7 @@ class AdaFocusV2(EarlyExitNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the one set that both networks see."""
+        """Number of frames of a clip, by name of the set; both networks see the same set."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
@@ -169,15 +169,15 @@ class AdaFocusV2(EarlyExitNetwork):
         return super().forward(frames, overrides, auxiliary, prepare)
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """All frames of a clip, from temporal to processing order."""
+        """Reorders all frames of a clip from temporal to processing order."""
         return frames[:, self.order]
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The first frame in processing order."""
+        """Selects the first frame in processing order."""
         return frames[:, self.order[:1]]
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit; every frame costs the same."""
+        """Returns the multiply-adds of a video that stops at each exit; every frame costs the same."""
         whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 

@@ -99,7 +99,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return self.num_places * super().crop_values
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The first `glance_segments` frames of a clip."""
+        """Selects the first `glance_segments` frames of a clip."""
         if frames.shape[1] != self.glance_segments + self.focus_segments:
             raise ValueError(
                 f"this network takes {self.glance_segments} glance and {self.focus_segments} focus frames, not "
@@ -108,7 +108,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         return frames[:, : self.glance_segments]
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip after the glance frames."""
+        """Selects the frames of a clip after the glance frames."""
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
@@ -129,7 +129,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
             if overrides is not None and overrides.motion:
-                return Plan(self.policy.places(self.policy.motion_scores(glance.motion)))
+                return Plan(self.policy.places(self.policy.motion_scores(given(glance.motion))))
             where, scores = self.policy(glance.maps.detach(), glance.motion)
             return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])

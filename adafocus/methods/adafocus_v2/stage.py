@@ -127,7 +127,7 @@ class JointStage(AdaptiveStage):
 
 
 def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
-    """Mean squared error between the heat map's scores and the label's log-probabilities at the patch locations.
+    """Computes the mean squared error of the heat map's scores to the label's log-probabilities at patch locations.
 
     Both passes count: the policy's locations and the random ones. The mean over each map's locations is subtracted
     from scores and log-probabilities.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
 
 
 class RecognizerMethod(Method):
@@ -44,7 +45,7 @@ class RecognizerMethod(Method):
         """Returns a plan without glance frames: the network sees all frames of a clip."""
         return FramePlan(self.config.segments.glance)
 
-    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> Network:
         """Builds a `Recognizer` on the backbone `focus`; `glance` is None."""
         from adafocus.methods.recognizer.model import Recognizer
 

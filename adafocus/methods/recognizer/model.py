@@ -6,14 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.backbones import Backbone
+from adafocus.backbones.adaptive import TemporalAdaptive
+from adafocus.backbones.non_local import NonLocal
+from adafocus.backbones.shift import Shifted, TemporalPool
 from adafocus.core.cost import Part
 from adafocus.core.output import Output
 from adafocus.layers.heads import change_features
 from adafocus.layers.precision import full_precision, widen
+from adafocus.methods.network import Network
 from adafocus.methods.options import CONSENSUSES
+from adafocus.methods.programs import Call, Program
 
 
-class Recognizer(nn.Module):
+class Recognizer(Network):
     """Temporal segment network (TSN) with average consensus; with temporal modules in the backbone TSM, NL-TSM or TAM.
 
     Source: arXiv 1608.00859; mit-han-lab/temporal-shift-module, class `TSN` in ops/models.py.
@@ -73,6 +78,37 @@ class Recognizer(nn.Module):
         features = self.backbone(images).mean((-2, -1))
         with full_precision(features):
             return self.head(self.dropout(widen(features)))
+
+    def programs(self) -> list[Program]:
+        """See `Network.programs`: there is one, frames -> logits."""
+        frames = {"frames": self.segments}
+        return [Program("focus", Call(self, lambda net, x: net(x).logits), ("frames",), ("logits",), frames)]
+
+    def why_no_stream(self) -> str | None:
+        """See `Network.why_no_stream`."""
+        ahead = {TemporalAdaptive: "adaptive", NonLocal: "non_local", TemporalPool: "temporal_pool"}
+        for module in self.modules():
+            if type(module) in ahead:
+                return (
+                    f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at "
+                    f"frames that have not come "
+                    f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
+                )
+        if self.change:
+            return (
+                "this model cannot run frame by frame: method.consensus=change compares all frames of a clip; "
+                "train with method.consensus=average"
+            )
+        shifts = [module for module in self.modules() if isinstance(module, Shifted)]
+        if not shifts or not all(shift.online for shift in shifts):
+            what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
+            return f"this model cannot run frame by frame: {what}; train with backbone.shift=online"
+        if self.remove_background and not self.causal:
+            return (
+                "this model cannot run frame by frame: its background is the mean of the whole clip; "
+                "build the Recognizer with causal=True and train that"
+            )
+        return None
 
 
 def running_mean(frames: Tensor) -> Tensor:

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adafocus.backbones.adaptive import TemporalAdaptive
-from adafocus.backbones.non_local import NonLocal
-from adafocus.backbones.shift import Shifted, TemporalPool
+from adafocus.backbones.shift import Shifted
 from adafocus.core.output import given
 from adafocus.methods.recognizer.model import Recognizer
 
@@ -47,14 +45,14 @@ class OnlineRecognizer(nn.Module):
 
     def __init__(self, model: Recognizer) -> None:
         super().__init__()
-        if (reason := why_no_stream(model)) is not None:
+        if (reason := model.why_no_stream()) is not None:
             raise ValueError(reason)
         self.model = model
         self.shifts = [module for module in model.modules() if isinstance(module, Shifted)]
 
     @torch.no_grad()
     def start(self, streams: int, size: int) -> Caches:
-        """Zero caches for `streams` streams of square frames of `size` pixels."""
+        """Returns caches of zeros for `streams` streams of square frames of `size` pixels."""
         first = next(self.model.parameters())
         frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
         caches = (frames.new_empty(0),) * len(self.shifts)
@@ -81,38 +79,6 @@ class OnlineRecognizer(nn.Module):
         finally:
             for shift in self.shifts:
                 shift.past = None
-
-
-def why_no_stream(model: nn.Module) -> str | None:
-    """Returns the reason why a network cannot run frame by frame, and what to train instead; None if it can."""
-    if not isinstance(model, Recognizer):
-        return (
-            f"a {type(model).__name__} chooses from whole clips and cannot run frame by frame; "
-            f"train method=recognizer with backbone.shift=online for streams"
-        )
-    ahead = {TemporalAdaptive: "adaptive", NonLocal: "non_local", TemporalPool: "temporal_pool"}
-    for module in model.modules():
-        if type(module) in ahead:
-            return (
-                f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at "
-                f"frames that have not come "
-                f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
-            )
-    if model.change:
-        return (
-            "this model cannot run frame by frame: method.consensus=change compares all frames of a clip; "
-            "train with method.consensus=average"
-        )
-    shifts = [module for module in model.modules() if isinstance(module, Shifted)]
-    if not shifts or not all(shift.online for shift in shifts):
-        what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
-        return f"this model cannot run frame by frame: {what}; train with backbone.shift=online"
-    if model.remove_background and not model.causal:
-        return (
-            "this model cannot run frame by frame: its background is the mean of the whole clip; "
-            "build the Recognizer with causal=True and train that"
-        )
-    return None
 
 
 def restart(caches: Caches, streams: Sequence[int]) -> Caches:
@@ -154,7 +120,7 @@ class Smoothing:
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
     def mean(self) -> Tensor:
-        """Mean logits (K,) of the frames in the window, from whose highest class `__call__` makes the label."""
+        """Returns the mean logits (K,) of the frames in the window, from which `__call__` makes the label."""
         return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:

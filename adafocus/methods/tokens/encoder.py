@@ -135,7 +135,7 @@ class TokenEncoder(nn.Module):
         return Encoded(self.norm(self.vit.norm(x[:, starts])), kept, policy_loss)
 
     def costs(self, sizes: Sequence[int]) -> list[int]:
-        """Multiply-adds of each group, for groups of these numbers of tokens."""
+        """Returns the multiply-adds of each group, for groups of these numbers of tokens."""
         proj, extra = self.vit.patch_embed.proj, self.prefix().shape[1]
         linear = sum(layer.weight.numel() for layer in self.vit.blocks.modules() if isinstance(layer, nn.Linear))
         channels = sum(block.attn.qkv.out_features for block in self.vit.blocks) // 3

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
     from adafocus.methods.tokens.model import TokenFocus
 
 
@@ -54,19 +55,19 @@ class TokensMethod(Method):
         self.check_candidates(self.frame_plan().candidates)
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: candidates that hold the cells, and glance frames among them, by default all."""
+        """Returns the frames of a clip: candidates that hold the cells, and glance frames among them (default: all)."""
         glance = self.config.segments.glance
         candidates = self.read(shared.Candidates).pool or glance
         first = segment_centers(candidates, glance) if candidates >= glance else ()
         return FramePlan(glance, candidates=candidates, first=tuple(first))
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         from adafocus.methods.tokens.model import TokenFocus
 
         return TokenFocus
 
     def arguments(self) -> dict[str, Any]:
-        """See `Method.arguments`; the side of a cell is that of the vision transformer's patches."""
+        """Returns the arguments of the network, without a patch size, which is the vision transformer's."""
         plan = self.frame_plan()
         return {
             "glance_segments": plan.glance,

@@ -194,13 +194,13 @@ class TokenFocus(EarlyExitNetwork):
         return _marked(where.long(), self.num_cells).float().mean(0)
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit; later groups cost more, as they attend to earlier ones."""
+        """Returns the multiply-adds of a video that stops at each exit; later groups also attend to earlier ones."""
         head = self.focus_head[-1].get_parameter("weight").numel()
         groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; reads each other frame once."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; reads each candidate once."""
         rows = torch.arange(len(frames), device=frames.device)
         glance = self.glance(frames)
         stay = yield given(glance.logits)

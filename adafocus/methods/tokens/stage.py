@@ -152,7 +152,7 @@ class TokenStage(AdaptiveStage):
         return found
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
-        """Multiply-adds per video of each variant; of the controls without a policy only "unique" multiplies."""
+        """Returns the multiply-adds per video of each variant; of the controls only "unique" has its own."""
         without = cost.total - cost.of("policy")
         costs = {variant: cost.total if variant.where == "learned" else without for variant in self.variants}
         for variant in costs:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
     from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
@@ -71,7 +72,7 @@ class UniAdaFocusMethod(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The frames of a clip: glance frames, and candidates for the focus frames, which include them without TSM."""
+        """Returns the frames of a clip: glance frames and candidates, which include the glance frames without TSM."""
         glance, (focus, candidates) = self.config.segments.glance, self.chosen()
         first = () if self.on_tsm else tuple(segment_centers(candidates, glance))
         return FramePlan(glance, focus, candidates, first)
@@ -82,7 +83,7 @@ class UniAdaFocusMethod(Method):
         focus = self.config.segments.focus or (glance * 3 // 2 if self.on_tsm else glance)
         return focus, pool or (3 * focus if self.on_tsm else -(-3 * focus // glance) * glance)
 
-    def network_class(self) -> Callable[..., nn.Module]:
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 

@@ -102,7 +102,7 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         return output
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit; both heads of the glance network run at either exit."""
+        """Returns the multiply-adds of a video that stops at each exit; both glance heads run at either exit."""
         head = cost.of("glance", auxiliary=True)
         first = cost.of("glance") + 2 * head
         return [first, first + cost.of("frame policy", "spatial policy", "focus", "crop", "head") - head]

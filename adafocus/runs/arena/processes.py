@@ -75,7 +75,7 @@ def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder holds a finished run."""
+    """Returns whether a run folder has a finished run."""
     return (read_json(folder / "summary.json", dict) or {}).get("state") == "finished"
 
 

@@ -88,7 +88,9 @@ def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
     summaries = [read_json(trial.folder / "summary.json", dict) for trial in members]
     predicted = [read_predictions(trial.folder) for trial in members]
     if any(not table or len(table) != len(predicted[0]) for table in predicted):
-        raise UserError(f"{first.folder.parent}: runs of {first.entrant.name} have no or different predictions.csv")
+        raise UserError(
+            f"{first.folder.parent}: runs of {first.entrant.name} have no predictions.csv, or different ones"
+        )
     main = np.array([[video.right for video in table] for table in predicted])
     seconds = [float(summary["seconds"]["per_video"]) for summary in summaries]
     found = [Row(first.entrant.name, budget, first.setting, first.cost, main, seconds)]
@@ -126,7 +128,7 @@ def markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns the rows as plain data with unrounded numbers."""
+    """Returns the rows of an arena's table as plain data with unrounded numbers, for arena.json."""
     return [
         {
             "name": row.name,

@@ -37,7 +37,7 @@ def _write(folders: Sequence[Path], path: Path) -> Path:
         page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:
         names = ", ".join(map(str, folders))
-        raise UserError(f"a file of {names} holds something else than a run writes ({first_line(error)})") from error
+        raise UserError(f"a file in {names} has been changed and cannot be read ({first_line(error)})") from error
     data = page.encode("utf-8", "backslashreplace")  # names of files need not be valid UTF-8
     write_bytes(path, lambda file: file.write(data))
     return path

@@ -30,7 +30,7 @@ class Series:
 
 @dataclass
 class Mark:
-    """A marker at (x, y); `low` and `high` are the ends of its interval."""
+    """A marker at (x, y) with an error bar from `low` to `high` in y."""
 
     x: float
     y: float
