@@ -348,11 +348,7 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
 
 
 def check_file(path: Path) -> None:
-    """Checks that `path` is a regular, non-empty file; reading a FIFO or a device could block.
-
-    Raises:
-        VideoError: it is not.
-    """
+    """Checks that `path` is a regular, non-empty file, else raises VideoError; a FIFO or a device could block."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # also a name that is too long, an endless loop of links, a zero byte
@@ -366,11 +362,7 @@ def check_file(path: Path) -> None:
 
 
 def inspect_video(path: Path) -> None:
-    """Inspects the packets of a file and decodes its first frame.
-
-    Raises:
-        VideoError: the file is unreadable.
-    """
+    """Inspects the packets of a file and decodes its first frame; raises VideoError if it is unreadable."""
     check_file(path)
     try:
         _inspect(path)
