@@ -4,16 +4,15 @@
 
 FOLDER is the data set (see `SETS` for the lists that it must hold), WEIGHTS a file with ImageNet weights of MobileNetV2
 as torchvision names them. All networks have this backbone, the temporal shift, the same clips, epochs and optimizer.
-Every row is a run of its own in OUT/SET, which is continued if it was interrupted and reused if it is finished. The
-table, `evidence.md` and `evidence.json`, is written again after every run. Intervals (95 %) are from a bootstrap over
-videos and seeds.
+Every row is a run of its own in OUT/SET, which is continued if it was interrupted and reused if it is finished; if one
+fails, the others go on. What the runs print is in OUT/SET/logs. The table, `evidence.md` and `evidence.json`, is
+written again after every run. Intervals (95 %) are from a bootstrap over videos and seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from adafocus.evaluation.bootstrap import Interval, bootstrap
+from adafocus.runs.arena import processes
+from adafocus.runs.arena.processes import Step
 from adafocus.runs.predictions import read_predictions
 from adafocus.runs.table import multiply_adds
 
@@ -94,21 +95,28 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="default: those of the set")
     parser.add_argument("--rows", nargs="+", choices=networks(SETS["yoga"]), help="only these networks (default: all)")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs beside each other")
     parser.add_argument("--more", nargs="+", default=[], help="further overrides of all runs, such as loader.workers=0")
     options = parser.parse_args()
     videos, out = SETS[options.set], options.out / options.set
     options.epochs = options.epochs or videos.epochs
     chosen = {name: own for name, own in networks(videos).items() if not options.rows or name in options.rows}
     shared = common(options.folder.absolute(), options.weights.absolute(), videos, options.epochs)
-    last = options.first + options.seeds
-    for seed in range(options.first, last):  # seed by seed, so that every row has some when it is interrupted
-        for name, own in chosen.items():
-            folder = out / f"{name}_seed{seed}"
-            typed = [*shared, *own, *options.more, f"seed={seed}", f"hydra.run.dir={folder}"]
-            code = subprocess.run([sys.executable, "-m", "adafocus.cli", "run", *typed], check=False).returncode
-            if code:
-                sys.exit(f"{folder} ended with exit status {code}; the same command continues there")
-            write(options, table(out, chosen, last))
+    seeds = range(options.first, options.first + options.seeds)
+    steps = [  # seed by seed, so that every row has some when it is interrupted
+        Step((out / f"{name}_seed{seed}").absolute(), (*shared, *own, *options.more, f"seed={seed}"))
+        for seed in seeds
+        for name, own in chosen.items()
+    ]
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    failed = processes.run(
+        steps, jobs=options.jobs, say=say, ended=lambda: write(options, table(out, chosen, seeds.stop))
+    )
+    if failed:
+        sys.exit(f"failed: {', '.join(step.folder.name for step in failed)}; the same command tries them again")
 
 
 def common(folder: Path, weights: Path, videos: Videos, epochs: int) -> list[str]:

@@ -33,6 +33,7 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
+SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: Loggers that a run may have in addition to metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")

@@ -72,7 +72,7 @@ class HeatMapPolicy(nn.Module):
         if not 0 < patch < 1:
             raise ValueError(f"patch={patch:g} must be a share of the frame's side between 0 and 1")
         if peaks > 1 and not per_clip:
-            raise ValueError(f"peaks={peaks}: there is one place for each frame; per_clip=True allows more")
+            raise ValueError(f"peaks={peaks}: there is one location for each frame; per_clip=True allows more")
         if not learned and not motion:
             raise ValueError("a policy that does not learn needs motion=True")
         self.patch, self.peaks, self.apart, self.per_clip, self.window = patch, peaks, apart, per_clip, window
@@ -123,8 +123,7 @@ class HeatMapPolicy(nn.Module):
         """Returns the motion term of the scores, without its learned factor: (B, T, H, W), or (B, 1, H, W) per clip."""
         with full_precision(motion):
             motion = widen(motion).mean(1, keepdim=True) if self.per_clip else widen(motion)
-            side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
-            return (functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False) + _STILL).log()
+            return (mean_nearby(motion, self.patch) + _STILL).log()
 
     def places(self, scores: Tensor) -> Tensor:
         """Chooses patch locations (B, T, 2) by scores (B, T, H, W), or (B, peaks, 2) by scores (B, 1, H, W)."""
@@ -160,6 +159,12 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
         moved = functional.interpolate(moved, cells, mode="area")
         both = (torch.cat([moved[:, :1], moved], 1) + torch.cat([moved, moved[:, -1:]], 1)) / 2
         return both / (both.mean((1, 2, 3), keepdim=True) + 1e-6)
+
+
+def mean_nearby(motion: Tensor, patch: float) -> Tensor:
+    """Averages motion (B, T, H, W) over the patch around each cell; `patch` is its side as a share of the frame's."""
+    side = 2 * int(patch * motion.shape[-1] / 2) + 1  # in cells, an odd number
+    return functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
 
 
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:

@@ -59,6 +59,8 @@ class AdaFocusV2Method(Method):
     def check(self) -> None:
         super().check()
         self.check_same_frames()
+        if self.read(shared.Where).where == "oracle" and self.config.dataset.source != "glyphs":
+            raise UserError("method.where=oracle needs dataset=glyphs: only of synthetic videos is the place known")
         policy = self.read(Policy)
         if policy.options and policy.name not in POLICIES:
             raise UserError(f"policy.options are for plug-ins' policies; leave them out with policy.name={policy.name}")
