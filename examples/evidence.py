@@ -32,10 +32,13 @@ class Videos:
     """How a set is trained.
 
     Attributes:
-        frame: side of the frames that patches are cut from; whole frames of this size are the row "full size".
+        frame: side of the frames that patches are cut from.
         patch, glance: sides of the patches and of the frames that the glance network sees.
         equal: side of whole frames that cost about as many multiply-adds as glance and patches together.
+        large: side of larger whole frames, at about three times that cost.
+        paper_patch: side of the single patch of the papers' policy.
         policy: the policy that is compared with the papers'.
+        epochs: number of epochs.
         options: overrides of all rows: lists, augmentation.
         batch: clips of a step.
     """
@@ -47,6 +50,7 @@ class Videos:
     large: int
     paper_patch: int
     policy: str
+    epochs: int = 15
     options: tuple[str, ...] = ()
     batch: int = 8
 
@@ -63,8 +67,8 @@ SETS = {
         ),
     ),
     "yoga": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.5",)),
-    "gestures": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.0",)),
-    "surv_fight": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.5",)),
+    "gestures": Videos(192, 64, 64, 96, 160, 64, "motion", 8, options=("dataset.flip=0.0",)),
+    "surv_fight": Videos(192, 64, 64, 96, 160, 64, "motion", 6, options=("dataset.flip=0.5",)),
 }
 SEGMENTS = 8
 #: The row that the others are compared with: whole frames of about equal multiply-adds.
@@ -88,13 +92,14 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="ImageNet weights of MobileNetV2, torchvision's names")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
     parser.add_argument("--first", type=int, default=0, help="the first seed to train")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="default: those of the set")
     parser.add_argument("--rows", nargs="+", choices=networks(SETS["yoga"]), help="only these networks (default: all)")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
     parser.add_argument("--jobs", type=int, default=1, help="number of runs beside each other")
     parser.add_argument("--more", nargs="+", default=[], help="further overrides of all runs, such as loader.workers=0")
     options = parser.parse_args()
     videos, out = SETS[options.set], options.out / options.set
+    options.epochs = options.epochs or videos.epochs
     chosen = {name: own for name, own in networks(videos).items() if not options.rows or name in options.rows}
     shared = common(options.folder.absolute(), options.weights.absolute(), videos, options.epochs)
     seeds = range(options.first, options.first + options.seeds)
@@ -138,7 +143,7 @@ def networks(videos: Videos) -> dict[str, list[str]]:
     patches.append(f"dataset.decode_short_side={videos.frame}")
     change = "method.consensus=change"
     new = [*patches, f"policy={videos.policy}", "policy.cells=32", change]
-    values = ["policy.through_crop=false", "policy.places_weight=1"]
+    values = ["policy.learned=true", "policy.through_crop=false", "policy.places_weight=1"]
 
     def whole(side: int) -> list[str]:
         return ["method=recognizer", f"dataset.frame_size={side}", f"dataset.decode_short_side={2 * side}"]
@@ -146,8 +151,8 @@ def networks(videos: Videos) -> dict[str, list[str]]:
     return {
         "whole": whole(videos.equal),
         "whole_change": [*whole(videos.equal), change],
-        "motion": [*new, "policy.through_crop=false", "method.diversity=false"],
-        "crop": [*new, "schedule.lr_mults.policy=5", "method.diversity=false"],
+        "motion": [*new, "method.diversity=false"],
+        "crop": [*new, "policy.learned=true", "schedule.lr_mults.policy=5", "method.diversity=false"],
         "value": [*new, *values],
         "paper": [*patches, f"patch.size={videos.paper_patch}"],
         "paper_change": [*patches, f"patch.size={videos.paper_patch}", change],
@@ -182,7 +187,7 @@ def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
         f"| {options.set} | seeds | top-1 % (95 %) | less whole frames of equal cost | multiply-adds |",
         "|---|---|---|---|---|",
     ]
-    rows = []
+    rows, notes = [], [""]
     for name, result in found.items():
         right = np.stack(result.right)
         score = bootstrap(right)
@@ -191,10 +196,15 @@ def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
         seeds = [100 * float(seed.mean()) for seed in right]
         rows.append({"name": name, "seeds": seeds, "score": score._asdict(), "cost": result.cost})
         rows[-1]["ahead"] = None if ahead is None else ahead._asdict()
-    (folder / "evidence.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        constant = found.get(f"{name.partition(':')[0]}: constant patch")
+        if constant is not None and name.endswith(("learned patch", "motion patch")):
+            better = bootstrap(right, np.stack(constant.right))
+            rows[-1]["less_constant"] = better._asdict()
+            notes.append(f"{name}, less the constant patch: {_text(better)}")
+    (folder / "evidence.md").write_text("\n".join(lines + notes) + "\n", encoding="utf-8")
     described = {"set": options.set, "epochs": options.epochs, "seeds": options.seeds, "rows": rows}
     (folder / "evidence.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(lines), flush=True)
+    print("\n".join(lines + notes), flush=True)
 
 
 def _text(interval: Interval | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import reduce
 from typing import cast
 
@@ -74,10 +75,13 @@ class JointStage(AdaptiveStage):
         self.seed, self.rates, self.where, self.places_weight = seed, rates, where, places_weight
         self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
-        others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
-        if where == "learned" and "motion" in model.decide_fields:
-            others.insert(0, patch_variant("motion"))
-        self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
+        main, others = patch_variant(where), [patch_variant(choice) for choice in controls_of(where) if choice != where]
+        if where == "learned" and isinstance(model.policy, HeatMapPolicy) and model.policy.motion:
+            if model.policy.learned:
+                others.insert(0, patch_variant("motion"))
+            else:
+                main = replace(main, label=patch_variant("motion").label)
+        self.variants = (main, *others, GLANCE_ALONE) if controls else (main,)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
         """See `AdaptiveStage.places`; "oracle" is the true location, "motion" that of the largest motion.
