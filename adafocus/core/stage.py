@@ -102,7 +102,7 @@ class Stage(ABC):
     def glance_frames(self, batch: Batch) -> Tensor:
         """Normalized frames (B, G, 3, S, S) of a batch that the glance network sees, in processing order."""
         model: Any = self.model
-        return model.glance_frames(self.normalize(batch.frames), Overrides())
+        return self.normalize(model.glance_frames(batch.frames, Overrides()))
 
     @property
     def backbones(self) -> list[nn.Module]:

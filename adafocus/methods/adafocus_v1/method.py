@@ -29,6 +29,11 @@ class AdaFocusV1Method(Method):
         return Widths(1024, None if self.on_tsm else 1024)
 
     @property
+    def exits_early(self) -> bool:
+        """True once there is a policy: after every frame on plain backbones, after the glance on TSM."""
+        return self.config.stage.name in ("2", "3", "all")
+
+    @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
         found = {shared.Dropout, TSMPolicy} if self.on_tsm else {shared.Dropout, PlainPolicy, shared.GlanceSize}
@@ -77,7 +82,14 @@ class AdaFocusV1Method(Method):
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
         segments = self.config.segments
-        return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
+        if self.on_tsm:
+            focus = segments.focus or segments.glance * 3 // 2
+            return FramePlan(segments.glance, focus, candidates=focus if deferred else 0)
+        return (
+            FramePlan(segments.glance, candidates=segments.glance, first=(0,))
+            if deferred
+            else FramePlan(segments.glance)
+        )
 
     def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
         """See `Method.network`."""

@@ -14,10 +14,11 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
+from adafocus.methods.network import GlanceExit
 from adafocus.policies.actor_critic import GaussianPolicy
 
 
-class AdaFocusV1TSM(ReinforcedNetwork):
+class AdaFocusV1TSM(ReinforcedNetwork, GlanceExit):
     """AdaFocus V1 for short videos: one patch location per video; the prediction is the sum of both networks' logits.
 
     A clip holds the glance frames in temporal order, then the focus frames.
@@ -60,6 +61,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
     ) -> None:
         super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
+        self.first_candidate = glance_segments
         self.policy = GaussianPolicy(
             glance_segments * glance.width,
             glance.map_size(frame_size),
@@ -95,7 +97,12 @@ class AdaFocusV1TSM(ReinforcedNetwork):
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
         """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
         logits = glance.logits + self._focused(frames, plan.where)
-        return Output(logits, logits[:, None], plan.where)
+        exits = torch.stack([glance.logits, logits], 1)
+        return Output(logits, logits[:, None], plan.where, exit_logits=exits)
+
+    def first_logits(self, glance: GlanceOutput) -> Tensor:
+        """See `GlanceExit.first_logits`; the glance network has one head, whose logits are half of the prediction."""
+        return glance.logits
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None

@@ -85,10 +85,9 @@ class JointStage(AdaptiveStage):
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
-        frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
         random = self.places("random", batch) if self.diversity else None
-        output = self.net(frames, Overrides(self.places(self.where, batch), random))
+        output = self.net(batch.frames, Overrides(self.places(self.where, batch), random), prepare=self.normalize)
         losses = self._losses("policy", output, batch)
         loss = sum(losses.values())
         if output.diversity is not None:

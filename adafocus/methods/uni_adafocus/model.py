@@ -11,7 +11,7 @@ from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
 from adafocus.layers.resize import resized
-from adafocus.methods.network import Reader, Walk
+from adafocus.methods.network import Reader, State
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
 
@@ -122,22 +122,21 @@ class UniAdaFocus(UniAdaFocusBase):
         planned = first + cost.of("frame policy", "spatial policy")
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates."""
-        glance = self.glance(frames)
-        rows = torch.arange(len(frames), device=frames.device)
-        stay = yield glance.steps[:, -1]
-        if not stay.any():
-            return
-        rows, glance = rows[stay], glance.rows(stay)
-        plan, beside, running_max = self.decide(glance), glance.running_max, None
-        for first in range(0, self.focus_segments, chunk):
-            part = slice(first, first + chunk)
-            patches = self.patches(read(rows, plan.frames[:, part]), plan.where[:, part])
-            features = self.focus_features(patches)
-            logits, running_max = self.focus_steps(features, running_max, first, beside=beside, answers=1)
-            stay = yield logits[:, -1]
-            if not stay.any():
-                return
-            if not stay.all():
-                rows, plan, beside, running_max = rows[stay], plan.rows(stay), beside[stay], running_max[stay]
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`. At first `state` has the glance frames; `read` reads candidates."""
+        if not number:
+            glance = self.glance(state["frames"])
+            logits = glance.steps[:, -1]
+            return logits, {"maps": glance.maps, "features": glance.features, "beside": glance.running_max}
+        first = (number - 1) * chunk
+        if not first:
+            plan = self.decide(GlanceOutput(state["maps"], state["features"]))
+            state = {"beside": state["beside"], "plan": plan.where, "frames": plan.frames}
+        part = slice(first, first + chunk)
+        patches = self.patches(read(state["frames"][:, part]), state["plan"][:, part])
+        features = self.focus_features(patches)
+        logits, running_max = self.focus_steps(
+            features, state.get("running_max"), first, beside=state["beside"], answers=1
+        )
+        looked = {"where": state["plan"][:, : part.stop], "looked": state["frames"][:, : part.stop]}
+        return logits[:, -1], {**state, "running_max": running_max, **looked}

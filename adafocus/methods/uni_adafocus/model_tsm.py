@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.cost import Cost, Part
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Plan
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
-from adafocus.methods.network import Reader, Walk
+from adafocus.methods.network import GlanceExit
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 
 
-class UniAdaFocusTSM(UniAdaFocusBase):
+class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
     """Uni-AdaFocus for short videos: one rectangle for all chosen frames; the prediction is the sum of two networks'
     logits.
 
@@ -33,8 +31,6 @@ class UniAdaFocusTSM(UniAdaFocusBase):
     single_place = True
     num_places = 1
     place_per_frame = False
-    num_exits = 2
-    budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
     glance_fields = ("maps", "features", "logits")
     focus_fields = ("logits",)
     parts = (
@@ -96,20 +92,3 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         if learned is not None:
             output.aux_focus = learned.mean(1, keepdim=True)
         return output
-
-    def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`; both heads of the glance network run at either exit."""
-        head = cost.of("glance", auxiliary=True)
-        first = cost.of("glance") + 2 * head
-        return [first, first + cost.of("frame policy", "spatial policy", "focus", "crop", "head") - head]
-
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
-        glance = self.glance(frames, auxiliary=True)
-        stay = yield glance.aux_logits.mean(1)
-        if not stay.any():
-            return
-        glance = replace(glance.rows(stay), aux_logits=None)
-        plan = self.decide(glance)
-        rows = torch.arange(len(frames), device=frames.device)[stay]
-        yield self.focus(read(rows, plan.frames), plan, glance).logits
