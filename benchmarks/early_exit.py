@@ -81,7 +81,7 @@ def main() -> None:
             mean = sum(costs[numbers[int(place)]] for place in at) / len(at)
             if mean >= 0.99 * full_cost:
                 continue
-            limits -= 1e-4 * limits.abs().clamp(max=1e3)  # the clips that determine a threshold lie exactly on it
+            limits -= 1e-5 * limits.abs().clamp(max=1e3)  # the clips that determine a threshold lie exactly on it
             ways = {
                 "whole": lambda batches=batches: queues.whole(stage, batches),
                 "queues": partial(queues.leave, stage, batches, limits, numbers, "confidence", options.chunk, size),

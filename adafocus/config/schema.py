@@ -285,7 +285,9 @@ class EvaluateConfig(options.Controls):
     # as in training, in float32. auto: bf16 on devices with matrix units for it, else fp32.
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "fp32"
     fold_norm: bool = False  # whether BatchNorm is folded into the convolution before it
-    program: Annotated[str, OneOf(("eager", "compile"))] = "eager"  # compile: by torch.compile
+    # What runs the backbones: torch (eager), torch.compile, or on a CPU ONNX Runtime or OpenVINO, which are extras.
+    program: Annotated[str, OneOf(choices.ENGINES)] = "eager"
+    program_for: Annotated[str, OneOf(choices.ENGINE_PARTS)] = "all"  # the backbones that it runs; torch runs the other
     examples: NotNegative = 6  # number of clips in the picture of patches
 
 

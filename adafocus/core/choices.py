@@ -36,6 +36,9 @@ LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
+#: What runs the backbones of a trained network, and which of them.
+ENGINES = ("eager", "compile", "onnxruntime", "openvino")
+ENGINE_PARTS = ("all", "glance", "focus")
 #: What a run tells to whom, beside metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from adafocus.core.batch import Batch, only
 from adafocus.evaluation.exits import certainty
+
+#: Number of batches of `exit_window`.
+WINDOW = 8
 
 
 @dataclass
@@ -187,6 +191,34 @@ def exit_early(
             yield _gone(group, left, numbers[place], logits, after)
         if len(stay):
             queues[place + 1].put(_Group(group.sources, after).select(stay))
+
+
+def exit_window(
+    stage: Any, batches: Iterator[Batch], *arguments: Any, device: torch.device, **options: Any
+) -> tuple[list[Batch], dict[int, tuple[Gone, int]]]:
+    """Early exit of the next `WINDOW` batches of the loader, so that predictions come in between.
+
+    Args:
+        stage, arguments, options: see `exit_early`.
+        batches: the iterator of the loader.
+        device: the device to copy clips to.
+
+    Returns:
+        the batches without their frames, none at the end; and by index of each readable video its result and its row
+        there.
+    """
+    seen: list[Batch] = []
+
+    def readable() -> Iterator[Batch]:
+        for batch in islice(batches, WINDOW):
+            seen.append(replace(batch, frames=batch.frames[:0], kept={}))
+            if batch.valid.any():
+                yield only(batch, batch.valid).to(device)
+
+    found = {}
+    for gone in exit_early(stage, readable(), *arguments, **options):
+        found |= {index: (gone, row) for row, index in enumerate(gone.index.tolist())}
+    return seen, found
 
 
 def _gone(group: _Group, left: Tensor, number: int, logits: Tensor, after: dict[str, Tensor]) -> Gone:

@@ -21,13 +21,14 @@ from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics, queues
+from adafocus.evaluation.exit_rule import REPORT, best_budget
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import passed_exits
 from adafocus.processes.distributed import World
 from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
 from adafocus.runs.predictions import write_predictions
-from adafocus.runs.table import best_budget, conclude_exits, show_exits
+from adafocus.runs.table import conclude_exits, show_exits
 from adafocus.training.logger import log
 
 SLOWER = (
@@ -323,22 +324,16 @@ def _join(shares: list[dict[str, Tensor]], size: int, seconds: float, networks: 
 
 
 def write(
-    folder: Path,
-    rows: Iterable[Row],
-    settings: Config,
-    protocol: str,
-    unreadable: dict[str, str],
-    program: dict[str, Any] | None = None,
-    contract: dict[str, Any] | None = None,
+    folder: Path, early: EarlyExit, rows: list[Row], protocol: str, program: dict[str, Any] | None = None
 ) -> None:
     """Writes early_exit.json, .csv and .png and summary.json, which `adafocus compare` reads; prints the table."""
+    settings, unreadable = early.settings, early.unreadable
     for reason in unreadable.values():
         log.warning("unreadable video, counted as wrong: %s", reason)
-    rows = list(rows)
     table = [asdict(row) for row in rows]
     metric = settings.dataset.metric
-    report = {"protocol": protocol, "metric": metric, "contract": contract, "rows": table}
-    write_json(folder / "early_exit.json", report)
+    report = {"protocol": protocol, "metric": metric, "contract": early.contract, "chunk": early.chunk}
+    write_json(folder / REPORT, {**report, "rows": table})
     columns = [key for key in table[0] if key not in ("shares", "thresholds")]
     with open(folder / "early_exit.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "shares", "thresholds"])

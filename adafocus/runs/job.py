@@ -282,7 +282,7 @@ class Job:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, self.last, self.data.protocol, early.unreadable, program, early.contract)
+            write_exits(self.folder, early, rows, self.data.protocol, program)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:
