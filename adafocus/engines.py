@@ -72,7 +72,7 @@ def run_by(name: str, backbone: nn.Module, images: Tensor, precision: str) -> No
         found = run(images.float().contiguous().unflatten(0, (-1, clips.frames)).numpy())
         return torch.from_numpy(found)
 
-    backbone.forward = forward  # type: ignore[method-assign]
+    backbone.forward = forward
 
 
 class _Clips(nn.Module):

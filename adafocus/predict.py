@@ -4,13 +4,13 @@ frame."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from adafocus.config.schema import Config
 from adafocus.core import plugins
 from adafocus.core.batch import only
 from adafocus.core.errors import UserError, as_user_error
-from adafocus.core.output import Output
+from adafocus.core.output import Output, given
 from adafocus.core.prediction import Box, Moment, Prediction
 from adafocus.core.rng import generator
 from adafocus.data.annotations import Record
@@ -41,6 +41,7 @@ from adafocus.evaluation.exit_rule import read_rule
 from adafocus.evaluation.queues import Gone, exit_window
 from adafocus.methods import method_of
 from adafocus.methods.network import EarlyExitNetwork, passed_exits
+from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
 from adafocus.processes.distributed import pick_device
 
@@ -72,7 +73,7 @@ class Predictor:
         self,
         settings: Config,
         path: Path,
-        content: dict[str, object] | None = None,
+        content: Mapping[str, Any] | None = None,
         *,
         classes: Sequence[str] | None = None,
         device: str = "auto",
@@ -103,21 +104,12 @@ class Predictor:
         inference.apply(self.model, self.program, torch.randn(shape, device=self.device))
         self.stage = build.stage(settings, self.model)
         if self.rule is not None:
-            self.exits = self._used_exits(self.rule.thresholds, self.rule.chunk)
+            if not isinstance(self.model, EarlyExitNetwork) or not method_of(settings).exits_early:
+                raise UserError(f"method={settings.method.name} has no early exit; leave out --early-exit")
+            chunk, glance_exit = self.rule.chunk, self.model.glance_exit
+            self.exits = self.rule.checked(passed_exits(self.model.num_exits, chunk, glance_exit=glance_exit))
             self.settings.mode = "early_exit"  # frames are decoded when they are needed
         self.normalize = Normalize(*build.normalization(settings))
-
-    def _used_exits(self, thresholds: Sequence[float], chunk: int) -> list[int]:
-        model = self.model
-        if not isinstance(model, EarlyExitNetwork) or not method_of(self.settings).exits_early:
-            raise UserError(f"method={self.settings.method.name} has no early exit; leave out --early-exit")
-        found = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
-        if len(found) != len(thresholds):
-            raise UserError(
-                f"the rule has {len(thresholds)} thresholds and this network {len(found)} exits; name the early-exit "
-                f"run of this network"
-            )
-        return found
 
     def view(self) -> View:
         """The view of a video in the protocol's test."""
@@ -134,7 +126,7 @@ class Predictor:
             UserError: the only video cannot be read. In a list, the prediction of an unreadable video has an `error`.
         """
         if isinstance(videos, (str, Path, np.ndarray, torch.Tensor)):
-            found = self([videos])[0]
+            found = next(self.each([videos]))
             if found.error is not None:
                 raise UserError(found.error)
             return found
@@ -149,17 +141,26 @@ class Predictor:
             raise UserError(
                 "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
             )
-        view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
+        view, seed = self.view(), self.settings.seed
+        clips: VideoClips
         for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
             numbers, chosen = zip(*group, strict=True)
             if kind == "array":
                 arrays = [np.asarray(video) for video in chosen]
-                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=self.settings.seed)
+                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=seed)
                 names = [f"array {number}" for number in numbers]
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
-                clips = VideoClips(records, Path("/"), view, template=template, reader=dataset.reader, **shared)
+                clips = VideoClips(
+                    records,
+                    Path("/"),
+                    view,
+                    seed=seed,
+                    template=template,
+                    reader=dataset.reader,
+                    timeout=dataset.video_timeout,
+                )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names) if self.rule is None else self._exiting(clips, names)
 
@@ -168,7 +169,8 @@ class Predictor:
         started = time.perf_counter()
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
-            output, place = None, {int(row): number for number, row in enumerate(rows)}
+            place = {int(row): number for number, row in enumerate(rows)}
+            output = Output(torch.empty(0))  # of the readable videos, if there are any
             if len(rows):
                 readable = only(batch, batch.valid)
                 output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]
@@ -184,14 +186,13 @@ class Predictor:
 
     def _exiting(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
         """Predictions with early exit; those of several batches come together."""
-        rule, size = self.rule, self.settings.evaluate.batch_size
+        rule, size = given(self.rule), self.settings.evaluate.batch_size
         limits = torch.tensor(rule.thresholds, device=self.device)
         batches = iter(Loader(clips, EvaluationOrder(len(clips), size)))
         while True:
             started = time.perf_counter()
-            seen, found = exit_window(
-                self.stage, batches, limits, self.exits, rule.criterion, rule.chunk, size, device=self.device
-            )
+            steps = (limits, self.exits, rule.criterion, rule.chunk, size)
+            seen, found = exit_window(self.stage, batches, *steps, device=self.device)
             if not seen:
                 return
             reasons = {bad.index: bad.reason for batch in seen for bad in batch.bad}
@@ -241,12 +242,11 @@ class Predictor:
         frames = [int(numbers[place]) for place in at]
         if output.where is None:
             return frames, []
-        boxes = self.model.boxes(output.where[row].float().cpu())
-        if not self.model.place_per_frame:
+        boxes = self.stage.chooser.boxes(output.where[row].float().cpu())
+        if not self.stage.chooser.place_per_frame:
             frames = [frame for frame in frames for _ in range(len(boxes))]
             boxes = boxes.repeat(len(frames) // len(boxes), 1)
-        boxes = view.to_video(boxes, height, width).tolist()
-        pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
+        pairs = sorted(zip(frames, view.to_video(boxes, height, width).tolist(), strict=True), key=lambda pair: pair[0])
         named = [Box(left, top, left + width, top + height) for _, (top, left, height, width) in pairs]
         return [frame for frame, _ in pairs], named
 
@@ -266,7 +266,7 @@ class Predictor:
     @cached_property
     def exit_costs(self) -> list[int]:
         """Multiply-adds (MACs) of a video that stops at each exit."""
-        return self.model.exit_costs(build.cost(self.settings, len(self.classes)))
+        return cast(EarlyExitNetwork, self.model).exit_costs(build.cost(self.settings, len(self.classes)))
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:
@@ -279,9 +279,9 @@ class Predictor:
                 published weights expect that.
         """
         with as_user_error():
-            online = OnlineRecognizer(self.model).eval()
+            online = OnlineRecognizer(cast(Recognizer, self.model)).eval()
         view = build.views(self.settings, self.classes)[1]  # one center crop, whatever the protocol tests with
-        smooth = Smoothing(**(JESTER_SMOOTHING if tuple(self.classes) == JESTER else {}))
+        smooth = Smoothing(**JESTER_SMOOTHING) if tuple(self.classes) == JESTER else Smoothing()
         caches = online.start(1, view.size)
         for seconds, frame in stream_frames(source, every):
             started = time.perf_counter()
@@ -301,7 +301,7 @@ def _kind(video: Video) -> str:
 
 
 def recipe(
-    path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: dict[str, object] | None = None
+    path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: Mapping[str, Any] | None = None
 ) -> list[str]:
     """The overrides, besides the given ones, that build the network of a published checkpoint.
 

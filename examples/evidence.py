@@ -50,7 +50,7 @@ class Videos:
 
 SETS = {
     "table_tennis": Videos(
-        *(384, 64, 64, 112, "two"),
+        *(448, 80, 64, 144, "two"),
         options=(
             "dataset.train_list=train_4class.txt",
             "dataset.val_list=val_4class.txt",
@@ -82,6 +82,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="folder of the data set")
     parser.add_argument("weights", type=Path, help="ImageNet weights of MobileNetV2, torchvision's names")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument("--first", type=int, default=0, help="the first seed to train")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--rows", nargs="+", choices=networks(SETS["yoga"]), help="only these networks (default: all)")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
@@ -90,14 +91,16 @@ def main() -> None:
     videos, out = SETS[options.set], options.out / options.set
     chosen = {name: own for name, own in networks(videos).items() if not options.rows or name in options.rows}
     shared = common(options.folder.absolute(), options.weights.absolute(), videos, options.epochs)
-    for seed in range(options.seeds):  # seed by seed, so that every row has some when it is interrupted
+    for seed in range(
+        options.first, options.first + options.seeds
+    ):  # seed by seed, so that every row has some when it is interrupted
         for name, own in chosen.items():
             folder = out / f"{name}_seed{seed}"
             typed = [*shared, *own, *options.more, f"seed={seed}", f"hydra.run.dir={folder}"]
             code = subprocess.run([sys.executable, "-m", "adafocus.cli", "run", *typed], check=False).returncode
             if code:
                 sys.exit(f"{folder} ended with exit status {code}; the same command continues there")
-            write(options, table(out, chosen, options.seeds))
+            write(options, table(out, chosen, options.first + options.seeds))
 
 
 def common(folder: Path, weights: Path, videos: Videos, epochs: int) -> list[str]:
@@ -105,7 +108,7 @@ def common(folder: Path, weights: Path, videos: Videos, epochs: int) -> list[str
     return [
         *("dataset=folder", f"dataset.root={folder}", "dataset.fit=stretch", "dataset.crop_scales=[1.0,0.9]"),
         *("backbone=mbv2_tsm", f"backbone.weights={weights}", f"segments={SEGMENTS}"),
-        *(f"dataset.decode_short_side={videos.frame}", *videos.options),
+        *videos.options,
         *(f"schedule.epochs={epochs}", "schedule.lr=0.0005", "schedule.weight_decay=0.01", "schedule.head_dropout=0.5"),
         *(
             f"schedule.batch_size={videos.batch}",
@@ -121,14 +124,22 @@ def networks(videos: Videos) -> dict[str, list[str]]:
     """Overrides of every trained network by its name."""
     patches = [f"dataset.frame_size={videos.frame}", f"patch.size={videos.patch}", f"segments.focus={SEGMENTS}"]
     patches += [f"backbone.glance_size={videos.glance}", "backbone.glance_resize=area"]
-    whole = ["method=recognizer"]
+    patches.append(f"dataset.decode_short_side={videos.frame}")
+    whole, change = ["method=recognizer"], "method.consensus=change"
     # A pass at random patches helps the papers' policy to look around; a heat map that begins with motion needs none.
     return {
-        "whole_equal": [*whole, f"dataset.frame_size={videos.equal}"],
+        "whole_equal": [*whole, f"dataset.frame_size={videos.equal}", f"dataset.decode_short_side={2 * videos.equal}"],
         "v2_new": [*patches, "method=adafocus_v2", f"policy={videos.policy}", "method.diversity=false"],
+        "whole_change": [
+            *whole,
+            f"dataset.frame_size={videos.equal}",
+            f"dataset.decode_short_side={2 * videos.equal}",
+            change,
+        ],
+        "v2_change": [*patches, "method=adafocus_v2", f"policy={videos.policy}", "method.diversity=false", change],
         "v2_paper": [*patches, "method=adafocus_v2"],
         "uni": [*patches, "method=uni_adafocus", f"patch.smallest={videos.patch // 2}"],
-        "whole_full": [*whole, f"dataset.frame_size={videos.frame}"],
+        "whole_full": [*whole, f"dataset.frame_size={videos.frame}", f"dataset.decode_short_side={videos.frame}"],
     }
 
 

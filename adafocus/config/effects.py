@@ -127,7 +127,7 @@ READERS = (
     ),
     Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
-        _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
+        _keys("dataset", "task glyph_size visible tints decoys frames train_videos val_videos"),
         "dataset=glyphs",
         lambda config: config.dataset.source == "glyphs",
     ),

@@ -129,6 +129,8 @@ class DatasetConfig:
     tints: Count = (
         1  # number of glyph colors; with more than one the color narrows down the class even at low resolution
     )
+    # Number of glyphs in every frame that have the color of the class's glyph and belong to no class.
+    decoys: Annotated[int, Between(0, 64)] = 0
     frames: Count | None = None  # frames per video; None: as many as the networks see
     train_videos: Count = 4096  # number of training videos
     val_videos: Count = 512  # number of evaluation videos
@@ -173,7 +175,9 @@ class SegmentsConfig(options.FocusFrames, options.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background):
+class MethodConfig(
+    options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background, options.Consensus
+):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 

@@ -12,7 +12,8 @@ class Variant:
     Attributes:
         label: the name in tables, in `summary.json` and in `adafocus compare`.
         where: how the patch location is chosen: "learned" (the policy), "random", "center", "constant" (the policy's
-            mean location on the training set, the same for all clips and frames), or "none" (no patch); a method may
+            mean location on the training set, the same for all clips and frames), "motion" (where most moves, without
+            what a policy that reads motion has learned), or "none" (no patch); a method may
             have more words (`methods.tokens.controls.CHOICES`).
         when: how the focus frames are chosen: "learned" (the temporal policy), "spread" (evenly spaced), or "none" (the
             focus frames are fixed).

@@ -79,6 +79,8 @@ class GlyphVideos:
         others: number of cold-colored glyphs of other classes in every frame.
         tints: number of glyph colors; class k has color k % tints, which is visible in a reduced frame too. With 1 a
             reduced frame shows nothing of the class, with more it narrows the class down.
+        decoys: number of warm-colored glyphs in every frame that belong to no class (there are `classes` of these).
+            A reduced frame does not tell them from the glyph of the class, so several places must be looked at.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class GlyphVideos:
         seed: int = 0,
         others: int = 3,
         tints: int = 1,
+        decoys: int = 0,
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"task={task!r} is unknown; choose one of {', '.join(TASKS)}")
@@ -114,8 +117,8 @@ class GlyphVideos:
         self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
         self.classes, self.glyph_size, self.task, self.seed, self.others = classes, glyph_size, task, seed, others
         self.visible = visible or max(1, frames // 4)
-        self.tints = tints
-        cells = glyph_patterns(classes)
+        self.tints, self.decoys = tints, decoys
+        cells = glyph_patterns(2 * classes)  # the second half: those of the decoys
         self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
         # Interpolates a coarse grid of colors to a frame: background = rows @ grid @ rows.T for each channel.
         place = np.linspace(0, 5, frame_size)
@@ -134,6 +137,10 @@ class GlyphVideos:
         for _ in range(self.others):
             other = self._path(rng, 2.0)
             self._put(frames, other, self.ink[rng.integers(self.classes)], _cold(rng), np.ones(self.frames, bool))
+        for _ in range(self.decoys):
+            ink = self.ink[self.classes + rng.integers(self.classes)]
+            colors = _warm(rng, int(rng.integers(self.tints)), self.tints)
+            self._put(frames, self._path(rng, 2.0), ink, colors, np.ones(self.frames, bool))
         shown = np.ones(self.frames, bool)
         if self.task == "when":
             shown[:] = False

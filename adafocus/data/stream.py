@@ -27,15 +27,14 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
     """
     import av
 
-    options = {}
-    name = str(source)
+    name, system = str(source), None
     if name.isdigit():
         system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
-        name, options = pattern.format(name), {"format": system}
+        name = pattern.format(name)
     elif not Path(name).is_file():
         raise VideoError(f"{name}: no such file, and not the index of a camera")
     try:
-        with av.open(name, **options) as container:
+        with av.open(name, format=system) as container:
             if not container.streams.video:
                 raise VideoError(f"{name}: no video stream in it")
             for number, frame in enumerate(container.decode(video=0)):

@@ -29,6 +29,15 @@ class ExitRule:
     thresholds: tuple[float, ...]
     chunk: int
 
+    def checked(self, exits: list[int]) -> list[int]:
+        """The exits in use of a network, if there are as many as thresholds; else raises UserError."""
+        if len(exits) != len(self.thresholds):
+            raise UserError(
+                f"the rule has {len(self.thresholds)} thresholds and this network {len(exits)} exits; name the "
+                f"early-exit run of this network"
+            )
+        return exits
+
     def __str__(self) -> str:
         return f"early exit by {self.criterion}, budget {self.budget:g}"
 

@@ -215,7 +215,7 @@ def exit_window(
             if batch.valid.any():
                 yield only(batch, batch.valid).to(device)
 
-    found = {}
+    found: dict[int, tuple[Gone, int]] = {}
     for gone in exit_early(stage, readable(), *arguments, **options):
         found |= {index: (gone, row) for row, index in enumerate(gone.index.tolist())}
     return seen, found

@@ -11,6 +11,24 @@ from torch.nn import functional
 from adafocus.layers.precision import full_precision, widen
 
 
+def change_features(features: Tensor) -> Tensor:
+    """What a clip shows and how it changes, for a linear head: features (..., T, D) of T frames to (..., 3 D).
+
+    The mean over the frames, the mean absolute difference of successive frames, and the mean of the second half of the
+    frames less that of the first half. The mean alone does not know the order of the frames, which only temporal
+    modules inside the backbone do then. In float32 under autocast. Clips of one frame do not change: zeros.
+    """
+    with full_precision(features):
+        features = widen(features)
+        frames = features.shape[-2]
+        if frames == 1:
+            zeros = torch.zeros_like(features[..., 0, :])
+            return torch.cat([features[..., 0, :], zeros, zeros], -1)
+        first, second = features[..., : frames // 2, :], features[..., frames - frames // 2 :, :]
+        moved = (features[..., 1:, :] - features[..., :-1, :]).abs()
+        return torch.cat([features.mean(-2), moved.mean(-2), second.mean(-2) - first.mean(-2)], -1)
+
+
 class PooledStepClassifier(nn.Module):
     """Predicts after every step, from the running maximum of the hidden features of all steps so far.
 

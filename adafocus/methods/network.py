@@ -10,9 +10,12 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
+from adafocus.layers.resize import resized
+from adafocus.methods.options import GLANCE_RESIZES
 
 Prepare = Callable[[Tensor], Tensor]
 #: What a network remembers of B clips between two exits. The batch is the first dimension of every tensor, so that
@@ -35,12 +38,17 @@ def as_they_are(frames: Tensor) -> Tensor:
 class AdaptiveNetwork(nn.Module, ABC):
     """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
 
+    Args:
+        glance, focus: backbones (see `adafocus.backbones`).
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        glance_size: side of the frames that the glance network sees; None: frame_size.
+        glance_resize: how they are resized, see `layers.resize.resized`.
+
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
     an exported program is one of the three, and early exit calls them on a few frames at a time.
 
     Attributes:
         glance_net, focus_net: the backbones.
-        patch_size, frame_size: sides of the square patches and frames in pixels.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
         parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
@@ -56,8 +64,8 @@ class AdaptiveNetwork(nn.Module, ABC):
     """
 
     parts: ClassVar[tuple[Part, ...]]
-    glance_fields: ClassVar[tuple[str, ...]] = ("maps", "features")
-    decide_fields: ClassVar[tuple[str, ...]] = ("maps",)
+    glance_fields: tuple[str, ...] = ("maps", "features")
+    decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
@@ -66,12 +74,24 @@ class AdaptiveNetwork(nn.Module, ABC):
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
 
-    def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
+    def __init__(
+        self,
+        glance: Backbone,
+        focus: Backbone,
+        *,
+        patch_size: int,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        glance_resize: str = "aligned",
+    ) -> None:
         super().__init__()
         if patch_size > frame_size:
             raise ValueError(f"a patch of {patch_size} pixels does not fit into frames of {frame_size}")
-        self.glance_net, self.focus_net = glance_net, focus_net
+        if glance_resize not in GLANCE_RESIZES:
+            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
+        self.glance_net, self.focus_net = glance, focus
         self.patch_size, self.frame_size = patch_size, frame_size
+        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
 
     num_places: int
 
@@ -99,6 +119,19 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
         """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
         return frames
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        raise NotImplementedError
+
+    def even_frames(self, like: Tensor) -> Tensor:
+        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        raise NotImplementedError
+
+    def glance_maps(self, frames: Tensor) -> Tensor:
+        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
+        return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
@@ -146,7 +179,7 @@ class AdaptiveNetwork(nn.Module, ABC):
 
     def glance_answer(self, output: Output) -> Tensor:
         """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
-        return output.aux_glance.mean(1)
+        return given(output.aux_glance).mean(1)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
@@ -173,10 +206,6 @@ class EarlyExitNetwork(AdaptiveNetwork):
     budgets: ClassVar[Sequence[float]]
     first_power: ClassVar[int] = 0
     glance_exit: ClassVar[bool] = False
-
-    @abstractmethod
-    def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:
@@ -214,7 +243,7 @@ class GlanceExit(EarlyExitNetwork):
 
     def first_logits(self, glance: GlanceOutput) -> Tensor:
         """The prediction (B, K) of the exit after the glance, from an output with auxiliary logits."""
-        return glance.aux_logits.mean(1)
+        return given(glance.aux_logits).mean(1)
 
     def first_frames(self, frames: Tensor) -> Tensor:
         """See `EarlyExitNetwork.first_frames`; these are the glance frames."""

@@ -15,8 +15,10 @@ from adafocus.core.domains import AtLeast, Between, Count, OneOf, Share, Weight,
 
 WHERE = ("learned", "random", "center")
 GLANCE_RESIZES = ("aligned", "area")
+CONSENSUSES = ("average", "change")
 
 
+@dataclass
 class Options:
     """Base class of a dataclass of options, which a method lists in `Method.options` if it reads them.
 
@@ -37,7 +39,7 @@ class Options:
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """The full keys; also the section's name if it is as a whole one of `needs`."""
-        names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))  # type: ignore[arg-type]
+        names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))
         return (cls.section, *names) if cls.whole else names
 
 
@@ -114,6 +116,13 @@ class Where(Options, section="method", needs="method=adafocus_v2, uni_adafocus o
 @dataclass
 class Background(Options, section="method", needs="method=recognizer, or uni_adafocus with the temporal shift"):
     remove_background: bool = False  # whether to subtract each pixel's mean over the clip
+
+
+@dataclass
+class Consensus(Options, section="method", needs="method=recognizer, or adafocus_v2 with the temporal shift"):
+    # How the frames of a clip are joined to a prediction: average (the mean of their logits, as in the papers), or
+    # change (logits of their mean features and of how the features change, see `adafocus.layers.heads`).
+    consensus: Annotated[str, OneOf(CONSENSUSES)] = "average"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from adafocus.layers.precision import full_precision, widen
 
+_STILL = 0.01  #: added to the motion of a cell, as a share of the clip's mean, before its logarithm
 _NEVER = 1e4  #: subtracted from the scores of cells that may not be chosen; finite, so that a softmax stays defined
 
 
@@ -20,9 +21,12 @@ class HeatMapPolicy(nn.Module):
     """Chooses the places with the highest scores, for each frame or for a whole clip.
 
     A 1x1 convolution to `hidden` channels, BatchNorm and ReLU; the map is resized to `cells` x `cells`; a 3x3
-    convolution, ReLU and a 1x1 convolution give one score for each cell. With `motion`, motion is an input of the 3x3
-    convolution, and a multiple of the mean motion in the patch around each cell is added to the scores. It begins at 1
-    and the convolution at 0, so that patches are where most moves before anything is learned.
+    convolution, ReLU and a 1x1 convolution give one score for each cell. With `motion`, the logarithm of the motion is
+    an input of the 3x3 convolution, and a multiple of the logarithm of the mean motion in the patch around each cell is
+    added to the scores. The multiple begins at 1 and the last convolution at 0, so that patches are where most moves
+    before anything is learned. Because of the logarithm the softmax below weights cells by their motion, and what is
+    learned multiplies it; the motion itself, ten times as large at some cells as at their neighbors, would saturate the
+    softmax, so that no gradient would reach what is learned.
 
     A patch is centered on the mean of the cells within `window` patch sides around the best cell, weighted by the
     softmax of their scores (soft arg-max), so that the loss behind the crop has a gradient with respect to these
@@ -97,14 +101,18 @@ class HeatMapPolicy(nn.Module):
             if self.motion:
                 if motion is None:
                     raise ValueError("this policy reads motion: pass motion=cell_motion(frames, policy.cells)")
-                motion = widen(motion).flatten(0, 1)[:, None]
-                side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
-                near = functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
-                scores = self.score(torch.cat([code, motion], 1)) + self.motion_weight * near
-            else:
-                scores = self.score(code)
-            scores = scores[:, 0].unflatten(0, maps.shape[:2])
-            return scores.mean(1, keepdim=True) if self.per_clip else scores
+                code = torch.cat([code, (widen(motion).flatten(0, 1)[:, None] + _STILL).log()], 1)
+            scores = self.score(code)[:, 0].unflatten(0, maps.shape[:2])
+            if self.per_clip:
+                scores = scores.mean(1, keepdim=True)
+            return scores + self.motion_weight * self.motion_scores(motion) if self.motion else scores
+
+    def motion_scores(self, motion: Tensor) -> Tensor:
+        """What motion adds to the scores before anything is learned: (B, T, H, W), or (B, 1, H, W) of a clip."""
+        with full_precision(motion):
+            motion = widen(motion).mean(1, keepdim=True) if self.per_clip else widen(motion)
+            side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
+            return (functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False) + _STILL).log()
 
     def places(self, scores: Tensor) -> Tensor:
         """Places (B, T, 2) for scores (B, T, H, W), or (B, peaks, 2) for (B, 1, H, W): corners (y, x) in [0, 1]."""

@@ -6,11 +6,14 @@ experiments on Something-Something.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
@@ -46,20 +49,20 @@ class AdaFocusV1TSM(ReinforcedNetwork, GlanceExit):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
-        patch_size: int,
         frame_size: int = 224,
         deviation: float = 0.25,
         policy_hidden: int = 1024,
         policy_norm: bool = True,
         dropout: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, frame_size=frame_size, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
         self.first_candidate = glance_segments
         self.policy = GaussianPolicy(
@@ -96,13 +99,13 @@ class AdaFocusV1TSM(ReinforcedNetwork, GlanceExit):
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
         """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
-        logits = glance.logits + self._focused(frames, plan.where)
-        exits = torch.stack([glance.logits, logits], 1)
-        return Output(logits, logits[:, None], plan.where, exit_logits=exits)
+        first = given(glance.logits)
+        logits = first + self._focused(frames, plan.where)
+        return Output(logits, logits[:, None], plan.where, exit_logits=torch.stack([first, logits], 1))
 
     def first_logits(self, glance: GlanceOutput) -> Tensor:
         """See `GlanceExit.first_logits`; the glance network has one head, whose logits are half of the prediction."""
-        return glance.logits
+        return given(glance.logits)
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
@@ -112,13 +115,14 @@ class AdaFocusV1TSM(ReinforcedNetwork, GlanceExit):
             chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
         else:  # the focus network processes both sets of patches in one batch
             chosen, instead = self._focused(frames, where, other).chunk(2)
-        logits = glance.logits + chosen
-        return Output(logits, logits[:, None], where), (glance.logits + instead)[:, None]
+        glanced = given(glance.logits)
+        logits = glanced + chosen
+        return Output(logits, logits[:, None], where), (glanced + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
         """See `ReinforcedNetwork.whole_frames`; each network gets its own frames of the clip."""
         if network == "glance":
-            return Output(self.glance(self.glance_frames(frames, Overrides())).logits)
+            return Output(given(self.glance(self.glance_frames(frames, Overrides())).logits))
         shown = self.focus_frames(frames)
         features = self.focus_net(shown.flatten(0, 1)).mean((-2, -1))
         with full_precision(features):

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
-from adafocus.layers.heads import TwoHeads
+from adafocus.layers.heads import TwoHeads, change_features
 from adafocus.layers.resize import resized
 from adafocus.methods.network import GlanceExit
-from adafocus.methods.options import GLANCE_RESIZES
+from adafocus.methods.options import CONSENSUSES
 from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
@@ -32,13 +34,13 @@ class AdaFocusV2TSM(GlanceExit):
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
         num_classes: number of classes K.
         glance_segments, focus_segments: numbers of frames G and F that the two networks see.
-        patch_size, frame_size: sides of the square patches and frames in pixels.
-        glance_size: side of the frames that the glance network sees; None: frame_size, as in the repository.
-        glance_resize: how frames are resized for the glance network, see `layers.resize.resized`.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
+        consensus: how the frames of a network are joined: "average" (the mean of their logits) or "change" (logits of
+            `layers.heads.change_features` of all frames, for each patch location).
         policy: makes the policy; see `adafocus.policies`. If it is a `HeatMapPolicy` with several peaks, the focus
             network sees a patch at each of them, and its logits are averaged over the patches.
+        Others: see `AdaptiveNetwork`.
     """
 
     focus_fields = ("logits",)
@@ -54,38 +56,38 @@ class AdaFocusV2TSM(GlanceExit):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
-        patch_size: int,
-        frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 1024,
         dropout: float = 0.5,
+        consensus: str = "average",
         policy: Callable[..., nn.Module] = StackedPolicy,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
         self.first_candidate = glance_segments
-        if glance_resize not in GLANCE_RESIZES:
-            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = policy(
             channels=glance.width,
             map_size=glance.map_size(self.glance_size),
             segments=glance_segments,
             hidden=policy_hidden,
         )
-        heat = isinstance(self.policy, HeatMapPolicy)
-        self.num_places = self.policy.peaks if heat else 1
-        self.decide_fields = ("maps", "motion") if heat and self.policy.motion else ("maps",)
+        self.num_places = 1
+        if isinstance(self.policy, HeatMapPolicy):
+            self.num_places = self.policy.peaks
+            if self.policy.motion:
+                self.decide_fields = ("maps", "motion")
         self.glance_fields = (*self.decide_fields, "logits")
-        self.glance_head = TwoHeads(glance.width, num_classes, dropout)
-        self.focus_head = TwoHeads(focus.width, num_classes, dropout)
+        if consensus not in CONSENSUSES:
+            raise ValueError(f"consensus must be one of {CONSENSUSES}")
+        self.change = consensus == "change"
+        widths = [(3 if self.change else 1) * net.width for net in (glance, focus)]
+        self.glance_head, self.focus_head = (TwoHeads(width, num_classes, dropout) for width in widths)
 
     @property
     def frame_sets(self) -> dict[str, int]:
@@ -115,9 +117,10 @@ class AdaFocusV2TSM(GlanceExit):
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         maps = self.glance_net(seen).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
-        logits, learned = self.glance_head(features, auxiliary)
+        read = change_features(features)[:, None] if self.change else features
+        logits, learned = self.glance_head(read, auxiliary)
         motion = None
-        if "motion" in self.decide_fields:
+        if isinstance(self.policy, HeatMapPolicy) and self.policy.motion:
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
@@ -126,6 +129,8 @@ class AdaFocusV2TSM(GlanceExit):
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         if isinstance(self.policy, HeatMapPolicy):
+            if overrides is not None and overrides.motion:
+                return Plan(self.policy.places(self.policy.motion_scores(glance.motion)))
             where, scores = self.policy(glance.maps.detach(), glance.motion)
             return Plan(where, scores=scores)
         return Plan(self.policy(glance.maps.detach())[:, None])
@@ -141,8 +146,10 @@ class AdaFocusV2TSM(GlanceExit):
         features = self.focus_net(patches[0] if count == 1 else torch.cat(patches)).mean((-2, -1))
         # (P * B * F, D) to (B, P * F, D): the temporal modules of the backbone need the frames of a patch side by side.
         features = features.unflatten(0, (count, *frames.shape[:2])).transpose(0, 1).flatten(1, 2)
+        if self.change:
+            features = change_features(features.unflatten(1, (count, -1)))  # (B, P, 3 D)
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
-        logits = glance.logits + predicted.mean(1)
+        logits = given(glance.logits) + predicted.mean(1)
         steps, first = logits[:, None], glance.aux_logits
         return Output(
             logits,

@@ -14,6 +14,7 @@ from adafocus.methods.recognizer.options import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
 
 
@@ -33,7 +34,7 @@ class RecognizerMethod(Method):
     @property
     def options(self) -> frozenset[type[Options]]:
         """See `Method.options`."""
-        return super().options | {shared.Background, Recipe, shared.FrozenNorm}
+        return super().options | {shared.Background, shared.Consensus, Recipe, shared.FrozenNorm}
 
     def check(self) -> None:
         """See `Method.check`."""
@@ -45,7 +46,7 @@ class RecognizerMethod(Method):
         """The only network sees all frames of a clip."""
         return FramePlan(self.config.segments.glance)
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
         """See `Method.network`; `glance` is None."""
         from adafocus.methods.recognizer.model import Recognizer
 
@@ -55,7 +56,7 @@ class RecognizerMethod(Method):
             segments=self.config.segments.glance,
             dropout=self.config.schedule.head_dropout,
             causal=self.config.backbone.shift == "online",
-            **self.values(shared.Background),
+            **self.values(shared.Background, shared.Consensus),
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:

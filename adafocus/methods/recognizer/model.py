@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
 from adafocus.core.output import Output
+from adafocus.layers.heads import change_features
 from adafocus.layers.precision import full_precision, widen
+from adafocus.methods.options import CONSENSUSES
 
 
 class Recognizer(nn.Module):
@@ -24,23 +27,29 @@ class Recognizer(nn.Module):
             scene, which helps in scenes that the training set does not show.
         causal: with `remove_background`, subtract the mean of the frames up to the present one, which
             `OnlineRecognizer` can compute in a stream.
+        consensus: how frames are joined: "average" (the mean of their logits) or "change" (logits of
+            `layers.heads.change_features`, with dropout on these).
     """
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         num_classes: int,
         segments: int,
         dropout: float = 0.5,
         remove_background: bool = False,
         causal: bool = False,
+        consensus: str = "average",
     ) -> None:
         super().__init__()
         self.backbone, self.segments = backbone, segments
         self.remove_background, self.causal = remove_background, causal
+        if consensus not in CONSENSUSES:
+            raise ValueError(f"consensus must be one of {CONSENSUSES}")
+        self.change = consensus == "change"
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.width, num_classes)
+        self.head = nn.Linear((3 if self.change else 1) * backbone.width, num_classes)
         nn.init.normal_(self.head.weight, std=0.001)
         nn.init.zeros_(self.head.bias)
 
@@ -53,6 +62,10 @@ class Recognizer(nn.Module):
         """Prediction for normalized frames (B, T, C, S, S) in temporal order; C is 3, or 10 for optical flow."""
         if self.remove_background:
             frames = frames - (running_mean(frames) if self.causal else frames.mean(1, keepdim=True))
+        if self.change:
+            features = self.backbone(frames.flatten(0, 1)).mean((-2, -1)).unflatten(0, (frames.shape[0], -1))
+            with full_precision(features):
+                return Output(self.head(self.dropout(change_features(features))))
         logits = self.frame_logits(frames.flatten(0, 1)).unflatten(0, (frames.shape[0], -1))
         return Output(logits.mean(1), per_frame=logits)
 

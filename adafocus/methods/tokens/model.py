@@ -8,15 +8,16 @@ network is ours: it repeats no released program.
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import EarlyExitNetwork, Reader, State
 from adafocus.methods.tokens.encoder import TokenEncoder
 from adafocus.policies.cells import CellScores, choose_cells
@@ -37,7 +38,7 @@ class TokenFocus(EarlyExitNetwork):
         glance_segments: number of glance frames G.
         candidates: number of candidate frames N, a multiple of G; the glance frames are the middles of its G segments.
         frame_size: side S of the square frames in pixels.
-        glance_size, glance_resize: see `AdaFocusV2`.
+        Others: see `AdaptiveNetwork`.
         policy_hidden: hidden width of the policy (`CellScores`).
         keep: share of the cells that is chosen in evaluation.
         groups: number of groups of tokens, of equal size; there is an exit after each.
@@ -63,24 +64,23 @@ class TokenFocus(EarlyExitNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         candidates: int,
         frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 64,
         keep: float = 0.1,
         groups: int = 4,
         dropout: float = 0.0,
+        **options: Any,
     ) -> None:
         if candidates % glance_segments:
             raise ValueError(f"{candidates} candidates are no multiple of {glance_segments} glance frames")
         encoder = TokenEncoder(focus, candidates)
-        super().__init__(glance, focus, patch_size=encoder.patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, patch_size=encoder.patch_size, frame_size=frame_size, **options)
         del self.focus_net  # its parts are the encoder's
         self.encoder = encoder
         self.side = frame_size // encoder.patch_size
@@ -90,7 +90,6 @@ class TokenFocus(EarlyExitNetwork):
                 f"that the vision transformer has positions for"
             )
         self.glance_segments, self.candidates = glance_segments, candidates
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.keep, self.groups, self.num_exits = keep, groups, 1 + groups
         self.num_cells = self.num_places = candidates * encoder.area
         if groups > self.num_cells:
@@ -124,13 +123,11 @@ class TokenFocus(EarlyExitNetwork):
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
         """The frames (B, F, ...) with chosen cells of a clip of all candidates."""
-        assert plan is not None and plan.frames is not None
-        return frames[torch.arange(len(frames), device=frames.device)[:, None], plan.frames]
+        return frames[torch.arange(len(frames), device=frames.device)[:, None], given(given(plan).frames)]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S)."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, self.glance_head(widen(features.mean(1))))
@@ -174,8 +171,9 @@ class TokenFocus(EarlyExitNetwork):
         scores = plan.scores if auxiliary else None
         sizes = self.sizes(cells.shape[1])
         encoded = self.encoder(self.patches(frames, slots, cells), cells, sizes, scores=scores)
-        steps = self.answers(encoded.features, glance.logits)
-        exits = torch.cat([glance.logits[:, None], steps], 1)
+        first = given(glance.logits)
+        steps = self.answers(encoded.features, first)
+        exits = torch.cat([first[:, None], steps], 1)
         where = self.corners(cells)
         return Output(steps[:, -1], steps, where, time, exit_logits=exits, policy_loss=encoded.policy_loss)
 
@@ -194,7 +192,7 @@ class TokenFocus(EarlyExitNetwork):
 
     def glance_answer(self, output: Output) -> Tensor:
         """The prediction (B, K) of the exit after the glance."""
-        return output.exit_logits[:, 0]
+        return given(output.exit_logits)[:, 0]
 
     def mean_place(self, where: Tensor) -> Tensor:
         """The share (M,) of clips that chose each cell, of cells (clips, K)."""
@@ -202,7 +200,7 @@ class TokenFocus(EarlyExitNetwork):
 
     def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; a later group costs more, because it attends to the earlier ones."""
-        head = self.focus_head[-1].weight.numel()
+        head = self.focus_head[-1].get_parameter("weight").numel()
         groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
@@ -210,7 +208,8 @@ class TokenFocus(EarlyExitNetwork):
         """See `EarlyExitNetwork.step`. At first `state` has the glance frames; `read` reads candidates, each once."""
         if not number:
             glance = self.glance(state["frames"])
-            return glance.logits, {"maps": glance.maps, "features": glance.features, "logits": glance.logits}
+            logits = given(glance.logits)
+            return logits, {"maps": glance.maps, "features": glance.features, "logits": logits}
         first = (number - 1) * chunk
         if not first:
             cells = self.decide(GlanceOutput(state["maps"], state["features"])).where

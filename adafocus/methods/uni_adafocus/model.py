@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
-from adafocus.core.output import GlanceOutput, Output, Plan
+from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import Reader, State
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
@@ -42,18 +44,21 @@ class UniAdaFocus(UniAdaFocusBase):
         Part("spatial", ("spatial_head",), auxiliary=True, published=False),
     )
 
+    glance_centers: Tensor
+
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         classifier_width: int = 4096,
         dropout: float = 0.2,
         head_dropout: float = 0.2,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
+        self.num_places, self.num_exits = self.candidates, 1 + self.focus_segments
         if self.candidates % self.glance_segments:
             raise ValueError(f"{self.candidates} candidates are no multiple of {self.glance_segments} glance frames")
         centers = torch.tensor([segment_centers(self.candidates, self.glance_segments)])
@@ -67,16 +72,6 @@ class UniAdaFocus(UniAdaFocusBase):
         steps = (num_classes, self.focus_segments, classifier_width, dropout)
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
-    @property
-    def num_places(self) -> int:
-        """Number of rectangles that `Overrides.where` must give: one for each candidate."""
-        return self.candidates
-
-    @property
-    def num_exits(self) -> int:
-        """Number of exits: one after the glance and one after each patch."""
-        return 1 + self.focus_segments
-
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
         """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
         if offsets is None:
@@ -86,8 +81,7 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
@@ -126,12 +120,12 @@ class UniAdaFocus(UniAdaFocusBase):
         """See `EarlyExitNetwork.step`. At first `state` has the glance frames; `read` reads candidates."""
         if not number:
             glance = self.glance(state["frames"])
-            logits = glance.steps[:, -1]
-            return logits, {"maps": glance.maps, "features": glance.features, "beside": glance.running_max}
+            beside = given(glance.running_max)
+            return given(glance.steps)[:, -1], {"maps": glance.maps, "features": glance.features, "beside": beside}
         first = (number - 1) * chunk
         if not first:
             plan = self.decide(GlanceOutput(state["maps"], state["features"]))
-            state = {"beside": state["beside"], "plan": plan.where, "frames": plan.frames}
+            state = {"beside": state["beside"], "plan": plan.where, "frames": given(plan.frames)}
         part = slice(first, first + chunk)
         patches = self.patches(read(state["frames"][:, part]), state["plan"][:, part])
         features = self.focus_features(patches)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Plan
+from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
 from adafocus.methods.network import GlanceExit
@@ -46,13 +49,13 @@ class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         dropout: float = 0.5,
         remove_background: bool = False,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
         self.remove_background, self.first_candidate = remove_background, self.glance_segments
@@ -65,8 +68,8 @@ class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network and its heads on frames (B, G, 3, S, S)."""
-        frames = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
-        maps = self.glance_net(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
+        maps = self.glance_net(self._foreground(seen).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
@@ -83,12 +86,13 @@ class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
         There are two exits: the glance network's auxiliary logits, and the final prediction.
         """
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
-        logits = glance.logits + predicted.mean(1)
-        output = Output(logits, logits[:, None], plan.where, plan.frames, plan.weights, plan.rectangles)
+        logits = given(glance.logits) + predicted.mean(1)
+        steps = logits[:, None]
+        output = Output(logits, steps, plan.where, plan.frames, plan.weights, plan.rectangles)
         if glance.aux_logits is not None:
             output.aux_glance = glance.aux_logits.mean(1, keepdim=True)
             output.per_frame = glance.aux_logits.detach()
-            output.exit_logits = torch.cat([output.aux_glance, output.steps], 1)
+            output.exit_logits = torch.cat([output.aux_glance, steps], 1)
         if learned is not None:
             output.aux_focus = learned.mean(1, keepdim=True)
         return output

@@ -28,6 +28,7 @@ _DATA = (
     "glyph_size",
     "visible",
     "tints",
+    "decoys",
     "val_videos",
     "limit",
 )
@@ -189,7 +190,7 @@ def _data(config: dict[str, Any]) -> str:
     return ", ".join(
         str(value) if key in ("name", "root", "task") else f"{key} {value}"
         for key, value in said.items()
-        if drawn or key not in ("videos", "task", "glyph_size", "visible", "tints", "val_videos")
+        if drawn or key not in ("videos", "task", "glyph_size", "visible", "tints", "decoys", "val_videos")
     )
 
 
