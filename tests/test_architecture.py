@@ -54,6 +54,8 @@ ALLOWED = {
     },
     "commands": {
         "commands",
+        "engines",
+        "inference",
         "runs",
         "predict",
         "build",

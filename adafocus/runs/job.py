@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -38,7 +38,7 @@ from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.backends import set_backends
-from adafocus.processes.distributed import World, join
+from adafocus.processes.distributed import World, default_workers, join
 from adafocus.processes.memory import keep_freed_memory
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
@@ -97,6 +97,8 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     Raises:
         UserError: data or weights are missing or do not fit.
     """
+    if config.loader.workers is None:
+        config = replace(config, loader=replace(config.loader, workers=default_workers(world.device)))
     if config.devices != world.size:
         raise UserError(
             f"devices={config.devices}, but {world.size} processes were started; set "
@@ -122,7 +124,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         load_checkpoint(config, network, data.classes, file, content)
     elif not job.begun:
         load_start(config, network)
-    if config.channels_last:
+    if config.channels_last or world.device.type == "cuda":  # frames arrive in this layout; others would be converted
         network = channels_last(network)
     set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
     if config.sync_batchnorm:

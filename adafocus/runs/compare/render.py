@@ -43,10 +43,17 @@ def _exit(row: Row) -> str:
     return f"{score:.1f} at {100 * cost / row.cost:.0f} % ({human(cost)})"
 
 
+def _latency(row: Row) -> str:
+    """Milliseconds of a clip, of the first run that was measured; a control is not measured."""
+    found = [run.latency for run in row.runs if run.latency is not None]
+    return f"{1000 * found[0]:.1f}" if found and row.variant in ("", row.runs[0].summary["rows"][0]["name"]) else ""
+
+
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """The table as text: header and rows."""
     shown = any(row.variant for row in comparison.rows)
     exits = any(row.curves for row in comparison.rows)
+    timed = any(run.latency is not None for row in comparison.rows for run in row.runs)
     named = (
         not comparison.columns and not shown and len(comparison.rows) > 1
     )  # rows are named by their folders if no choice differs
@@ -56,7 +63,15 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         f"score ({comparison.metric})" if comparison.metric else "score",
         "seeds",
     ]
-    header += ["multiply-adds", *(["early exit"] if exits else []), "parameters", "train s", "evaluated on", "state"]
+    header += [
+        "multiply-adds",
+        *(["ms a clip"] if timed else []),
+        *(["early exit"] if exits else []),
+        "parameters",
+        "train s",
+        "evaluated on",
+        "state",
+    ]
     if named:
         header = ["run", *header]
     table = []
@@ -72,6 +87,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             continue
         deviation = "" if row.deviation is None else f" ± {row.deviation:.2f}"
         middle = [f"{row.mean:.2f}{deviation}", str(len(row.scores)), human(row.cost or 0)]
+        middle += [_latency(row)] if timed else []
         middle += [_exit(row)] if exits else []
         parameters = f"{row.runs[0].summary['parameters']:,}"
         table.append([*start, *middle, parameters, f"{mean_seconds(row):.0f}", _completeness(row), "finished"])
