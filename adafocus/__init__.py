@@ -1,10 +1,9 @@
-"""Video recognition that spends its computation where it matters.
-
+"""Efficient video recognition with spatial and temporal selection: AdaFocus V1, V2, Uni-AdaFocus, TSN, TSM, TAM.
 Everything in `__all__` is public. Names are imported when they are used, so that `import adafocus` is fast and does
 not load torch.
 
-- `load(RUN_OR_FILE)` gives a `Predictor`, whose answers are `Prediction`s.
-- `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` gives the configuration alone.
+- `load(RUN_OR_FILE)` returns a `Predictor`, which returns `Prediction`s for videos.
+- `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` returns only the configuration.
 - `AdaFocusV1` ... `Recognizer` are the networks, with plain arguments.
 - `features_of` and `register_...` add backbones, methods, data sets, policies and loggers; see docs/extending.md.
 """
@@ -54,7 +53,7 @@ __all__ = [
     "register_policy",
     "train",
 ]
-#: Where each of them is.
+#: Module -> the public names that are defined in it.
 _HOMES = {
     "adafocus.api": ("compose", "evaluate", "load", "train"),
     "adafocus.backbones": ("features_of",),

@@ -1,5 +1,4 @@
-"""`Predictor`: predictions of a checkpoint for whole videos, by the code of evaluation, and for streams, frame by
-frame."""
+"""`Predictor`: predicts whole videos with the network of a checkpoint, as in evaluation, and streams frame by frame."""
 
 from __future__ import annotations
 
@@ -38,7 +37,7 @@ from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
 from adafocus.evaluation.evaluate import answer
 from adafocus.evaluation.exit_rule import read_rule
-from adafocus.evaluation.queues import Gone, exit_window
+from adafocus.evaluation.queues import ExitedClips, exit_window
 from adafocus.methods import method_of
 from adafocus.methods.network import EarlyExitNetwork, passed_exits
 from adafocus.methods.recognizer.model import Recognizer
@@ -47,7 +46,7 @@ from adafocus.processes.distributed import pick_device
 
 #: File names expected in frame folders if the model was trained on video files.
 FRAMES = "image_{:05d}.jpg"
-#: A file or frame folder, or decoded frames.
+#: A video: path of a file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
 
 
@@ -112,7 +111,7 @@ class Predictor:
         self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
-        """The view of a video in the protocol's test."""
+        """The view (frames, size and crops) of a video in the protocol's test."""
         return build.views(self.settings, self.classes)[0]
 
     def __call__(self, videos: Video | Sequence[Video]) -> Prediction | list[Prediction]:
@@ -139,7 +138,7 @@ class Predictor:
         dataset = self.settings.dataset
         if dataset.modality != "rgb":
             raise UserError(
-                "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
+                "this network needs optical flow, which video files do not contain; evaluate it on flow frames"
             )
         view, seed = self.view(), self.settings.seed
         clips: VideoClips
@@ -170,7 +169,7 @@ class Predictor:
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
             place = {int(row): number for number, row in enumerate(rows)}
-            output = Output(torch.empty(0))  # of the readable videos, if there are any
+            output = Output(torch.empty(0))  # stays empty if no video is readable
             if len(rows):
                 readable = only(batch, batch.valid)
                 output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]
@@ -203,7 +202,9 @@ class Predictor:
                 else:
                     yield self._exited(clips, index, names[index], *found[index], seconds)
 
-    def _exited(self, clips: VideoClips, index: int, name: str, gone: Gone, row: int, seconds: float) -> Prediction:
+    def _exited(
+        self, clips: VideoClips, index: int, name: str, gone: ExitedClips, row: int, seconds: float
+    ) -> Prediction:
         output = Output(gone.logits, where=gone.where, frames=gone.looked)
         found = self._prediction(clips, index, name, output, row, seconds)
         found = replace(found, exit=gone.number, cost=self.exit_costs[gone.number])
@@ -229,7 +230,7 @@ class Predictor:
         )
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
-        """Indices of the frames that the focus network saw, and its patches in them, in temporal order."""
+        """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""
         view = clips.view
         if view.views != 1:
             return [], []
@@ -303,7 +304,7 @@ def _kind(video: Video) -> str:
 def recipe(
     path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """The overrides, besides the given ones, that build the network of a published checkpoint.
+    """Infers the overrides, in addition to the given ones, that build the network of a published checkpoint.
 
     They are inferred from the keys and shapes of its tensors. For checkpoints of this package, which store their
     configuration, the list is empty.
@@ -334,8 +335,7 @@ def recipe(
 
 
 def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
-    """Overrides that rebuild a checkpoint's network: those of its run, or for published checkpoints those of
-    `recipe`."""
+    """Returns overrides that rebuild a checkpoint's network: those of its run, or for published ones of `recipe`."""
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
         known = detect(tensors(content)) not in (None, "adafocus")
@@ -347,8 +347,7 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file itself, of a run folder the checkpoint whose weights its final evaluation uses, or of a folder of
-    `adafocus push` its weights."""
+    """Returns a file unchanged; for a run folder the finally evaluated checkpoint; for a shared folder its weights."""
     file = Path(path).expanduser()
     if not file.is_dir():
         return file
@@ -357,7 +356,7 @@ def checkpoint_file(path: str | Path) -> Path:
     select = config.read(file).schedule.select
     found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
     if not found:
-        raise UserError(f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder")
+        raise UserError(f"{file} has no checkpoint, because nothing has been trained there yet; name another folder")
     return found[0] if select == "best" else found[-1]
 
 
@@ -369,21 +368,20 @@ def load(
     device: str = "auto",
     **program: Any,
 ) -> Predictor:
-    """A predictor of a run folder or file.
+    """Loads a predictor from a run folder or checkpoint file.
 
     Args:
-        path: our run folder or checkpoint, which carries its configuration, an official file, or where `adafocus push`
-            has shared a network.
-        typed: overrides that say what an official file does not, see `recipe`.
-        classes, device, program: see `Predictor`.
+        path: a run folder or checkpoint of this package, a published checkpoint, or the target of `adafocus push`.
+        typed: overrides that a published checkpoint needs, as described in `recipe`.
+        classes, device, program: arguments of `Predictor`.
 
     Raises:
-        UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
+        UserError: the file does not fit, or overrides were given for a checkpoint that stores its configuration.
     """
     if is_address(str(path)):
         with fetched(str(path)) as file:
             return load(file, typed, classes=classes, device=device)
-    plugins.load()  # those that are installed
+    plugins.load()  # imports installed plug-ins with an entry point
     file = checkpoint_file(path)
     content = load_file(file)
     said = content.get("config")

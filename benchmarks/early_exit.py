@@ -74,19 +74,22 @@ def main() -> None:
         batches = [batch_of(clips[first : first + size], first, device) for first in range(0, options.clips, size)]
         simulated = torch.cat([stage.exit_logits(batch)[:, numbers].float().cpu() for batch in batches])
         sure = exits.certainty(simulated)
-        queues.whole(stage, batches[:1])  # warm-up
+        queues.run_in_full(stage, batches[:1])  # warm-up
         for q in options.budgets:
             limits = exits.thresholds(sure, exits.wanted_shares([q], len(numbers))[0])
-            at = exits.leaving(sure, limits)
-            mean = sum(costs[numbers[int(place)]] for place in at) / len(at)
+            at = exits.exit_indices(sure, limits)
+            mean = sum(costs[numbers[int(exit_)]] for exit_ in at) / len(at)
             if mean >= 0.99 * full_cost:
                 continue
             limits -= 1e-5 * limits.abs().clamp(max=1e3)  # the clips that determine a threshold lie exactly on it
             ways = {
-                "whole": lambda batches=batches: queues.whole(stage, batches),
-                "queues": partial(queues.leave, stage, batches, limits, numbers, "confidence", options.chunk, size),
+                "whole": lambda batches=batches: queues.run_in_full(stage, batches),
+                "queues": partial(
+                    queues.exit_early, stage, batches, limits, numbers, "confidence", options.chunk, size
+                ),
                 "masks": lambda batches=batches, limits=limits, size=size: [
-                    queues.leave(stage, [one], limits, numbers, "confidence", options.chunk, size) for one in batches
+                    queues.exit_early(stage, [one], limits, numbers, "confidence", options.chunk, size)
+                    for one in batches
                 ],
             }
             seconds: dict[str, list[float]] = {name: [] for name in ways}

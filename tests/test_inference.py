@@ -81,7 +81,7 @@ def test_a_walk_uses_the_program(name: str) -> None:
     whole = stage.exit_logits(batch)
     assert whole.dtype is torch.float32
     limits = torch.full((len(numbers),), exits.NEVER)
-    left = queues.leave(stage, [batch], limits, numbers, "confidence", size=len(batch))
+    left = queues.exit_early(stage, [batch], limits, numbers, "confidence", size=len(batch))
     assert inference.agreement(whole[:, -1], left.logits).deviation < 2e-2  # batches of other sizes round differently
     norms = [norm for net in inference.backbones_of(stage.model).values() for norm in batch_norms(net)]
     assert not norms

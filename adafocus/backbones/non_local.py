@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class NonLocal(nn.Module):
-    """x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g pooled 2x2 (floor) and without a scale.
+    """Computes x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g max-pooled 2x2, softmax without a scale.
 
     The 1x1x1 convolutions act on single frames, so the input is not rearranged; only the smaller maps of theta, phi and
     g are. The block is the identity at initialization, because BN's scale and shift are 0.

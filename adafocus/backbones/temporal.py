@@ -26,7 +26,7 @@ from adafocus.backbones.shift import Shifted, TemporalPool
 from adafocus.backbones.tiny import TinyNet
 from adafocus.core.choices import SHIFT_PLACES, SHIFTS
 
-#: Layer and indices of the ResNet blocks that NL-TSM follows with a non-local block.
+#: Layer -> indices of the ResNet blocks after which NL-TSM has a non-local block.
 _NON_LOCAL = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
 
@@ -159,14 +159,13 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def with_flow_input(backbone: Backbone, channels: int) -> Backbone:
-    """Replaces the first convolution by one with `channels` inputs (optical flow), each with the mean of its RGB
-    kernels.
+    """Replaces the first convolution by one for `channels` channels of optical flow, each with the mean RGB kernel.
 
     Source: `TSN._construct_flow_model` in ops/models.py of mit-han-lab/temporal-shift-module. The kernels are not
     rescaled, so activations grow with the number of channels.
     """
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
-    if type(conv) is not nn.Conv2d:  # TensorFlow's padding, for example
+    if type(conv) is not nn.Conv2d:  # for example timm's Conv2dSame with TensorFlow's padding
         raise ValueError(f"optical flow cannot replace the first layer {name}, a {type(conv).__name__}")
     same = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
     wider = nn.Conv2d(

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def benchmark(options: Any) -> dict[str, Any]:
 
 
 def _choices(plain: Any, named: list[str] | None) -> Iterator[tuple[str, bool, str]]:
-    """(precision, fold_norm, engine) of the programs to measure, the network as it was trained first."""
+    """Yields (precision, fold_norm, engine) of the programs to measure, the network as it was trained first."""
     from adafocus.engines import NEEDS, check
     from adafocus.inference import pick_precision
 
@@ -115,7 +116,7 @@ def _choices(plain: Any, named: list[str] | None) -> Iterator[tuple[str, bool, s
 
 
 def _clips(predictor: Any, count: int) -> Any:
-    """Random clips (count, T, S, S, C) uint8 of the protocol."""
+    """Draws random clips (count, T, S, S, C) uint8 of the protocol."""
     import torch
 
     from adafocus import build
@@ -126,7 +127,7 @@ def _clips(predictor: Any, count: int) -> Any:
 
 
 def logits_of(predictor: Any, clips: Any) -> Any:
-    """The predictions (B, K) for clips in memory, on the device."""
+    """Returns the predictions (B, K) for clips in memory, on the device."""
     import torch
 
     from adafocus.core.batch import Batch
@@ -150,9 +151,7 @@ def _measured(predictor: Any, clips: Any, trained: Any, options: Any) -> dict[st
         size = 1
         while size <= options.largest:
             try:
-                seconds = _seconds(
-                    lambda size=size: logits_of(predictor, clips[:size]), predictor.device, options.rounds
-                )
+                seconds = _seconds(partial(logits_of, predictor, clips[:size]), predictor.device, options.rounds)
             except torch.OutOfMemoryError:
                 break
             if size == 1:
@@ -197,7 +196,7 @@ def _seconds(run: Callable[[], Any], device: Any, rounds: int) -> list[float]:
 
 
 def _parts(predictor: Any, clip: Any, rounds: int) -> dict[str, float]:
-    """Seconds of each part of the network for one clip; "rest": normalization, crops and what is between the parts."""
+    """Measures the seconds of each part of the network for one clip; "rest" is all between them, such as crops."""
     model, device = predictor.model, predictor.device
     spent: dict[str, float] = {}
     started: list[float] = []

@@ -36,13 +36,13 @@ class Readers:
     inside: bool = True
 
     def ignored(self, config: Config, typed: str) -> bool:
-        """Whether a typed key is one of these and nothing reads it."""
+        """Returns whether a key of the command line is one of `keys` and is not read with this configuration."""
         inside = self.inside and any(typed.startswith(f"{key}.") for key in self.keys)
         return (inside or typed in self.keys) and not self.read(config)
 
 
 def _of_methods() -> Iterator[Readers]:
-    """One entry for the options of each class; the method tells whether it reads them."""
+    """Yields an entry for each class of method-specific options; the method says whether it reads them."""
     sections = [section for section in get_type_hints(Config).values() if isinstance(section, type)]
     for kind in (base for section in sections for base in section.__bases__ if issubclass(base, Options)):
         yield Readers(kind.keys(), kind.needs, partial(_has, kind))
@@ -224,5 +224,5 @@ def check(config: Config, typed: Iterable[str]) -> None:
 
 
 def unread(config: Config) -> set[str]:
-    """Keys and sections that nothing reads in this combination, so that their values do not make it another run."""
+    """Returns keys and sections that are not read with this configuration, so that they do not identify a run."""
     return {key for readers in READERS for key in readers.keys if readers.ignored(config, key)}

@@ -1,4 +1,4 @@
-"""A batch of clips: what the data loader yields and what training and evaluation read."""
+"""`Batch`, the clips that the data loader yields and that training and evaluation read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that could not be read: its index in the list of the split, its path, and the reason the reader gave."""
+    """A video that could not be read: its index in the list of the split, its path, and the reason."""
 
     index: int
     path: str
@@ -20,7 +20,7 @@ class BadVideo:
 
 @dataclass(frozen=True)
 class Mixed:
-    """How clips of a batch were mixed with others of it (mixup, cutmix).
+    """The partners and shares of clips that were mixed with other clips of the batch (mixup, CutMix).
 
     Attributes:
         partner: (B,) int64, the row of the clip that each was mixed with.
@@ -47,9 +47,9 @@ class Batch:
         source: reads candidate frames on demand, for networks that choose their frames: called with (list of video
             indices, (B, n) candidate positions), it returns (B, n, H, W, C) uint8 and the videos that could not be
             read. None: `frames` already holds every frame.
-        kept: by video index, all candidates (N, H, W, C) of videos for which they are decoded already.
+        kept: video index -> all candidates (N, H, W, C), for videos whose candidates are decoded already.
         teacher: (B, K) logits of a teacher; a row is NaN if it could not read the video. None without a teacher.
-        mixed: how the clips were mixed; None if they were not.
+        mixed: partners and shares of mixed clips; None if clips were not mixed.
     """
 
     frames: Tensor
@@ -116,7 +116,7 @@ class Batch:
 
 
 def only(batch: Batch, rows: Tensor) -> Batch:
-    """Some clips of a batch, by a mask (B,) or indices on the CPU; `bad` is the same list."""
+    """Returns a batch with only the clips that a mask (B,) or indices on the CPU select; `bad` is the same list."""
     rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
     index, there = batch.index[rows], rows.to(batch.frames.device, non_blocking=True)
     kept = {video: batch.kept[video] for video in index.tolist() if video in batch.kept}

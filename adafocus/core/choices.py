@@ -1,6 +1,4 @@
-"""The allowed words of options, which the configuration schema and the code that reads them share; those of methods are
-in their folders.
-
+"""Allowed values of configuration keys that schema and code share; those of methods are in the methods' folders.
 This module imports nothing, so a configuration can be checked without importing torch.
 """
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from adafocus.data.video import VideoError
 
-#: By operating system: FFmpeg's input format for cameras, and its name of camera number n.
+#: Operating system -> FFmpeg's input format for cameras, and its name for camera number n.
 _CAMERAS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
 
 
@@ -20,10 +20,10 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
 
     Args:
         source: a video file, or the index of a camera.
-        every: n yields every n-th frame only.
+        every: yields only every n-th frame.
 
     Raises:
-        VideoError: it cannot be opened, or is damaged.
+        VideoError: the source cannot be opened, or is damaged.
     """
     import av
 
@@ -46,8 +46,7 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:
-    """Writes frames (H, W, 3) uint8 of equal size as an H.264 video and returns their number; odd sides lose a
-    pixel."""
+    """Writes frames (H, W, 3) uint8 of equal size as an H.264 video; returns their number. Odd sides lose a pixel."""
     import av
 
     count, stream = 0, None

@@ -30,7 +30,7 @@ class ExitRule:
     chunk: int
 
     def checked(self, exits: list[int]) -> list[int]:
-        """The exits in use of a network, if there are as many as thresholds; else raises UserError."""
+        """Returns the exits in use of a network if there are as many as thresholds; else raises UserError."""
         if len(exits) != len(self.thresholds):
             raise UserError(
                 f"the rule has {len(self.thresholds)} thresholds and this network {len(exits)} exits; name the "
@@ -43,7 +43,7 @@ class ExitRule:
 
 
 def best_budget(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The cheapest budget that reaches the full model's score, or else the budget with the best score.
+    """Returns the row of the cheapest budget that reaches the full model's score, or else of the best-scoring budget.
 
     Args:
         rows: the rows that were run with real early exit, the full model first.
@@ -56,7 +56,7 @@ def best_budget(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def read_rule(path: Path, budget: float | None = None) -> ExitRule:
-    """The rule of a run of mode=early_exit.
+    """Reads the rule of a run of mode=early_exit.
 
     Args:
         path: its folder, or its early_exit.json.

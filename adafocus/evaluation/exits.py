@@ -20,13 +20,13 @@ NEVER, ALWAYS = 1e8, -1e8  # thresholds at which no clip or every clip exits; th
 
 
 def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
-    """The exit criterion of predictions, logits (..., K) to (...); a clip exits once it exceeds the exit's threshold.
+    """Returns the exit criterion (...) of logits (..., K); a clip exits once it reaches the exit's threshold.
 
     Args:
-        logits: the predictions.
-        criterion: "confidence": the largest logit (the repositories do not use the probability, unlike the papers'
-            text). "entropy": sum of p log p, the negative entropy. The repositories compute log(softmax), which is NaN
-            if a probability underflows; otherwise the values agree.
+        logits: (..., K) the predictions.
+        criterion: "confidence": the largest logit, as in the repositories (the papers speak of the probability).
+            "entropy": the negative entropy, sum of p log p. The repositories compute log(softmax), which is NaN if a
+            probability underflows; otherwise the values agree.
     """
     if criterion == "confidence":
         return logits.amax(-1)
@@ -37,8 +37,7 @@ def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
 
 
 def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tensor:
-    """Shares of clips (Q, E) float32 that should stop at each exit, proportional to q ** (first + exit) for Q budgets
-    q.
+    """Returns the shares (Q, E) float32 of clips that should stop at each exit for Q budgets, q ** (first + exit).
 
     They are normalized twice, as in the repositories, because rounding affects how many clips a threshold lets exit.
     """
@@ -49,9 +48,9 @@ def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tenso
 
 
 def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
-    """Thresholds (E,) for one budget: at each exit, of the clips that are left, those with the highest criterion exit.
+    """Computes thresholds (E,) for one budget: of the clips still running, those with the highest criterion exit.
 
-    At exit k, floor(N * shares[k]) clips exit (with the float32 product, as in the repositories); at the last exit,
+    At exit k these are floor(N * shares[k]) clips (with the float32 product, as in the repositories); at the last exit,
     all.
 
     Args:
@@ -72,8 +71,8 @@ def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
     return found
 
 
-def leaving(sure: Tensor, limits: Tensor) -> Tensor:
-    """The exit (N,) int64 of each clip: the first whose criterion `sure` (N, E) reaches the threshold `limits` (E,)."""
+def exit_indices(sure: Tensor, limits: Tensor) -> Tensor:
+    """Returns the exit (N,) int64 of each clip, the first at which its criterion (N, E) reaches the threshold (E,)."""
     enough = sure >= limits
     enough[:, -1] = True
     return enough.int().argmax(1)

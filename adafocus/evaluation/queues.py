@@ -26,7 +26,7 @@ WINDOW = 8
 
 
 @dataclass
-class Gone:
+class ExitedClips:
     """Clips that have exited together.
 
     Attributes:
@@ -44,7 +44,7 @@ class Gone:
 
 
 @dataclass
-class Left:
+class ExitResult:
     """Result of early exit for N clips, in the order of their batches.
 
     Attributes:
@@ -71,11 +71,11 @@ class _Group:
 
     @property
     def index(self) -> Tensor:
-        """Indices of the videos."""
+        """The indices of the videos."""
         return torch.cat([batch.index[rows] for batch, rows in self.sources])
 
     def select(self, keep: Tensor) -> _Group:
-        """The clips `keep` (n,), ascending indices on the CPU."""
+        """Selects the clips `keep` (n,), ascending indices on the CPU."""
         if len(keep) == len(self):
             return self
         sources, start = [], 0
@@ -92,7 +92,7 @@ class _Group:
         return _Group(sources, state)
 
     def read(self, stage: Any, candidates: Tensor, rows: Tensor | None = None) -> Tensor:
-        """See `methods.network.Reader`."""
+        """Reads frames as `methods.network.Reader` says."""
         wanted = torch.arange(len(self)) if rows is None else rows.cpu()
         found, start, done = [], 0, 0
         for batch, of in self.sources:
@@ -104,7 +104,7 @@ class _Group:
         return stage.normalize(found[0] if len(found) == 1 else torch.cat(found))
 
     def first(self, stage: Any) -> dict[str, Tensor]:
-        """The state before the first step."""
+        """Returns the state before the first step."""
         found = []
         for batch, rows in self.sources:
             frames = stage.first_frames(batch)
@@ -132,7 +132,7 @@ class _Queue:
         self.clips += len(group)
 
     def take(self, size: int) -> _Group:
-        """The first `size` clips, or all."""
+        """Removes the first `size` clips, or all, and returns them."""
         parts = [self.groups.popleft()]
         while self.groups and sum(map(len, parts)) < size:
             parts.append(self.groups.popleft())
@@ -146,7 +146,7 @@ class _Queue:
 
 
 @torch.no_grad()
-def exit_early(
+def exit_stream(
     stage: Any,
     batches: Iterable[Batch],
     limits: Tensor,
@@ -154,7 +154,7 @@ def exit_early(
     criterion: str,
     chunk: int = 1,
     size: int = 1,
-) -> Iterator[Gone]:
+) -> Iterator[ExitedClips]:
     """Runs clips with early exit; nothing is computed or decoded for clips that have exited.
 
     Args:
@@ -195,11 +195,11 @@ def exit_early(
 
 def exit_window(
     stage: Any, batches: Iterator[Batch], *arguments: Any, device: torch.device, **options: Any
-) -> tuple[list[Batch], dict[int, tuple[Gone, int]]]:
-    """Early exit of the next `WINDOW` batches of the loader, so that predictions come in between.
+) -> tuple[list[Batch], dict[int, tuple[ExitedClips, int]]]:
+    """Runs the next `WINDOW` batches of the loader with early exit, so that predictions come in between.
 
     Args:
-        stage, arguments, options: see `exit_early`.
+        stage, arguments, options: see `exit_stream`.
         batches: the iterator of the loader.
         device: the device to copy clips to.
 
@@ -215,19 +215,19 @@ def exit_window(
             if batch.valid.any():
                 yield only(batch, batch.valid).to(device)
 
-    found: dict[int, tuple[Gone, int]] = {}
-    for gone in exit_early(stage, readable(), *arguments, **options):
+    found: dict[int, tuple[ExitedClips, int]] = {}
+    for gone in exit_stream(stage, readable(), *arguments, **options):
         found |= {index: (gone, row) for row, index in enumerate(gone.index.tolist())}
     return seen, found
 
 
-def _gone(group: _Group, left: Tensor, number: int, logits: Tensor, after: dict[str, Tensor]) -> Gone:
+def _gone(group: _Group, left: Tensor, number: int, logits: Tensor, after: dict[str, Tensor]) -> ExitedClips:
     rows = left.to(logits.device, non_blocking=True)
     where, looked = (after[name].index_select(0, rows) if name in after else None for name in ("where", "looked"))
-    return Gone(group.index[left], number, logits.index_select(0, rows), where, looked)
+    return ExitedClips(group.index[left], number, logits.index_select(0, rows), where, looked)
 
 
-def leave(
+def exit_early(
     stage: Any,
     batches: Iterable[Batch],
     limits: Tensor,
@@ -235,33 +235,33 @@ def leave(
     criterion: str,
     chunk: int = 1,
     size: int = 1,
-) -> Left:
-    """Runs clips with early exit, see `exit_early`, and measures the time."""
+) -> ExitResult:
+    """Runs clips with early exit, see `exit_stream`, and measures the time."""
     clock = Clock(batches)
-    gone = list(exit_early(stage, clock, limits.to(clock.device), numbers, criterion, chunk, size))
+    gone = list(exit_stream(stage, clock, limits.to(clock.device), numbers, criterion, chunk, size))
     networks, reading = clock.stop()
     if not gone:
-        return Left(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), networks, reading)
+        return ExitResult(torch.zeros(0, 1), torch.zeros(0, dtype=torch.int64), networks, reading)
     logits = torch.cat([part.logits for part in gone]).float().cpu()
     exits = torch.cat([torch.full((len(part.index),), part.number) for part in gone])
     order = {video: row for row, video in enumerate(torch.cat([part.index for part in gone]).tolist())}
     rows = torch.tensor([order[video] for video in clock.index])
-    return Left(logits[rows], exits[rows], networks, reading)
+    return ExitResult(logits[rows], exits[rows], networks, reading)
 
 
-def whole(stage: Any, batches: Iterable[Batch]) -> Left:
-    """Runs the full network without early exit, see `leave`; `exits` is -1 for every clip."""
+def run_in_full(stage: Any, batches: Iterable[Batch]) -> ExitResult:
+    """Runs the full network without early exit, see `exit_early`; `exits` is -1 for every clip."""
     main = stage.variants[:1]
     return without_exits(batches, lambda batch: stage.evaluate(batch, main)[main[0]].logits)
 
 
-def without_exits(batches: Iterable[Batch], work: Callable[[Batch], Tensor]) -> Left:
-    """Computes predictions (B, ...) for every batch, see `leave`; `exits` is -1 for every clip."""
+def without_exits(batches: Iterable[Batch], work: Callable[[Batch], Tensor]) -> ExitResult:
+    """Computes predictions (B, ...) for every batch, see `exit_early`; `exits` is -1 for every clip."""
     clock = Clock(batches)
     found = [work(batch).float() for batch in clock]
     networks, reading = clock.stop()
     logits = torch.cat(found).cpu() if found else torch.zeros(0, 1)
-    return Left(logits, torch.full((len(logits),), -1), networks, reading)
+    return ExitResult(logits, torch.full((len(logits),), -1), networks, reading)
 
 
 class Clock:

@@ -1,4 +1,4 @@
-"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes. Plug-ins add to it."""
+"""The methods, one folder each. `METHODS` has their classes by the name given as `method=NAME`; plug-ins add theirs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ STAGES: dict[str, None] = dict.fromkeys(stage for method in METHODS.values() for
 
 
 def register_method(method: type[Method]) -> type[Method]:
-    """Makes a method known as `method.name=NAME`; may stand as a decorator over its class.
+    """Adds a method class to `METHODS` under `method.name` and returns it, so that it can be used as a decorator.
 
     Raises:
-        UserError: the name is taken.
+        UserError: another method has this name.
     """
     add("method", METHODS, method.name, method)
     STAGES.update(dict.fromkeys(method.stages))
@@ -31,10 +31,10 @@ def register_method(method: type[Method]) -> type[Method]:
 
 
 def method_of(config: Sections) -> Method:
-    """The method that a configuration chooses.
+    """Returns the method object for a configuration, chosen by `config.method.name`.
 
     Raises:
-        UserError: there is no such method.
+        UserError: no method has this name.
     """
     name = config.method.name
     if name not in METHODS:

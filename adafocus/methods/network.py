@@ -1,4 +1,4 @@
-"""Base classes of all networks with a glance and a focus network: `glance`, `decide`, `focus`, and early exit."""
+"""Base classes of networks that glance, decide and focus: `AdaptiveNetwork`, and `EarlyExitNetwork` for early exit."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
 from adafocus.layers.resize import resized
 from adafocus.methods.options import GLANCE_RESIZES
+from adafocus.methods.programs import Program, three_programs
 
 Prepare = Callable[[Tensor], Tensor]
 #: What a network remembers of B clips between two exits. The batch is the first dimension of every tensor, so that
@@ -27,7 +28,7 @@ class Reader(Protocol):
     """Reads frames of the clips of a step on demand."""
 
     def __call__(self, candidates: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Normalized frames (B', n, 3, S, S) of candidates (B', n) of the clips `rows` (B',), by default of all."""
+        """Returns normalized frames (B', n, 3, S, S), candidates (B', n) of the clips `rows` (B',); None: of all."""
 
 
 def as_they_are(frames: Tensor) -> Tensor:
@@ -35,8 +36,29 @@ def as_they_are(frames: Tensor) -> Tensor:
     return frames
 
 
-class AdaptiveNetwork(nn.Module, ABC):
-    """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
+class Network(nn.Module):
+    """Base class of the networks of all methods: frames (B, T, 3, S, S) -> `Output`.
+
+    Attributes:
+        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
+    """
+
+    parts: ClassVar[tuple[Part, ...]]
+
+    def programs(self) -> list[Program]:
+        """Returns the modules that `adafocus export` writes, in the order in which they run."""
+        raise ValueError(f"a {type(self).__name__} cannot be exported")
+
+    def why_no_stream(self) -> str | None:
+        """Returns the reason why it cannot run frame by frame, and what to train instead; None if it can."""
+        return (
+            f"a {type(self).__name__} chooses from whole clips and cannot run frame by frame; "
+            f"train method=recognizer with backbone.shift=online for streams"
+        )
+
+
+class AdaptiveNetwork(Network, ABC):
+    """A network that glances at a clip, decides on patch locations (and frames), and focuses on the patches.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
@@ -45,13 +67,13 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_resize: how they are resized, see `layers.resize.resized`.
 
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
-    an exported program is one of the three, and early exit calls them on a few frames at a time.
+    an exported program is one of the three, and early exit calls them on a few frames at a time. Letters of shapes are
+    those of docs/glossary.md, "Letters of tensor shapes".
 
     Attributes:
         glance_net, focus_net: the backbones.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
-        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
             (glance) or read (decide, focus).
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
@@ -60,10 +82,9 @@ class AdaptiveNetwork(nn.Module, ABC):
         chooses_cells: whether `decide` chooses cells of a grid, any number of them in a frame; `Output.where` and
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
-        first_candidate: where in a clip the candidates begin that frames are chosen from.
+        first_candidate: index of the first candidate frame in a clip.
     """
 
-    parts: ClassVar[tuple[Part, ...]]
     glance_fields: tuple[str, ...] = ("maps", "features")
     decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
@@ -113,30 +134,30 @@ class AdaptiveNetwork(nn.Module, ABC):
         """Runs the focus network on patches of its frames (B, F, 3, S, S) and combines the result with the glance."""
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The frames of a clip (B, T, ...) that the glance network sees."""
+        """Selects the frames (B, G, ...) that the glance network sees from those of a clip (B, T, ...)."""
         return frames
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
+        """Selects the frames (B, F, ...) that the focus network sees; networks that choose frames need `plan`."""
         return frames
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        """Selects the frames (B, n, ...) of a whole clip that are seen before frames are chosen or the first exit."""
         raise NotImplementedError
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        """Returns evenly spaced candidates (B, F), a control for chosen frames; B is taken from `like` (B, ...)."""
         raise NotImplementedError
 
     def glance_maps(self, frames: Tensor) -> Tensor:
-        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        """Resizes frames (B, T, 3, S, S) and computes the glance network's feature maps (B, T, D, h, w)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
+        """Focuses at the plan's locations and at those in `diversity`; BatchNorm sees two passes."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -171,19 +192,23 @@ class AdaptiveNetwork(nn.Module, ABC):
         return output
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
+        """Adds logits to `output` that only training needs and that depend on `plan` and `glance`; none by default."""
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
     def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
+        """Returns the glance network's own prediction (B, K), from an output that has auxiliary logits."""
         return given(output.aux_glance).mean(1)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.patch_size)
+
+    def programs(self) -> list[Program]:
+        """See `Network.programs`: one program each for `glance`, `decide` and `focus`."""
+        return three_programs(self)
 
     @property
     def crop_values(self) -> int:
@@ -209,7 +234,7 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit, from the cost of all of it."""
+        """Returns the multiply-adds of a video that stops at each exit, from the cost of the whole network."""
 
     @abstractmethod
     def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
@@ -242,7 +267,7 @@ class GlanceExit(EarlyExitNetwork):
     budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
 
     def first_logits(self, glance: GlanceOutput) -> Tensor:
-        """The prediction (B, K) of the exit after the glance, from an output with auxiliary logits."""
+        """Returns the prediction (B, K) of the exit after the glance, from an output with auxiliary logits."""
         return given(glance.aux_logits).mean(1)
 
     def first_frames(self, frames: Tensor) -> Tensor:
@@ -270,7 +295,7 @@ class GlanceExit(EarlyExitNetwork):
 
 
 def frames_of_step(state: State, wanted: Tensor, read: Reader) -> Tensor:
-    """The frames (B', n, 3, S, S) of a step, of which the first step has one in its state.
+    """Returns the frames (B', n, 3, S, S) of a step; the first step has one of them in its state.
 
     Args:
         state, read: see `EarlyExitNetwork.step`.
@@ -284,15 +309,15 @@ def frames_of_step(state: State, wanted: Tensor, read: Reader) -> Tensor:
 
 
 def present(record: Any) -> State:
-    """The tensors of a record that has the batch as first dimension, by name."""
+    """Returns the tensors of a record, whose first dimension is the batch, by name."""
     return {name: value for name, value in vars(record).items() if value is not None}
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:
-    """Indices of the exits that are used when `chunk` steps are computed at a time: every `chunk`-th, and always the
-    last.
+    """Returns the indices of the exits in use when `chunk` steps are computed at a time.
 
-    With `glance_exit`, exit 0 is used as well and the chunks are counted from exit 1.
+    These are every `chunk`-th exit and the last. With `glance_exit`, exit 0 is used as well and chunks are counted from
+    exit 1.
     """
     start = 1 if glance_exit else 0
     ends = list(range(start + chunk - 1, num_exits, chunk))

@@ -141,11 +141,11 @@ def test_what_cannot_be_shared_is_refused(small_run: Path, tmp_path: Path, capsy
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
     assert main(["push", str(run), str(foreign)]) == 2
-    assert "no network that was shared before" in capsys.readouterr().err
+    assert "does not hold a shared network" in capsys.readouterr().err
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
     (run / "summary.json").unlink()
     assert main(["push", str(run), str(tmp_path / "x")]) == 2
-    assert "no finished training" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert "has no score for the model card" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 def test_what_comes_back_is_never_code(small_run: Path, tmp_path: Path) -> None:

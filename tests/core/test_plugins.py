@@ -63,8 +63,8 @@ def test_a_module_of_the_current_folder_and_a_file_are_imported_once(tmp_path: P
         ("plugins=[mine_missing]", "there is no module 'mine_missing'"),
         ("plugins=[mine_missing.part]", "there is no module 'mine_missing'"),
         ("plugins=[mine.py]", "there is no such file"),
-        ("plugins=['a b']", "neither the dotted name of a module nor a .py file"),
-        ("plugins=['..os']", "neither the dotted name of a module nor a .py file"),
+        ("plugins=['a b']", "must be the dotted name of a module or a .py file"),
+        ("plugins=['..os']", "must be the dotted name of a module or a .py file"),
         ("plugins=mine", "must be a list"),
     ],
 )

@@ -305,7 +305,7 @@ def test_a_broken_video_is_listed_as_missing_with_its_reason(tmp_path: Path) -> 
         ),
         ("hmdb51", "class00_test_split1.txt", "clip.avi\n", "line 1: a row is"),
         ("sthv1", "something-something-v1-train.csv", "1;nothing\n", "line 1: class 'nothing'"),
-        ("sthv2", "something-something-v2-labels.json", '{"a": "0", "b": "2"}', "not 0, 1, 2"),
+        ("sthv2", "something-something-v2-labels.json", '{"a": "0", "b": "2"}', "must be 0, 1, 2"),
     ],
 )
 def test_rows_that_cannot_be_read_are_named(tmp_path: Path, dataset: str, file: str, text: str, message: str) -> None:

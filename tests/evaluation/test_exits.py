@@ -75,7 +75,7 @@ def found(case: str, criterion: str) -> tuple[torch.Tensor, torch.Tensor]:
     sure, other = (exits.certainty(answers(*split), criterion) for split in (("train", train), ("val", val)))
     shares = exits.wanted_shares(network.budgets, sure.shape[1], network.first_power)
     limits = torch.stack([exits.thresholds(sure, share) for share in shares])
-    return limits, torch.stack([exits.leaving(other, limit) for limit in limits])
+    return limits, torch.stack([exits.exit_indices(other, limit) for limit in limits])
 
 
 @pytest.mark.parametrize("criterion", exits.CRITERIA)
@@ -102,7 +102,7 @@ def test_entropy_where_the_released_code_gives_nan() -> None:
 
 def test_an_answer_that_is_nan_leaves_at_the_end() -> None:
     sure = torch.tensor([[torch.nan, torch.nan], [5.0, 1.0]])
-    assert exits.leaving(sure, torch.tensor([2.0, exits.ALWAYS])).tolist() == [1, 0]
+    assert exits.exit_indices(sure, torch.tensor([2.0, exits.ALWAYS])).tolist() == [1, 0]
 
 
 def test_exits_that_a_walk_in_chunks_passes() -> None:
@@ -155,7 +155,7 @@ def test_a_run_equals_the_simulation_and_reads_no_more(name: str, chunk: int) ->
     sure = exits.certainty(simulated[:, numbers])
     share = torch.full((len(numbers),), 1 / len(numbers))
     limits = exits.thresholds(sure, share)
-    at = exits.leaving(sure, limits)
+    at = exits.exit_indices(sure, limits)
     assert len(at.unique()) == len(numbers)  # every exit is taken by some clip
     # The clips that determine a threshold lie exactly on it, so rounding would decide about them.
     limits = limits - 1e-5 * limits.abs().clamp(max=1e3)
@@ -170,7 +170,7 @@ def test_a_run_equals_the_simulation_and_reads_no_more(name: str, chunk: int) ->
     steps, step = [], model.step
     model.step = lambda *arguments: (steps.append((arguments[0], arguments[2].args[0])), step(*arguments))[1]
     parts = [only(batch, rows) for rows in torch.arange(12).split(4)]
-    left = queues.leave(stage, parts, limits, numbers, "confidence", chunk, 4)
+    left = queues.exit_early(stage, parts, limits, numbers, "confidence", chunk, 4)
     assert left.exits.tolist() == [numbers[place] for place in at.tolist()]
     expected = simulated[torch.arange(12), left.exits]
     torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
@@ -202,7 +202,7 @@ def test_survivors_of_many_batches_share_steps_and_let_go_of_the_others() -> Non
 
     stage.model.step = counted
     parts = [only(whole, rows) for rows in torch.arange(12).split(3)]
-    left = queues.leave(stage, parts, limits, range(5), "confidence", 1, 3)
+    left = queues.exit_early(stage, parts, limits, range(5), "confidence", 1, 3)
     assert sorted(left.exits.tolist()) == [0] * 9 + [4] * 3
     assert len(held) == 4 + 4 * 1  # four batches at the first exit; then one step each for the three that stay
     assert max(held[4:]) < 12  # frames of clips that are gone are not kept for the last ones
@@ -220,7 +220,7 @@ def test_a_step_waits_for_the_device_once(name: str) -> None:
         limits = torch.full((len(numbers),), exits.NEVER).to(GPU, non_blocking=True)
         for _ in range(2):  # the first time brings constants to the device
             waits.clear()
-            gone = list(queues.exit_early(stage, [on_gpu], limits, numbers, "confidence", 1, 4))
+            gone = list(queues.exit_stream(stage, [on_gpu], limits, numbers, "confidence", 1, 4))
         assert [part.number for part in gone] == [numbers[-1]]
         assert sum(waits.values()) == len(numbers) - 1, waits
 

@@ -28,25 +28,25 @@ class JointStage(AdaptiveStage):
     CE(glance) + CE(focus), each averaged over all B * T predictions (B on TSM); the total is the mean of the two
     passes. The target is the first label of each clip.
 
-    With `places_weight`, a heat map learns the value of looking at a place as well. What the focus network's auxiliary
-    head says of a patch, the log-probability of the label, is known at the policy's places and at the random ones; the
-    scores of the heat map at these places are regressed on it. Both are compared within a clip (within a frame, if
-    every frame has a map of its own), so that a score says by how much a place is better than others, not how easy the
-    clip is.
+    With `places_weight`, the heat map of the policy also learns how useful each patch location is. The target is the
+    log-probability of the label that the focus network's auxiliary head computes from the patch there, known at the
+    policy's and at the random locations; the heat map's scores at these locations are regressed on it. The mean over
+    the clip (over the frame, if every frame has its own map) is subtracted from both, so that a score says by how much
+    a location is better than the others, not how easy the clip is.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3; LeapLabTHU/AdaFocusV2, `train` in main_v2.py (ActivityNet) and
     main.py (Something-Something).
 
     Args:
         model: the network.
-        normalize: see `Stage`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
         seed: seed of the run; the random patches are a function of (seed, epoch, index).
         rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
         diversity: whether there is the pass at random patches.
-        places_weight: weight of that loss; 0: none.
+        places_weight: weight of the heat map's regression loss; 0: none.
         where: "learned", or "random" or "center" to train a control without the policy.
         controls: whether to evaluate the control patches and the glance network alone as well.
-        frozen_norm: see `Stage`.
+        frozen_norm: normalization layers that stay in evaluation mode.
     """
 
     name = "joint"
@@ -123,19 +123,22 @@ class JointStage(AdaptiveStage):
 
 
 def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
-    """Mean squared error of the heat map's scores as values of looking at the places of both passes.
+    """Computes the mean squared error of the heat map's scores to the label's log-probabilities at patch locations.
+
+    Both passes count: the policy's locations and the random ones. The mean over each map's locations is subtracted
+    from scores and log-probabilities.
 
     Args:
-        output: with `scores` (B, M, h, w), M = T maps with one place each, or one map with P places; and with the
-            second pass in `diversity`.
-        label: (B,).
+        output: with `scores` (B, M, h, w), either M = T maps with one location each or M = 1 map with all locations;
+            and with the output of the second pass in `diversity`.
+        label: (B,) class ids.
         patch: side of the patches as a share of the frame's side.
     """
     scores = given(output.scores)
     maps = scores.shape[1]
     values, gains = [], []
     for one in (output, given(output.diversity)):
-        where = given(one.where).detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, places of a map, 2)
+        where = given(one.where).detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, locations of a map, 2)
         values.append(scores_at(scores.flatten(0, 1), where, patch))
         said = given(one.place_logits).detach().float().log_softmax(-1)
         rows = label[:, None, None].expand(-1, said.shape[1], 1)

@@ -63,27 +63,28 @@ class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """See `UniAdaFocusBase.glance_positions`; always the first G frames of the clip, (1, G)."""
+        """Returns the indices (1, G) of the glance frames, always the first G of the clip."""
         return torch.arange(self.glance_segments, device=self.spatial_head.weight.device)[None]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network and its heads on frames (B, G, 3, S, S)."""
+        """Runs the glance network and its heads on frames (B, G, 3, S, S)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
         maps = self.glance_net(self._foreground(seen).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
     def focus_features(self, patches: Tensor) -> Tensor:
-        """See `UniAdaFocusBase.focus_features`; the background is removed from the patches if configured."""
+        """Runs the focus network on patches (B, F, 3, P, P), without their background if `remove_background` is set."""
         return super().focus_features(self._foreground(patches))
 
     def _foreground(self, frames: Tensor) -> Tensor:
         return frames - frames.mean(1, keepdim=True) if self.remove_background else frames
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """See `UniAdaFocusBase.answer`. `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
+        """Combines the glance output and the focus features (B, F, D) into the prediction.
 
-        There are two exits: the glance network's auxiliary logits, and the final prediction.
+        `steps`, `aux_glance` and `aux_focus` are (B, 1, K). There are two exits: the glance network's auxiliary logits,
+        and the final prediction.
         """
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = given(glance.logits) + predicted.mean(1)

@@ -1,4 +1,4 @@
-"""The ways of choosing that `adafocus arena` compares."""
+"""The entrants of `adafocus arena`: the ways of choosing frames, patch locations or tokens that it compares."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ _KEEP = (0.02, 0.03, 0.05, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.5, 0.7, 1.0)
 
 @dataclass(frozen=True)
 class Entrant:
-    """One way of choosing, and the setting by which its cost is brought to a budget.
+    """One way of choosing frames, patch locations or tokens, and the key whose value adapts its cost to a budget.
 
     Attributes:
         name: its name in the table.
         overrides: the overrides of `adafocus run` that define it.
-        key: the override that sets its cost.
-        values: values of `key`, in the order of rising cost.
-        also: other evaluation rows of the same training that are ways of choosing themselves: label -> name in the
-            table.
-        drawn: whether it applies to drawn videos; False where `key` would change what is drawn.
+        key: the configuration key that determines its cost.
+        values: values of `key` to choose from, cost rising.
+        also: further rows of the table that come from the same run: label of the evaluation variant -> name.
+        synthetic: whether it can run on synthetic videos; False if `key` would change the videos themselves.
     """
 
     name: str
@@ -27,14 +26,14 @@ class Entrant:
     key: str = "patch.size"
     values: tuple[int | float, ...] = _PATCHES
     also: dict[str, str] = field(default_factory=dict)
-    drawn: bool = True
+    synthetic: bool = True
 
 
 BASELINE = "whole frames, fewer"
 ENTRANTS = (
     Entrant(BASELINE, ("method=recognizer",), "segments.glance", (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64)),
     Entrant(
-        "whole frames, smaller", ("method=recognizer",), "dataset.frame_size", tuple(range(24, 449, 8)), drawn=False
+        "whole frames, smaller", ("method=recognizer",), "dataset.frame_size", tuple(range(24, 449, 8)), synthetic=False
     ),
     Entrant("random places", ("method=adafocus_v2", "method.where=random")),
     Entrant("center", ("method=adafocus_v2", "method.where=center")),

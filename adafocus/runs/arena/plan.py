@@ -1,4 +1,4 @@
-"""Which runs an arena needs: every entrant at every budget with every seed."""
+"""The runs of an arena: every entrant at every budget with every seed, and the setting that meets the budget."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Trial:
         entrant: the way of choosing.
         budget: multiply-adds per video that it may cost.
         seed: the training seed.
-        setting: the override that brings it to the budget, as text; empty if no setting fits.
+        setting: the override KEY=VALUE with which the cost is within the budget; empty if there is none.
         cost: its multiply-adds per video.
         folder: its run folder.
         overrides: all its overrides.
@@ -40,23 +40,23 @@ class Trial:
 
 
 def parse_budget(text: str) -> int:
-    """Multiply-adds from text such as 20M, 1.5G or 800000.
+    """Parses a number of multiply-adds such as 20M, 1.5G or 800000.
 
     Raises:
-        UserError: it is no positive number.
+        UserError: the text is not a positive number.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kMG]?)", text)
     value = float(match[1]) * {"": 1, "k": 1e3, "M": 1e6, "G": 1e9}[match[2]] if match else 0.0
     if value < 1:
-        raise UserError(f"--budgets: {text!r} is no number of multiply-adds; write 20M or 1.5G, with commas between")
+        raise UserError(f"--budgets: {text!r} is not a number of multiply-adds; write, for example, 20M,1.5G")
     return int(value)
 
 
 class Costs:
-    """Counts the cost of configurations, each once.
+    """Counts the cost of configurations, each of them once.
 
     Args:
-        shared: overrides of the data and those that the user typed.
+        shared: overrides of all runs: those for the data set, and those of the command line.
         classes: number of classes.
     """
 
@@ -66,7 +66,7 @@ class Costs:
         self._allowed: dict[str, list[str]] = {}
 
     def of(self, overrides: Sequence[str]) -> int | None:
-        """Multiply-adds per video; None if the overrides do not go together."""
+        """Returns the multiply-adds per video with these overrides; None if they are not a valid configuration."""
         key = tuple(overrides)
         if key not in self._known:
             from adafocus import build
@@ -82,9 +82,9 @@ class Costs:
             return None
 
     def fit(self, entrant: Entrant, budget: int) -> tuple[str, int] | None:
-        """The most expensive setting of an entrant within a budget, as override, and its cost; None if there is none.
+        """Finds the most expensive setting of an entrant within a budget; returns it as override, and its cost.
 
-        Values that are not allowed here, such as a patch larger than the frame, are left out.
+        Values that are invalid for the data, such as a patch larger than the frame, are skipped. None if nothing fits.
         """
         settings = self._allowed.get(entrant.name)
         if settings is None:
@@ -105,18 +105,18 @@ class Costs:
 def plan(
     entrants: Sequence[Entrant], budgets: Sequence[int], seeds: int, costs: Costs, out: Path, say: Callable[[str], None]
 ) -> list[Trial]:
-    """The runs of an arena, budget by budget; an entrant that cannot be as cheap as a budget has none there.
+    """Returns the runs of an arena, budget by budget, without the entrants that cannot meet a budget.
 
     Args:
         entrants: the ways of choosing.
         budgets: multiply-adds per video.
         seeds: number of training seeds, from 0.
-        costs: counts and finds settings.
-        out: the arena's folder, which gets a run folder for each trial.
-        say: reports entrants without a setting, one line each.
+        costs: counts the cost of configurations.
+        out: folder of the arena, which gets a run folder for each trial.
+        say: called with one line for each entrant that cannot meet a budget.
 
     Raises:
-        UserError: an entrant's own configuration is wrong, whatever its setting.
+        UserError: the configuration of an entrant is invalid with every setting.
     """
     trials = []
     for entrant in entrants:
@@ -137,5 +137,5 @@ def plan(
 
 
 def command(trial: Trial) -> list[str]:
-    """The arguments of `adafocus` that run a trial or continue it."""
+    """Returns the arguments of `adafocus` that start or continue a trial."""
     return ["run", *trial.overrides, f"hydra.run.dir={quoted(str(trial.folder))}"]

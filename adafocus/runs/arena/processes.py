@@ -1,4 +1,4 @@
-"""Runs the trials of an arena, some beside each other, in processes that a repeated command continues."""
+"""Runs the trials of an arena in parallel processes; repeating the command continues interrupted trials."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ PATIENCE = 60.0  # seconds that interrupted runs get to save their state
 
 
 def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> list[Trial]:
-    """Runs all trials, `jobs` at a time, and returns those that failed. Finished ones are not run again.
+    """Runs all trials that are not finished, `jobs` at a time, and returns those that failed.
 
-    What a run prints goes to `logs/` in the arena's folder.
+    The output of each run is written to `logs/` in the arena's folder.
 
     Raises:
         Interrupted: a signal arrived, and the running trials have saved their state.
@@ -57,8 +57,8 @@ def _start(trial: Trial) -> subprocess.Popen[bytes]:
     log.parent.mkdir(parents=True, exist_ok=True)
     call = [sys.executable, "-m", "adafocus.cli", *command(trial)]
     with log.open("wb") as output:
-        # In a session of its own it does not get Ctrl-C twice, from the terminal and from `_end`: a second one would
-        # end it without saving.
+        # In its own session the process does not get Ctrl-C from the terminal in addition to the signal of `_end`; a
+        # second signal would end it before it saves its state.
         return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
@@ -75,7 +75,7 @@ def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder holds a finished run."""
+    """Returns whether a run folder has a finished run."""
     return (read_json(folder / "summary.json", dict) or {}).get("state") == "finished"
 
 

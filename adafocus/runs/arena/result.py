@@ -32,15 +32,17 @@ HEADER = (
 
 @dataclass
 class Row:
-    """One way of choosing at one budget.
+    """One entrant at one budget, over all seeds.
 
     Attributes:
-        name, budget, setting: see `Trial`.
+        name: name of the entrant in the table.
+        budget: multiply-adds per video that it may cost.
+        setting: the override that meets the budget.
         cost: multiply-adds per video.
-        right: (S, N), whether each of S seeds is right about each of N evaluation videos.
-        seconds: per evaluation video, by seed, reading included; empty for a row that another way's runs give.
-        score: mean and interval.
-        gain: difference to the baseline at the same budget, on the same videos; None without it.
+        right: (S, N) bool, whether the network of each of S seeds is right about each of N evaluation videos.
+        seconds: seconds per evaluation video for each seed, decoding included; empty for rows of `Entrant.also`.
+        score: mean score and interval.
+        gain: difference to the baseline's score at the same budget, on the same videos; None without a baseline.
     """
 
     name: str
@@ -57,7 +59,7 @@ class Row:
 
 
 def rows_of(trials: Sequence[Trial]) -> list[Row]:
-    """The rows of all finished trials, budget by budget in the order of the trials.
+    """Makes the rows of all finished trials, budget by budget in the order of the trials.
 
     Raises:
         UserError: runs of one budget were evaluated on different videos.
@@ -74,7 +76,9 @@ def rows_of(trials: Sequence[Trial]) -> list[Row]:
         base = baseline.get(row.budget)
         if base is not None and base is not row:
             if base.right.shape[1] != row.right.shape[1]:
-                raise UserError(f"{row.name}: its runs were evaluated on other videos than those of {BASELINE}")
+                raise UserError(
+                    f"the runs of {row.name!r} and {BASELINE!r} were evaluated on other videos; choose another --out"
+                )
             row.gain = bootstrap(row.right, base.right)
     return rows
 
@@ -84,7 +88,9 @@ def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
     summaries = [read_json(trial.folder / "summary.json", dict) for trial in members]
     predicted = [read_predictions(trial.folder) for trial in members]
     if any(not table or len(table) != len(predicted[0]) for table in predicted):
-        raise UserError(f"{first.folder.parent}: runs of {first.entrant.name} have no or different predictions.csv")
+        raise UserError(
+            f"{first.folder.parent}: runs of {first.entrant.name} have no predictions.csv, or different ones"
+        )
     main = np.array([[video.right for video in table] for table in predicted])
     seconds = [float(summary["seconds"]["per_video"]) for summary in summaries]
     found = [Row(first.entrant.name, budget, first.setting, first.cost, main, seconds)]
@@ -97,7 +103,7 @@ def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
 
 
 def cells(rows: Sequence[Row]) -> list[list[str]]:
-    """The table as text, one line for each row, without the header."""
+    """Returns the cells of the table as text, one list for each row, without the header."""
     return [
         [
             row.name,
@@ -114,7 +120,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
-    """The table in Markdown, below lines about data and protocol."""
+    """Returns the table in Markdown, below the lines `about`, which describe data and protocol."""
     lines = [*(part for line in about for part in (line, "")), "| " + " | ".join(HEADER) + " |"]
     lines += ["|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(line) + " |" for line in cells(rows)]
@@ -122,7 +128,7 @@ def markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
 
 
 def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Raw numbers of the rows as plain data."""
+    """Returns the rows of an arena's table as plain data with unrounded numbers, for arena.json."""
     return [
         {
             "name": row.name,
@@ -140,7 +146,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
-    """Score against multiply-adds and against measured seconds, a line for each way of choosing, as PNG."""
+    """Plots score against multiply-adds and against measured seconds, a line for each entrant, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
