@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.frame_exit.model import FrameExit
+    from adafocus.methods.ocsampler.model import OCSampler
     from adafocus.methods.recognizer.model import Recognizer
     from adafocus.methods.tokens.model import TokenFocus
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
@@ -35,6 +37,8 @@ __all__ = [
     "AdaFocusV1TSM",
     "AdaFocusV2",
     "AdaFocusV2TSM",
+    "FrameExit",
+    "OCSampler",
     "Prediction",
     "Predictor",
     "Recognizer",
@@ -64,6 +68,8 @@ _HOMES = {
     "adafocus.methods.adafocus_v1.model_tsm": ("AdaFocusV1TSM",),
     "adafocus.methods.adafocus_v2.model": ("AdaFocusV2",),
     "adafocus.methods.adafocus_v2.model_tsm": ("AdaFocusV2TSM",),
+    "adafocus.methods.frame_exit.model": ("FrameExit",),
+    "adafocus.methods.ocsampler.model": ("OCSampler",),
     "adafocus.methods.recognizer.model": ("Recognizer",),
     "adafocus.methods.tokens.model": ("TokenFocus",),
     "adafocus.methods.uni_adafocus.model": ("UniAdaFocus",),

@@ -43,6 +43,7 @@ __all__ = [
     "objective",
     "protocol_line",
     "rate_line",
+    "sampled_classes",
     "seeded_model",
     "settings",
     "stage",
@@ -284,6 +285,13 @@ def objective(config: Config, clips: ClipSource, num_classes: int, device: torch
         teacher_weight=config.teacher.weight,
         temperature=config.teacher.temperature,
     )
+
+
+def sampled_classes(config: Config, clips: ClipSource) -> list[int] | None:
+    """The class of every training clip (its first label) for schedule.sampling=balanced; else None."""
+    if config.schedule.sampling != "balanced" or not isinstance(clips, VideoClips):
+        return None
+    return [record.labels[0] for record in clips.records]
 
 
 def rate_line(config: Config) -> str:

@@ -151,14 +151,9 @@ class Predictor:
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
+                reader, timeout = dataset.reader, dataset.video_timeout
                 clips = VideoClips(
-                    records,
-                    Path("/"),
-                    view,
-                    seed=seed,
-                    template=template,
-                    reader=dataset.reader,
-                    timeout=dataset.video_timeout,
+                    records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
                 )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names) if self.rule is None else self._exiting(clips, names)
@@ -217,17 +212,8 @@ class Predictor:
         scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
         frames, boxes = self._looked(clips, index, output, row)
-        return Prediction(
-            name,
-            [self.classes[number] for number in order],
-            [float(scores[number]) for number in order],
-            logits.tolist(),
-            frames,
-            boxes,
-            self.cost,
-            seconds,
-            self.protocol,
-        )
+        labels, scores = [self.classes[number] for number in order], scores[order].tolist()
+        return Prediction(name, labels, scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol)
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
         """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""
@@ -304,14 +290,13 @@ def _kind(video: Video) -> str:
 def recipe(
     path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Infers the overrides, in addition to the given ones, that build the network of a published checkpoint.
+    """Infers overrides that build the network of a published checkpoint, from the keys and shapes of its tensors.
 
-    They are inferred from the keys and shapes of its tensors. For checkpoints of this package, which store their
-    configuration, the list is empty.
+    For checkpoints of this package, which store their configuration, the list is empty.
 
     Args:
         path: the checkpoint.
-        typed: the given overrides.
+        typed: the given overrides, which the result does not repeat.
         dataset: whether the data set must be known too, as in evaluation; prediction needs only the number of classes.
         content: content of the file, if it has been read already.
 
@@ -324,8 +309,7 @@ def recipe(
     content = load_file(path) if content is None else content
     if isinstance(content.get("config"), dict):
         return []
-    state = tensors(content, str(path))
-    source = detect(state)
+    source = detect(state := tensors(content, str(path)))
     identity = None if source is None else identify(source, state)
     if identity is None and typed:
         return []  # the given overrides define the network; loading the weights checks whether they fit
@@ -338,10 +322,9 @@ def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
     """Returns overrides that rebuild a checkpoint's network: those of its run, or for published ones of `recipe`."""
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
+        # Without a known layout the given overrides define the network; loading checks whether the weights fit.
         known = detect(tensors(content)) not in (None, "adafocus")
-        return (
-            recipe(path, typed, dataset=True, content=content) if known else []
-        )  # otherwise the given overrides define the network; loading checks whether the weights fit
+        return recipe(path, typed, dataset=True, content=content) if known else []
     keys = [split_override(override)[0] for override in typed]
     return stored.overrides(content.get("overrides") or [], keys, str(path))
 

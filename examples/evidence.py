@@ -4,16 +4,15 @@
 
 FOLDER is the data set (see `SETS` for the lists that it must hold), WEIGHTS a file with ImageNet weights of MobileNetV2
 as torchvision names them. All networks have this backbone, the temporal shift, the same clips, epochs and optimizer.
-Every row is a run of its own in OUT/SET, which is continued if it was interrupted and reused if it is finished. The
-table, `evidence.md` and `evidence.json`, is written again after every run. Intervals (95 %) are from a bootstrap over
-videos and seeds.
+Every row is a run of its own in OUT/SET, which is continued if it was interrupted and reused if it is finished; if one
+fails, the others go on. What the runs print is in OUT/SET/logs. The table, `evidence.md` and `evidence.json`, is
+written again after every run. Intervals (95 %) are from a bootstrap over videos and seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +21,8 @@ from typing import Any
 import numpy as np
 
 from adafocus.evaluation.bootstrap import Interval, bootstrap
+from adafocus.runs.arena import processes
+from adafocus.runs.arena.processes import Step
 from adafocus.runs.predictions import read_predictions
 from adafocus.runs.table import multiply_adds
 
@@ -31,10 +32,13 @@ class Videos:
     """How a set is trained.
 
     Attributes:
-        frame: side of the frames that patches are cut from; whole frames of this size are the row "full size".
+        frame: side of the frames that patches are cut from.
         patch, glance: sides of the patches and of the frames that the glance network sees.
         equal: side of whole frames that cost about as many multiply-adds as glance and patches together.
+        large: side of larger whole frames, at about three times that cost.
+        paper_patch: side of the single patch of the papers' policy.
         policy: the policy that is compared with the papers'.
+        epochs: number of epochs.
         options: overrides of all rows: lists, augmentation.
         batch: clips of a step.
     """
@@ -46,6 +50,7 @@ class Videos:
     large: int
     paper_patch: int
     policy: str
+    epochs: int = 15
     options: tuple[str, ...] = ()
     batch: int = 8
 
@@ -62,8 +67,8 @@ SETS = {
         ),
     ),
     "yoga": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.5",)),
-    "gestures": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.0",)),
-    "surv_fight": Videos(192, 64, 64, 96, 160, 64, "motion", options=("dataset.flip=0.5",)),
+    "gestures": Videos(192, 64, 64, 96, 160, 64, "motion", 8, options=("dataset.flip=0.0",)),
+    "surv_fight": Videos(192, 64, 64, 96, 160, 64, "motion", 6, options=("dataset.flip=0.5",)),
 }
 SEGMENTS = 8
 #: The row that the others are compared with: whole frames of about equal multiply-adds.
@@ -87,24 +92,31 @@ def main() -> None:
     parser.add_argument("weights", type=Path, help="ImageNet weights of MobileNetV2, torchvision's names")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
     parser.add_argument("--first", type=int, default=0, help="the first seed to train")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=int, help="default: those of the set")
     parser.add_argument("--rows", nargs="+", choices=networks(SETS["yoga"]), help="only these networks (default: all)")
     parser.add_argument("--out", type=Path, default=Path("evidence"))
+    parser.add_argument("--jobs", type=int, default=1, help="number of runs beside each other")
     parser.add_argument("--more", nargs="+", default=[], help="further overrides of all runs, such as loader.workers=0")
     options = parser.parse_args()
     videos, out = SETS[options.set], options.out / options.set
+    options.epochs = options.epochs or videos.epochs
     chosen = {name: own for name, own in networks(videos).items() if not options.rows or name in options.rows}
     shared = common(options.folder.absolute(), options.weights.absolute(), videos, options.epochs)
-    for seed in range(
-        options.first, options.first + options.seeds
-    ):  # seed by seed, so that every row has some when it is interrupted
-        for name, own in chosen.items():
-            folder = out / f"{name}_seed{seed}"
-            typed = [*shared, *own, *options.more, f"seed={seed}", f"hydra.run.dir={folder}"]
-            code = subprocess.run([sys.executable, "-m", "adafocus.cli", "run", *typed], check=False).returncode
-            if code:
-                sys.exit(f"{folder} ended with exit status {code}; the same command continues there")
-            write(options, table(out, chosen, options.first + options.seeds))
+    seeds = range(options.first, options.first + options.seeds)
+    steps = [  # seed by seed, so that every row has some when it is interrupted
+        Step((out / f"{name}_seed{seed}").absolute(), (*shared, *own, *options.more, f"seed={seed}"))
+        for seed in seeds
+        for name, own in chosen.items()
+    ]
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    failed = processes.run(
+        steps, jobs=options.jobs, say=say, ended=lambda: write(options, table(out, chosen, seeds.stop))
+    )
+    if failed:
+        sys.exit(f"failed: {', '.join(step.folder.name for step in failed)}; the same command tries them again")
 
 
 def common(folder: Path, weights: Path, videos: Videos, epochs: int) -> list[str]:
@@ -131,7 +143,7 @@ def networks(videos: Videos) -> dict[str, list[str]]:
     patches.append(f"dataset.decode_short_side={videos.frame}")
     change = "method.consensus=change"
     new = [*patches, f"policy={videos.policy}", "policy.cells=32", change]
-    values = ["policy.through_crop=false", "policy.places_weight=1"]
+    values = ["policy.learned=true", "policy.through_crop=false", "policy.places_weight=1"]
 
     def whole(side: int) -> list[str]:
         return ["method=recognizer", f"dataset.frame_size={side}", f"dataset.decode_short_side={2 * side}"]
@@ -139,8 +151,8 @@ def networks(videos: Videos) -> dict[str, list[str]]:
     return {
         "whole": whole(videos.equal),
         "whole_change": [*whole(videos.equal), change],
-        "motion": [*new, "policy.through_crop=false", "method.diversity=false"],
-        "crop": [*new, "schedule.lr_mults.policy=5", "method.diversity=false"],
+        "motion": [*new, "method.diversity=false"],
+        "crop": [*new, "policy.learned=true", "schedule.lr_mults.policy=5", "method.diversity=false"],
         "value": [*new, *values],
         "paper": [*patches, f"patch.size={videos.paper_patch}"],
         "paper_change": [*patches, f"patch.size={videos.paper_patch}", change],
@@ -175,7 +187,7 @@ def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
         f"| {options.set} | seeds | top-1 % (95 %) | less whole frames of equal cost | multiply-adds |",
         "|---|---|---|---|---|",
     ]
-    rows = []
+    rows, notes = [], [""]
     for name, result in found.items():
         right = np.stack(result.right)
         score = bootstrap(right)
@@ -184,10 +196,15 @@ def write(options: argparse.Namespace, found: dict[str, Result]) -> None:
         seeds = [100 * float(seed.mean()) for seed in right]
         rows.append({"name": name, "seeds": seeds, "score": score._asdict(), "cost": result.cost})
         rows[-1]["ahead"] = None if ahead is None else ahead._asdict()
-    (folder / "evidence.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        constant = found.get(f"{name.partition(':')[0]}: constant patch")
+        if constant is not None and name.endswith(("learned patch", "motion patch")):
+            better = bootstrap(right, np.stack(constant.right))
+            rows[-1]["less_constant"] = better._asdict()
+            notes.append(f"{name}, less the constant patch: {_text(better)}")
+    (folder / "evidence.md").write_text("\n".join(lines + notes) + "\n", encoding="utf-8")
     described = {"set": options.set, "epochs": options.epochs, "seeds": options.seeds, "rows": rows}
     (folder / "evidence.json").write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(lines), flush=True)
+    print("\n".join(lines + notes), flush=True)
 
 
 def _text(interval: Interval | None) -> str:

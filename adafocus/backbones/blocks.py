@@ -104,6 +104,6 @@ def _has_branch(block: nn.Module, rule: Rule) -> bool:
 def _unknown(name: str) -> str:
     families = "ResNet, MobileNetV2, V3 and V4, EfficientNet, ConvNeXt, RegNet and RepViT"
     return (
-        f"temporal modules have no known place in {name}; they go into {families} of torchvision and timm: choose one "
+        f"temporal modules have no position in {name}; they go into {families} of torchvision and timm: choose one "
         f"of these, or backbone.shift=none backbone.adaptive=false"
     )

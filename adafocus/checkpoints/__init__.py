@@ -103,7 +103,7 @@ def detect(state: State) -> str | None:
         return "mmaction2"
     if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
         return "tsm_online"
-    if any(key.startswith(("glance.", "glance_net.", "backbone.")) for key in state):
+    if any(key.startswith(("glance.", "glance_net.", "focus_net.", "backbone.")) for key in state):
         return "adafocus"
     return None
 

@@ -52,10 +52,10 @@ def main(argv: Sequence[str]) -> int:
         for trial in trials:
             _say(f"{trial.folder.name}: {trial.setting}, {human(trial.cost)}")
         return 0 if trials else 1
-    failed = processes.run(trials, jobs=options.jobs, say=_say)
+    failed = processes.run([trial.first for trial in trials], jobs=options.jobs, say=_say)
     _write(trials, options.out)
-    for trial in failed:
-        _say(f"failed: {trial.folder}")
+    for step in failed:
+        _say(f"failed: {step.folder}")
     return 1 if failed else 0
 
 
@@ -64,7 +64,7 @@ def _say(line: str) -> None:
 
 
 def _chosen(only: str | None, *, synthetic: bool) -> list[Entrant]:
-    entrants = [entrant for entrant in ENTRANTS if entrant.synthetic or not synthetic]
+    entrants = [entrant for entrant in ENTRANTS if entrant.synthetic in (None, synthetic)]
     if only is None:
         return entrants
     names = ", ".join(entrant.name for entrant in entrants)
@@ -84,9 +84,10 @@ def _data(data: str, typed: Sequence[str]) -> tuple[list[str], int]:
 
 
 def _usual(costs: Costs) -> list[int]:
-    """Returns the default budgets: the cost of AdaFocus V2 with patches of 1/2 and of 3/4 of the frame's side."""
-    side = compose(list(costs.shared)).dataset.frame_size
-    found = [costs.of(("method=adafocus_v2", f"patch.size={side * part // 4 // 8 * 8}")) for part in (2, 3)]
+    """Returns the default budgets: the cost of a quarter and of half of the frames whole."""
+    frames = compose(list(costs.shared)).segments.glance
+    counts = dict.fromkeys(max(1, frames * part // 4) for part in (1, 2))
+    found = [costs.of(("method=recognizer", f"segments.glance={count}")) for count in counts]
     return [cost for cost in found if cost is not None]
 
 

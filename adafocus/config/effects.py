@@ -153,7 +153,7 @@ READERS = (
         _supervised,
     ),
     Readers(
-        _keys("schedule", "class_weights"),
+        _keys("schedule", "class_weights sampling"),
         "a data set of files or of a plug-in (synthetic videos have balanced classes)",
         _views,
     ),

@@ -229,6 +229,9 @@ class ScheduleConfig(
     # Weights of the classes in the cross entropy: none, or balanced (inversely proportional to their number of training
     # clips).
     class_weights: Annotated[str, OneOf(choices.CLASS_WEIGHTS)] = "none"
+    # Which clips make up an epoch: shuffled (every clip once), or balanced (as many clips of every class; those of rare
+    # classes repeatedly, of frequent ones a part that changes from epoch to epoch).
+    sampling: Annotated[str, OneOf(choices.SAMPLINGS)] = "shuffled"
     mixup_alpha: Weight = 0.0  # mixup with shares from Beta(alpha, alpha); 0: none
     cutmix_alpha: Weight = 0.0  # CutMix likewise, with the same box in all frames; with both each clip gets one of them
     # Decay of the exponential moving average of weights and BatchNorm statistics, which is then evaluated and saved;

@@ -50,6 +50,8 @@ class Batch:
         kept: video index -> all candidates (N, H, W, C), for videos whose candidates are decoded already.
         teacher: (B, K) logits of a teacher; a row is NaN if it could not read the video. None without a teacher.
         mixed: partners and shares of mixed clips; None if clips were not mixed.
+        subject: (B, T, 2) true center (y, x) of the subject in every frame, as shares of the frame's side; None if it
+            is not known, as of real videos.
     """
 
     frames: Tensor
@@ -62,6 +64,7 @@ class Batch:
     kept: dict[int, Tensor] = field(default_factory=dict)
     teacher: Tensor | None = None
     mixed: Mixed | None = None
+    subject: Tensor | None = None
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Reads the candidate frames that a network chose.
@@ -112,6 +115,7 @@ class Batch:
             frames=self.frames.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             teacher=None if self.teacher is None else self.teacher.to(device, non_blocking=True),
+            subject=None if self.subject is None else self.subject.to(device, non_blocking=True),
         )
 
 

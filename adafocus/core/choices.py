@@ -33,6 +33,7 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
+SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
 #: What runs the backbones of a trained network, and which of them.
 ENGINES = ("eager", "compile", "onnxruntime", "openvino")

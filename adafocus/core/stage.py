@@ -147,8 +147,8 @@ class Stage(ABC):
         return tuple(variant for variant in self.variants if known or variant.where != "constant")
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
-        """Returns the multiply-adds (MACs) per video of each variant, from the cost of the model."""
-        return {self.variants[0]: cost.total}
+        """Returns the multiply-adds (MACs) per video of each variant; those of the whole model unless overridden."""
+        return dict.fromkeys(self.variants, cost.total)
 
     def freeze(self, pattern: str) -> None:
         """Excludes parameters from training, and the running statistics of their BatchNorm layers from updates.

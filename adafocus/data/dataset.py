@@ -41,6 +41,7 @@ class Item:
     bad: list[BadVideo]
     kept: Tensor | None = None  # all candidates (N, H, W, C), if they were decoded along with the frames
     teacher: Tensor | None = None  # (K,) logits of a teacher, in training
+    subject: Tensor | None = None  # (T, 2), see `Batch.subject`
 
 
 class ClipSource(Protocol):
@@ -355,7 +356,9 @@ class GlyphClips:
         drawn = self.videos.draw(index)
         shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
         taught = None if self.teacher is None or epoch == EVALUATION else self.teacher[index]
-        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
+        subject = torch.from_numpy(drawn.where[shown] + self.videos.glyph_size / 2) / self.size
+        frames, label = torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label])
+        return Item(frames, label, index, epoch, [], teacher=taught, subject=subject)
 
     def path(self, index: int) -> str:
         return f"glyphs {index}"
@@ -375,6 +378,7 @@ def collate(items: Sequence[Item]) -> Batch:
             [torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items]
         )
     taught = [item.teacher for item in items if item.teacher is not None]
+    subjects = [item.subject for item in items if item.subject is not None]
     return Batch(
         frames=frames,
         labels=torch.stack([item.labels for item in items]),
@@ -384,4 +388,5 @@ def collate(items: Sequence[Item]) -> Batch:
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
         teacher=torch.stack(taught) if taught else None,
+        subject=torch.stack(subjects) if subjects else None,
     )

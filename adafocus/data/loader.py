@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from adafocus.core.batch import Batch
@@ -37,15 +38,28 @@ class TrainOrder:
         parts: number of accumulation steps per optimizer step.
         rank, world: index of this process, and number of processes.
         seed: seed of the run.
+        classes: the class of each clip, for epochs with as many clips of every class: clips of rare classes are
+            repeated, of frequent ones some are left out, others in every epoch. None: every clip once an epoch.
     """
 
-    def __init__(self, size: int, batch: int, *, parts: int = 1, rank: int = 0, world: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         if batch % (world * parts):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {parts} parts")
         if size < batch:
             raise ValueError(f"a batch of {batch} is larger than the training set of {size} clips")
         self.size, self.batch, self.parts = size, batch, parts
         self.rank, self.world, self.seed = rank, world, seed
+        self.classes = None if classes is None else np.asarray(classes)
         self.steps = size // batch
         self.epoch, self.first_step = 0, 0
 
@@ -54,12 +68,25 @@ class TrainOrder:
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = generator(self.seed, "order", self.epoch).permutation(self.size)
+        order = self._order()
         share = self.batch // self.world // self.parts
         for step in range(self.first_step, self.steps):
             for part in range(self.parts):
                 first = step * self.batch + part * (self.batch // self.parts) + self.rank * share
                 yield [(self.epoch, int(index)) for index in order[first : first + share]]
+
+    def _order(self) -> np.ndarray:
+        """Returns the clips of the epoch (size,), a function of (seed, epoch)."""
+        rng = generator(self.seed, "order", self.epoch)
+        if self.classes is None:
+            return rng.permutation(self.size)
+        found = rng.permutation(np.unique(self.classes))
+        parts = []
+        for number, label in enumerate(found):
+            own = np.flatnonzero(self.classes == label)
+            wanted = self.size // len(found) + (number < self.size % len(found))
+            parts.append(np.concatenate([rng.permutation(own) for _ in range(-(-wanted // len(own)))])[:wanted])
+        return rng.permutation(np.concatenate(parts))
 
     def __len__(self) -> int:
         return (self.steps - self.first_step) * self.parts
@@ -123,7 +150,15 @@ def _collate(items: list[Item]) -> Batch:
     """
     batch = collate(items)
     if get_worker_info() is not None:
-        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, batch.teacher, *batch.kept.values()):
+        for tensor in (
+            batch.frames,
+            batch.labels,
+            batch.index,
+            batch.valid,
+            batch.teacher,
+            batch.subject,
+            *batch.kept.values(),
+        ):
             if tensor is not None:
                 tensor.share_memory_()
     return batch

@@ -287,7 +287,7 @@ def _remarks(folder: Path, part: ClassFolders) -> list[str]:
         notes.append(f"{len(part.odd)} entries are left out; the first: {printable(': '.join(map(str, part.odd[0])))}")
     if part.loose:
         notes.append(
-            f"{folder}: {len(part.loose)} videos beside the class folders are left out; the first: {part.loose[0].name}"
+            f"{folder}: {len(part.loose)} videos next to class folders are not used; the first: {part.loose[0].name}"
         )
     return notes
 

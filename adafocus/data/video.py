@@ -348,11 +348,7 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
 
 
 def check_file(path: Path) -> None:
-    """Checks that `path` is a regular, non-empty file; reading a FIFO or a device could block.
-
-    Raises:
-        VideoError: it is not.
-    """
+    """Checks that `path` is a regular, non-empty file, else raises VideoError; a FIFO or a device could block."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # also a name that is too long, an endless loop of links, a zero byte
@@ -366,11 +362,7 @@ def check_file(path: Path) -> None:
 
 
 def inspect_video(path: Path) -> None:
-    """Inspects the packets of a file and decodes its first frame.
-
-    Raises:
-        VideoError: the file is unreadable.
-    """
+    """Inspects the packets of a file and decodes its first frame; raises VideoError if it is unreadable."""
     check_file(path)
     try:
         _inspect(path)
@@ -378,14 +370,6 @@ def inspect_video(path: Path) -> None:
         raise
     except Exception as error:  # see open_video
         raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
-
-
-def read_frames(
-    path: str | Path, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, reader: str = "auto"
-) -> np.ndarray:
-    """Opens a video, reads frames (N, H, W, 3) uint8 and closes it; arguments as in `open_video` and `Video.read`."""
-    with open_video(path, reader) as video:
-        return video.read(indices, short_side)
 
 
 def decode_all(path: str | Path) -> int:

@@ -7,13 +7,23 @@ from adafocus.core.registry import add
 from adafocus.methods.adafocus_v1.method import AdaFocusV1Method
 from adafocus.methods.adafocus_v2.method import AdaFocusV2Method
 from adafocus.methods.base import Method, Sections
+from adafocus.methods.frame_exit.method import FrameExitMethod
+from adafocus.methods.ocsampler.method import OCSamplerMethod
 from adafocus.methods.recognizer.method import RecognizerMethod
 from adafocus.methods.tokens.method import TokensMethod
 from adafocus.methods.uni_adafocus.method import UniAdaFocusMethod
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (RecognizerMethod, AdaFocusV1Method, AdaFocusV2Method, UniAdaFocusMethod, TokensMethod)
+    for method in (
+        RecognizerMethod,
+        AdaFocusV1Method,
+        AdaFocusV2Method,
+        UniAdaFocusMethod,
+        TokensMethod,
+        FrameExitMethod,
+        OCSamplerMethod,
+    )
 }
 #: The names of all stages.
 STAGES: dict[str, None] = dict.fromkeys(stage for method in METHODS.values() for stage in method.stages)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
-from adafocus.methods.options import GLANCE, ClassifierWidth, Options, PolicyWidth
+from adafocus.methods.options import GLANCE, RULES, ClassifierWidth, Options, PolicyWidth
 
 if TYPE_CHECKING:
     from torch import nn
@@ -158,6 +158,16 @@ class Method(ABC):
                 f"method={self.name} supports no temporal module of the backbone but backbone.shift; choose another "
                 f"backbone, or method=recognizer for this one"
             )
+
+    def check_where(self) -> None:
+        """For methods without the rules that choose patch locations by motion or by the truth.
+
+        Raises:
+            UserError: such a rule is set.
+        """
+        where = self.config.method.where
+        if where in RULES:
+            raise UserError(f"method.where={where} needs method=adafocus_v2; choose learned, random or center")
 
     def check_same_frames(self) -> None:
         """Checks, for methods whose networks see the same frames on plain backbones, that none sets other focus frames.

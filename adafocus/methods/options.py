@@ -13,7 +13,9 @@ from omegaconf import MISSING
 
 from adafocus.core.domains import AtLeast, Between, Count, OneOf, Share, Weight, Words
 
-WHERE = ("learned", "random", "center")
+WHERE = ("learned", "random", "center", "motion", "oracle")
+#: Those that only method=adafocus_v2 has.
+RULES = ("motion", "oracle")
 GLANCE_RESIZES = ("aligned", "area")
 CONSENSUSES = ("average", "change")
 
@@ -110,7 +112,9 @@ class ClassifierWidth(Options, section="backbone", needs=f"{_CLASSIFIER}, on pla
 
 @dataclass
 class Where(Options, section="method", needs="method=adafocus_v2, uni_adafocus or tokens"):
-    where: Annotated[str, OneOf(WHERE)] = "learned"  # how patch locations are chosen
+    # How patch locations are chosen; method=adafocus_v2 also has motion, the place of largest motion, and oracle, the
+    # true place in synthetic videos.
+    where: Annotated[str, OneOf(WHERE)] = "learned"
 
 
 @dataclass

@@ -40,6 +40,8 @@ class HeatMapPolicy(nn.Module):
         hidden: number of channels between the convolutions.
         cells: number of cells of the heat map along each side.
         motion: whether the policy reads the motion of each cell (`cell_motion`).
+        learned: whether the policy learns; False: it has no parameters, and patches are where the motion is largest,
+            which needs `motion`.
         peaks: number of patch locations, returned from left to right; more than 1 only with `per_clip`.
         apart: smallest distance of the patches' centers in y or x, in patch sides.
         per_clip: False: one location for each frame. True: locations for all frames of a clip, from the mean of the
@@ -59,6 +61,7 @@ class HeatMapPolicy(nn.Module):
         hidden: int = 32,
         cells: int = 16,
         motion: bool = False,
+        learned: bool = True,
         peaks: int = 1,
         apart: float = 1.0,
         per_clip: bool = False,
@@ -69,11 +72,15 @@ class HeatMapPolicy(nn.Module):
         if not 0 < patch < 1:
             raise ValueError(f"patch={patch:g} must be a share of the frame's side between 0 and 1")
         if peaks > 1 and not per_clip:
-            raise ValueError(f"peaks={peaks}: there is one place for each frame; per_clip=True allows more")
+            raise ValueError(f"peaks={peaks}: there is one location for each frame; per_clip=True allows more")
+        if not learned and not motion:
+            raise ValueError("a policy that does not learn needs motion=True")
         self.patch, self.peaks, self.apart, self.per_clip, self.window = patch, peaks, apart, per_clip, window
         #: Height and width of the heat map, and of the motion map that the policy reads.
         self.cells = (cells, cells)
-        self.motion, self.through_crop = motion, through_crop
+        self.motion, self.through_crop, self.learned = motion, through_crop, learned
+        if not learned:
+            return
         self.squeeze = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(inplace=True)
         )
@@ -96,26 +103,27 @@ class HeatMapPolicy(nn.Module):
             maps: (B, T, D, h, w) glance maps.
             motion: (B, T, H, W) as `cell_motion` returns it, if the policy reads motion.
         """
+        if not self.motion:
+            motion = None
+        elif motion is None:
+            raise ValueError("this policy reads motion: pass motion=cell_motion(frames, policy.cells)")
+        if motion is not None and not self.learned:
+            return self.motion_scores(motion)
         with full_precision(maps):
             code = self.squeeze(widen(maps).flatten(0, 1))
             code = functional.interpolate(code, self.cells, mode="bilinear", align_corners=False)
-            if self.motion:
-                if motion is None:
-                    raise ValueError("this policy reads motion: pass motion=cell_motion(frames, policy.cells)")
+            if motion is not None:
                 code = torch.cat([code, (widen(motion).flatten(0, 1)[:, None] + _STILL).log()], 1)
             scores = self.score(code)[:, 0].unflatten(0, maps.shape[:2])
             if self.per_clip:
                 scores = scores.mean(1, keepdim=True)
-            if motion is None or not self.motion:
-                return scores
-            return scores + self.motion_weight * self.motion_scores(motion)
+            return scores if motion is None else scores + self.motion_weight * self.motion_scores(motion)
 
     def motion_scores(self, motion: Tensor) -> Tensor:
         """Returns the motion term of the scores, without its learned factor: (B, T, H, W), or (B, 1, H, W) per clip."""
         with full_precision(motion):
             motion = widen(motion).mean(1, keepdim=True) if self.per_clip else widen(motion)
-            side = 2 * int(self.patch * self.cells[0] / 2) + 1  # of a patch in cells, an odd number
-            return (functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False) + _STILL).log()
+            return (mean_nearby(motion, self.patch) + _STILL).log()
 
     def places(self, scores: Tensor) -> Tensor:
         """Chooses patch locations (B, T, 2) by scores (B, T, H, W), or (B, peaks, 2) by scores (B, 1, H, W)."""
@@ -151,6 +159,12 @@ def cell_motion(frames: Tensor, cells: tuple[int, int]) -> Tensor:
         moved = functional.interpolate(moved, cells, mode="area")
         both = (torch.cat([moved[:, :1], moved], 1) + torch.cat([moved, moved[:, -1:]], 1)) / 2
         return both / (both.mean((1, 2, 3), keepdim=True) + 1e-6)
+
+
+def mean_nearby(motion: Tensor, patch: float) -> Tensor:
+    """Averages motion (B, T, H, W) over the patch around each cell; `patch` is its side as a share of the frame's."""
+    side = 2 * int(patch * motion.shape[-1] / 2) + 1  # in cells, an odd number
+    return functional.avg_pool2d(motion, side, 1, side // 2, count_include_pad=False)
 
 
 def peaks(scores: Tensor, count: int, *, window: float, apart: float) -> Tensor:

@@ -126,11 +126,9 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     elif not job.begun:
         load_start(config, network)
     if config.channels_last or world.device.type == "cuda":  # frames arrive in this layout; others would be converted
-        network = channels_last(network)
+        channels_last(network)
     set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
-    if config.sync_batchnorm:
-        network = world.synchronize_norms(network)
-    job.network = network.to(world.device)
+    job.network = (world.synchronize_norms(network) if config.sync_batchnorm else network).to(world.device)
     return job
 
 
@@ -241,6 +239,7 @@ class Job:
             rank=world.rank,
             world=world.size,
             seed=config.seed,
+            classes=build.sampled_classes(config, data.train),
         )
         loader = _loader(config, world, clips, order)
         run_logger = RunLogger(folder, active=world.first, loggers=factories(config.output.loggers))

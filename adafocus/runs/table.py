@@ -83,12 +83,12 @@ def places_line(places: dict[str, Any]) -> str:
     if places.get("moving") is not None:
         held = f"; {100 * places['moving']:.0f} % of the motion in {100 * places['covered']:.0f} % of the area"
         if places.get("moving_constant") is not None:
-            held += f" (at the constant place {100 * places['moving_constant']:.0f} %)"
+            held += f" (at the constant location {100 * places['moving_constant']:.0f} %)"
     if places.get("from_constant") is not None:
-        away = f"; {places['from_constant']:.2f} of the frame's side from the constant place"
+        away = f"; {places['from_constant']:.2f} of the frame's side from the constant location"
     return (
-        f"learned places: spread {places['spread_clips']:.3f} over clips{over_frames} (of the free range); "
-        f"area {areas} % of the frame (min / median / max){held}{away}"
+        f"learned patch locations: standard deviation {places['spread_clips']:.3f} over clips{over_frames} (of the "
+        f"largest offset); area {areas} % of the frame (min / median / max){held}{away}"
     )
 
 

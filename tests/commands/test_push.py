@@ -57,7 +57,13 @@ def test_the_card_says_score_protocol_data_cost_and_places(small_run: Path, tmp_
     said = (
         f"**{summary['score']:.1f} top-1 %** (95 % interval {low:.1f} to {high:.1f}) at 1.69 M multiply-adds per video."
     )
-    for text in (said, summary["protocol"], "- evaluate: 13 videos of 13", "learned places: spread", "| focus |"):
+    for text in (
+        said,
+        summary["protocol"],
+        "- evaluate: 13 videos of 13",
+        "learned patch locations: standard deviation",
+        "| focus |",
+    ):
         assert text in card, text
     assert "## Intended use" in card and "glyph 9" in card and "random patch" in card
     evil = model_card({**summary, "name": "<script>x</script>"}, ["<img src=x>", "a|b"], "hf://a/b")

@@ -210,5 +210,5 @@ def test_options_that_do_not_fit_are_one_line() -> None:
         with pytest.raises(UserError, match=says):
             data(dots(**changes))
     for typed in ("+dataset.options.size=3", "+policy.options.x=3"):
-        with pytest.raises(UserError, match="options are for a .* of a plug-in"):
+        with pytest.raises(UserError, match="options are for .*plug-in"):
             compose([typed])

@@ -97,7 +97,7 @@ def test_uneven_groups_are_shared_well() -> None:
         ("scene", "must be a column \\(path, label\\), `parent`, or a regular expression with one group"),
         ("(a", "or a regular expression \\("),
         ("(a)(b)", "one group"),
-        ("(zebra)", "applies to no video"),
+        ("(zebra)", "matches no video"),
         ("parent", "the groups equal the classes"),
     ],
 )

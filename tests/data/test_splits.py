@@ -212,7 +212,7 @@ def test_what_somebody_should_know_is_a_line_each(tmp_path: Path) -> None:
         "classes without a clip in evaluate: 2 of 3: b, c",
         "classes with a single clip in train: 1 of 3: c",
         "a has 24 clips in train, c 1 (24 times as many)",
-        "videos beside the class folders are left out; the first: loose.mp4",
+        "videos next to class folders are not used; the first: loose.mp4",
     ):
         assert says in notes, notes
 

@@ -151,7 +151,7 @@ def test_a_run_and_its_evaluation_show_the_constant_place(tmp_path: Path) -> Non
     folder = tmp_path / "outputs/a"
     found = runs.summary(folder)
     assert [row["name"] for row in found["rows"]][:2] == ["learned patch", "constant patch"]
-    assert "learned places: spread" in printed and len(found["places"]["constant"]) == 2
+    assert "learned patch locations: standard deviation" in printed and len(found["places"]["constant"]) == 2
     if found["places"]["warning"]:
         assert printed.count(found["places"]["warning"]) == 1
     assert "constant patch" in (folder / "run.log").read_text()

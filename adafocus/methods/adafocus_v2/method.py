@@ -59,6 +59,8 @@ class AdaFocusV2Method(Method):
     def check(self) -> None:
         super().check()
         self.check_same_frames()
+        if self.read(shared.Where).where == "oracle" and self.config.dataset.source != "glyphs":
+            raise UserError("method.where=oracle needs dataset=glyphs: only of synthetic videos is the place known")
         policy = self.read(Policy)
         if policy.options and policy.name not in POLICIES:
             raise UserError(f"policy.options are for plug-ins' policies; leave them out with policy.name={policy.name}")
@@ -76,6 +78,11 @@ class AdaFocusV2Method(Method):
         if heat.places_weight and not self.read(Diversity).diversity:
             raise UserError(
                 "policy.places_weight learns from the random patches of method.diversity=true; set one of them"
+            )
+        if not heat.learned and (heat.places_weight or not heat.motion):
+            raise UserError(
+                "policy.learned=false puts patches where most moves: "
+                "it needs policy.motion=true and policy.places_weight=0"
             )
         if not heat.through_crop and not heat.places_weight and not heat.motion:
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")

@@ -28,6 +28,7 @@ class HeatMap(
     window: Weight = 0.5  # reach of the soft arg-max around the best cell, in patch sides; 0: the whole map
     # Whether the policy also reads the motion in each cell and starts with patches where it is largest (on TSM).
     motion: bool = False
+    learned: bool = True  # whether the policy learns; false: patches are where the motion is largest
     peaks: Annotated[int, Between(1, 16)] = 1  # number of patches, which all frames share (more than 1 on TSM)
     apart: Weight = 1.0  # smallest distance of the patches' centers in y or x, in patch sides
     through_crop: bool = True  # whether the policy gets gradients through the crop

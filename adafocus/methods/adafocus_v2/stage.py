@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import reduce
 from typing import cast
 
@@ -16,9 +17,12 @@ from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
-from adafocus.methods.options import WHERE
+from adafocus.methods.options import RULES, WHERE
 from adafocus.methods.stage import AdaptiveStage
-from adafocus.policies.heat_map import HeatMapPolicy, scores_at
+from adafocus.policies.heat_map import HeatMapPolicy, cell_motion, corners, mean_nearby, peaks, scores_at
+
+CELLS = (16, 16)  #: height and width of the map of motion for where="motion"
+APART = 2.5  #: smallest distance of several patches at the largest motion, in patch sides (see `policy=two`)
 
 
 class JointStage(AdaptiveStage):
@@ -44,7 +48,7 @@ class JointStage(AdaptiveStage):
         rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
         diversity: whether there is the pass at random patches.
         places_weight: weight of the heat map's regression loss; 0: none.
-        where: "learned", or "random" or "center" to train a control without the policy.
+        where: "learned", or another word of `WHERE` to train a control without the policy.
         controls: whether to evaluate the control patches and the glance network alone as well.
         frozen_norm: normalization layers that stay in evaluation mode.
     """
@@ -71,10 +75,36 @@ class JointStage(AdaptiveStage):
         self.seed, self.rates, self.where, self.places_weight = seed, rates, where, places_weight
         self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
-        others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
-        if where == "learned" and "motion" in model.decide_fields:
-            others.insert(0, patch_variant("motion"))
-        self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
+        main, others = patch_variant(where), [patch_variant(choice) for choice in controls_of(where) if choice != where]
+        if where == "learned" and isinstance(model.policy, HeatMapPolicy) and model.policy.motion:
+            if model.policy.learned:
+                others.insert(0, patch_variant("motion"))
+            else:
+                main = replace(main, label=patch_variant("motion").label)
+        self.variants = (main, *others, GLANCE_ALONE) if controls else (main,)
+
+    def places(self, choice: str, batch: Batch) -> Tensor | None:
+        """See `AdaptiveStage.places`; "oracle" is the true location, "motion" that of the largest motion.
+
+        A policy that reads motion finds the latter itself, see `Overrides.motion`.
+        """
+        model = self.model
+        if choice not in RULES or (choice == "motion" and "motion" in model.decide_fields):
+            return super().places(choice, batch)
+        share, each = model.patch_size / model.frame_size, model.place_per_frame
+
+        def looked_at(of_frames: Tensor) -> Tensor:  # the frames of the patches, in processing order
+            return model.glance_frames(of_frames, Overrides()) if each else model.focus_frames(of_frames)
+
+        if choice == "oracle":
+            centers = looked_at(given(batch.subject))
+            centers = centers if each else centers.mean(1, keepdim=True).expand(-1, model.num_places, -1)
+            return corners(centers, share)
+        moved = cell_motion(self.normalize(batch.frames) if each else looked_at(self.normalize(batch.frames)), CELLS)
+        moved = looked_at(moved) if each else moved.mean(1, keepdim=True)
+        near = mean_nearby(moved, share).flatten(0, 1)
+        centers = peaks(near, 1 if each else model.num_places, window=share / 2, apart=APART * share)
+        return corners(centers, share).reshape(len(batch), -1, 2)
 
     def param_groups(self) -> list[ParamGroup]:
         model = self.model

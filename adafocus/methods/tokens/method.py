@@ -44,6 +44,7 @@ class TokensMethod(Method):
         return super().options - {shared.Patch, shared.FocusFrames} | own.OWN | found
 
     def check(self) -> None:
+        self.check_where()
         backbone, (low, high) = self.config.backbone, self.read(own.KeepRange).keep_range
         if self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(

@@ -51,6 +51,7 @@ class UniAdaFocusMethod(Method):
 
     def check(self) -> None:
         super().check()
+        self.check_where()
         segments, patch, (focus, pool) = self.config.segments, self.config.patch, self.chosen()
         if pool < max(focus, segments.glance):
             raise UserError(

@@ -13,7 +13,7 @@ from adafocus.core.errors import UserError
 from adafocus.core.files import read_json
 from adafocus.evaluation.bootstrap import Interval, bootstrap
 from adafocus.runs.arena.entrants import BASELINE
-from adafocus.runs.arena.plan import Trial
+from adafocus.runs.arena.plan import TOLERANCE, Trial, near
 from adafocus.runs.arena.processes import finished
 from adafocus.runs.compare.render import human
 from adafocus.runs.predictions import read_predictions
@@ -57,6 +57,11 @@ class Row:
     def __post_init__(self) -> None:
         self.score = bootstrap(self.right)
 
+    @property
+    def equal(self) -> bool:
+        """Whether the cost is that of the budget, within `TOLERANCE`."""
+        return near(self.cost, self.budget)
+
 
 def rows_of(trials: Sequence[Trial]) -> list[Row]:
     """Makes the rows of all finished trials, budget by budget in the order of the trials.
@@ -74,7 +79,7 @@ def rows_of(trials: Sequence[Trial]) -> list[Row]:
     baseline = {row.budget: row for row in rows if row.name == BASELINE}
     for row in rows:
         base = baseline.get(row.budget)
-        if base is not None and base is not row:
+        if base is not None and base is not row and row.equal:
             if base.right.shape[1] != row.right.shape[1]:
                 raise UserError(
                     f"the runs of {row.name!r} and {BASELINE!r} were evaluated on other videos; choose another --out"
@@ -85,6 +90,7 @@ def rows_of(trials: Sequence[Trial]) -> list[Row]:
 
 def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
     first, budget = members[0], members[0].budget
+    exits = first.entrant.exits > 0
     summaries = [read_json(trial.folder / "summary.json", dict) for trial in members]
     predicted = [read_predictions(trial.folder) for trial in members]
     if any(not table or len(table) != len(predicted[0]) for table in predicted):
@@ -93,7 +99,9 @@ def _rows_of_one(members: Sequence[Trial]) -> list[Row]:
         )
     main = np.array([[video.right for video in table] for table in predicted])
     seconds = [float(summary["seconds"]["per_video"]) for summary in summaries]
-    found = [Row(first.entrant.name, budget, first.setting, first.cost, main, seconds)]
+    # With early exit the cost is the mean that was measured; the row after that of the full model has it.
+    cost = round(np.mean([summary["rows"][1]["cost"] for summary in summaries])) if exits else first.cost
+    found = [Row(first.entrant.name, budget, first.setting, cost, main, seconds)]
     costs = {row["name"]: int(row["cost"]) for row in summaries[0]["rows"]}
     for label, name in first.entrant.also.items():
         if label in costs and all(label in video.controls for video in predicted[0] if not video.error):
@@ -111,7 +119,7 @@ def cells(rows: Sequence[Row]) -> list[list[str]]:
             row.setting,
             f"{row.score.mean:.1f} ({row.score.low:.1f} to {row.score.high:.1f})",
             "" if row.gain is None else f"{row.gain.mean:+.1f} ({row.gain.low:+.1f} to {row.gain.high:+.1f})",
-            human(row.cost),
+            human(row.cost) + ("" if row.equal else " *"),
             f"{1000 * float(np.median(row.seconds)):.1f}" if row.seconds else "",
             str(len(row.right)),
         ]
@@ -124,6 +132,8 @@ def markdown(rows: Sequence[Row], about: Sequence[str]) -> str:
     lines = [*(part for line in about for part in (line, "")), "| " + " | ".join(HEADER) + " |"]
     lines += ["|" + " --- |" * len(HEADER)]
     lines += ["| " + " | ".join(line) + " |" for line in cells(rows)]
+    if not all(row.equal for row in rows):
+        lines += ["", f"* more than {100 * TOLERANCE:.0f} % from the budget, so not a comparison at equal cost"]
     return "\n".join(lines) + "\n"
 
 
@@ -135,6 +145,7 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "budget": row.budget,
             "setting": row.setting,
             "cost": row.cost,
+            "equal": row.equal,
             "scores": [100 * float(right.mean()) for right in row.right],
             "score": row.score._asdict(),
             "gain": None if row.gain is None else row.gain._asdict(),
