@@ -34,7 +34,8 @@ ALLOWED = {
         "config",
         "core",
     },
-    "inference": {"layers", "core"},
+    "engines": {"core"},
+    "inference": {"engines", "layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
     "runs": {
         "runs",
@@ -53,6 +54,8 @@ ALLOWED = {
     },
     "commands": {
         "commands",
+        "engines",
+        "inference",
         "runs",
         "predict",
         "build",
