@@ -180,3 +180,8 @@ def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
             wider.bias.copy_(conv.bias)
     _replace(backbone, name, wider)
     return backbone
+
+
+def mixes_frames(backbone: nn.Module) -> bool:
+    """Whether the features of a frame depend on other frames of its clip, because temporal modules are inserted."""
+    return any(isinstance(module, (Shifted, TemporalPool, Adapted, NonLocalAfter)) for module in backbone.modules())

@@ -3,20 +3,100 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from adafocus.data.transforms import short_side_size
 from adafocus.data.video import VideoError
 
 #: By operating system: FFmpeg's input format for cameras, and its name of camera number n.
 _CAMERAS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
 
 
+#: Converts a decoded frame to (H, W, 3) uint8 RGB, upright; a number reduces its shorter side to so many pixels.
+Picture = Callable[[int | None], np.ndarray]
+
+
+class Stream:
+    """The frames of a file or camera in order, each decoded once. A context manager.
+
+    Args:
+        source: a video file, or the index of a camera.
+
+    Attributes:
+        rate: frames per second, as the container says; 25 if it does not.
+        duration: seconds; None if the container does not say.
+
+    Raises:
+        VideoError: it cannot be opened.
+    """
+
+    def __init__(self, source: str | Path) -> None:
+        import av
+
+        options = {}
+        self.name = str(source)
+        address = self.name
+        if address.isdigit():
+            system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
+            address, options = pattern.format(address), {"format": system}
+        elif not Path(address).is_file():
+            raise VideoError(f"{address}: no such file, and not the index of a camera")
+        try:
+            self._container = av.open(address, **options)
+        except av.error.FFmpegError as error:
+            raise self._error(error) from error
+        if not self._container.streams.video:
+            self._container.close()
+            raise VideoError(f"{self.name}: no video stream in it")
+        stream = self._container.streams.video[0]
+        self.rate = float(stream.average_rate or 0) or 25.0
+        self.duration = None if self._container.duration is None else self._container.duration / av.time_base
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    def __iter__(self) -> Iterator[tuple[float, Picture]]:
+        """Yields (seconds since the first frame, function that converts the frame).
+
+        A frame that is not converted costs its decoding only.
+
+        Raises:
+            VideoError: it is damaged.
+        """
+        import av
+
+        first = None
+        try:
+            for frame in self._container.decode(video=0):
+                seconds = float(frame.time or 0.0)
+                first = seconds if first is None else first
+                yield seconds - first, partial(_picture, frame)
+        except av.error.FFmpegError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> VideoError:
+        return VideoError(f"{self.name}: cannot be read ({type(error).__name__}: {error})")
+
+
+def _picture(frame: Any, short_side: int | None = None) -> np.ndarray:
+    reduced = {}
+    if short_side is not None and short_side < min(frame.height, frame.width):
+        height, width = short_side_size(frame.height, frame.width, short_side)
+        reduced = {"height": height, "width": width, "interpolation": "BICUBIC"}
+    return np.rot90(frame.to_ndarray(format="rgb24", **reduced), (int(frame.rotation) // 90) % 4)
+
+
 def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, np.ndarray]]:
-    """Yields (time in seconds, upright frame (H, W, 3) uint8 RGB) as the frames arrive.
+    """Yields (seconds since the first frame, upright frame (H, W, 3) uint8 RGB) as the frames arrive.
 
     Args:
         source: a video file, or the index of a camera.
@@ -25,25 +105,10 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
     Raises:
         VideoError: it cannot be opened, or is damaged.
     """
-    import av
-
-    options = {}
-    name = str(source)
-    if name.isdigit():
-        system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
-        name, options = pattern.format(name), {"format": system}
-    elif not Path(name).is_file():
-        raise VideoError(f"{name}: no such file, and not the index of a camera")
-    try:
-        with av.open(name, **options) as container:
-            if not container.streams.video:
-                raise VideoError(f"{name}: no video stream in it")
-            for number, frame in enumerate(container.decode(video=0)):
-                if number % every == 0:
-                    image = frame.to_ndarray(format="rgb24")
-                    yield float(frame.time or 0.0), np.rot90(image, (int(frame.rotation) // 90) % 4)
-    except av.error.FFmpegError as error:
-        raise VideoError(f"{name}: cannot be read ({type(error).__name__}: {error})") from error
+    with Stream(source) as stream:
+        for number, (seconds, picture) in enumerate(stream):
+            if number % every == 0:
+                yield seconds, picture(None)
 
 
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:

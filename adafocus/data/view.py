@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -104,6 +104,16 @@ class View:
     def evaluation_candidates(self, num_frames: int) -> np.ndarray:
         """(N,) indices of the frames that evaluation chooses from."""
         return self._evaluation(num_frames, self.candidates)[0]
+
+    def window(self, num_frames: int) -> np.ndarray:
+        """(T,) indices of the frames of a window of a longer video, in the order of a training clip.
+
+        They are evenly spaced, also where evaluation takes several clips or a dense one.
+        """
+        rule = "fractional" if self.evaluation_rule == "fractional" else "middle"
+        even = replace(self, evaluation_rule=rule, crops=1)
+        sets = [even._evaluation(num_frames, size)[0] for size in even.sets]
+        return np.concatenate(sets)
 
     def _evaluation(self, num_frames: int, size: int, rng: np.random.Generator | None = None) -> np.ndarray:
         options = {"short": self.short, "window": self.window, "length": self.snippet, "rng": rng}

@@ -46,6 +46,7 @@ class AdaptiveNetwork(nn.Module, ABC):
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
         first_candidate: where in a clip the candidates begin that frames are chosen from.
+        answers_at_glance: whether the glance network has a trained prediction of its own, `glance_answer`.
     """
 
     parts: ClassVar[tuple[Part, ...]]
@@ -58,6 +59,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     shares_frames: ClassVar[bool] = False
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
+    answers_at_glance: ClassVar[bool] = True
 
     def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
         super().__init__()
@@ -76,6 +78,22 @@ class AdaptiveNetwork(nn.Module, ABC):
     @abstractmethod
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on its frames (B, G, 3, S, S); `auxiliary` adds logits that only training needs."""
+
+    def glance_maps(self, frames: Tensor) -> Tensor | None:
+        """Feature maps (n, D, h, w) of single frames (n, 3, S, S), which `glance_of` takes; None if a frame's map
+        depends on other frames.
+
+        Overlapping windows of a video then share the maps of their frames.
+        """
+        return None
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """What `glance` returns, from the maps (B, G, D, h, w) of its frames.
+
+        Raises:
+            NotImplementedError: the network has no `glance_maps`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no maps of single frames")
 
     @abstractmethod
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
@@ -137,9 +155,17 @@ class AdaptiveNetwork(nn.Module, ABC):
         """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
         return corners
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the glance network alone, from an output that has auxiliary logits."""
-        return output.aux_glance.mean(1)
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """The prediction (B, K) of the glance network alone.
+
+        Raises:
+            NotImplementedError: it has none; see `answers_at_glance`.
+        """
+        raise NotImplementedError(f"the glance network of {type(self).__name__} has no prediction of its own")
+
+    def glance_cost(self, cost: Cost) -> int:
+        """Multiply-adds per video of the glance network and of `glance_answer`."""
+        return cost.of("glance") + cost.of("glance", auxiliary=True)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""

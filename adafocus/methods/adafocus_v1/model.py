@@ -58,6 +58,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
         learning_modules: by part name, the submodules that the other stages train.
     """
 
+    answers_at_glance = False  # the later stages do not train its head, and released files lack it
     policy: GridPolicy | GaussianPolicy
     single_networks: ClassVar[dict[str, tuple[str, ...]]]
     learning_modules: ClassVar[dict[str, tuple[str, ...]]] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
@@ -98,8 +99,22 @@ class AdaFocusV2(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
-        flat = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
-        maps = self.glance_net(flat).unflatten(0, frames.shape[:2])
+        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
+
+    def _maps(self, frames: Tensor) -> Tensor:
+        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
+
+    def glance_maps(self, frames: Tensor) -> Tensor | None:
+        """See `AdaptiveNetwork.glance_maps`."""
+        return None if mixes_frames(self.glance_net) else self._maps(frames)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return (_head(self.glance_head, glance.features) if learned is None else learned).mean(1)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 

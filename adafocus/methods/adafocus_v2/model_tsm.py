@@ -120,6 +120,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return self.glance_head(glance.features, True)[1] if learned is None else learned.mean(1)
+
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """The patch locations (B, num_places, 2) of a video."""
         if overrides is not None and overrides.where is not None:

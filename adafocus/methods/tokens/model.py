@@ -12,6 +12,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
@@ -129,8 +130,17 @@ class TokenFocus(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S)."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
+
+    def _maps(self, frames: Tensor) -> Tensor:
+        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
+
+    def glance_maps(self, frames: Tensor) -> Tensor | None:
+        """See `AdaptiveNetwork.glance_maps`."""
+        return None if mixes_frames(self.glance_net) else self._maps(frames)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, self.glance_head(widen(features.mean(1))))
@@ -189,9 +199,14 @@ class TokenFocus(EarlyExitNetwork):
         place = cells % self.encoder.area
         return torch.stack([place // self.side, place % self.side], -1) / max(1, self.side - 1)
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the exit after the glance."""
-        return output.exit_logits[:, 0]
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) of the exit after the glance."""
+        assert glance.logits is not None
+        return glance.logits
+
+    def glance_cost(self, cost: Cost) -> int:
+        """See `AdaptiveNetwork.glance_cost`."""
+        return cost.of("glance")
 
     def mean_place(self, where: Tensor) -> Tensor:
         """The share (M,) of clips that chose each cell, of cells (clips, K)."""

@@ -158,7 +158,7 @@ class TokenStage(AdaptiveStage):
             if variant.where == "unique":  # lengths of the patches' vectors, and their products with the mean
                 costs[variant] += 2 * self.model.glance_segments * 3 * self.model.frame_size**2
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = cost.of("glance")
+            costs[GLANCE_ALONE] = self.model.glance_cost(cost)
         return costs
 
 

@@ -101,9 +101,9 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """Converts rectangles (..., 4) to top, left, height and width in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.smallest)
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """The prediction (B, K) of the exit after the glance."""
-        return output.exit_logits[:, 0]
+    def glance_cost(self, cost: Cost) -> int:
+        """See `AdaptiveNetwork.glance_cost`; that of the exit after the glance."""
+        return self.exit_costs(cost)[0]
 
     @abstractmethod
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Plan
@@ -86,11 +87,24 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
-        maps = self.glance_net(resized(frames.flatten(0, 1), self.glance_size, self.glance_resize))
-        maps = maps.unflatten(0, frames.shape[:2])
+        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
+
+    def _maps(self, frames: Tensor) -> Tensor:
+        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
+
+    def glance_maps(self, frames: Tensor) -> Tensor | None:
+        """See `AdaptiveNetwork.glance_maps`."""
+        return None if mixes_frames(self.glance_net) else self._maps(frames)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) after the last glance frame."""
+        return glance.steps[:, -1]
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
         """See `UniAdaFocusBase.answer`.

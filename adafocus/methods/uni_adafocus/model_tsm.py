@@ -74,6 +74,13 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the glance frames."""
+        learned = glance.aux_logits
+        if learned is None:
+            learned = self.glance_head.per_frame(glance.features, True)[1]
+        return learned.mean(1)
+
     def focus_features(self, patches: Tensor) -> Tensor:
         """See `UniAdaFocusBase.focus_features`; the background is removed from the patches if configured."""
         return super().focus_features(self._foreground(patches))
