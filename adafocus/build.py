@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from adafocus.backbones import BACKBONES, check_backbone, library
+from adafocus.backbones import BACKBONES, Backbone, check_backbone, library
 from adafocus.backbones.features import Features
 from adafocus.backbones.temporal import Temporal, insert, with_flow_input
 from adafocus.build_data import Data, data, frame_plan, protocol_line, tested_plan, trained_on, views
 from adafocus.checkpoints import fit, imagenet_weights, load_file, tensors
+from adafocus.config import amounts_of
 from adafocus.config.schema import BackboneConfig, Config
 from adafocus.core import registry
 from adafocus.core.cost import Cost
@@ -85,13 +86,13 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
     )
 
 
-def _backbone(config: Config, role: str, weights: bool) -> nn.Module:
+def _backbone(config: Config, role: str, weights: bool) -> Backbone:
     """The glance or the focus network (`role`), with its initial weights if `weights`."""
     section = config.backbone
     name, options, size = getattr(section, role), getattr(section, f"{role}_options"), _image_size(config, role)
     source = (section.glance_weights if role == "glance" else None) or section.weights
     if library.is_library(name):
-        backbone: nn.Module = library.network(name, size, options)
+        backbone: Backbone = library.network(name, size, options)
     elif name in registry.BACKBONES:
         try:
             backbone = check_backbone(name, registry.BACKBONES[name](**options))
@@ -225,16 +226,16 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
         train_size: number of training clips.
         cuda: whether training runs on a GPU, where precision=auto means schedule.precision.
     """
-    schedule = config.schedule
-    if train_size < schedule.batch_size:
+    schedule, amounts = config.schedule, amounts_of(config)
+    if train_size < amounts.batch_size:
         raise UserError(
             f"schedule.batch_size={schedule.batch_size} is larger than the training set of {train_size} videos"
         )
-    steps = train_size // schedule.batch_size
-    rate = scaled_rate(schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.lr_scaling)
+    steps = train_size // amounts.batch_size
+    rate = scaled_rate(amounts.lr, amounts.batch_size, amounts.base_batch_size, schedule.lr_scaling)
     rates = learning_rates(
         rate=rate,
-        epochs=schedule.epochs,
+        epochs=amounts.epochs,
         steps_per_epoch=steps,
         shape=schedule.lr_schedule,
         per_epoch=schedule.step_per_epoch,
@@ -244,7 +245,7 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
         warmup_epochs=schedule.warmup_epochs,
     )
     return Settings(
-        epochs=schedule.epochs,
+        epochs=amounts.epochs,
         steps_per_epoch=steps,
         rates=rates,
         seed=config.seed,
@@ -287,9 +288,9 @@ def objective(config: Config, clips: ClipSource, num_classes: int, device: torch
 
 def rate_line(config: Config) -> str:
     """A log line with the batch size, and with the learning rate before and after scaling."""
-    schedule = config.schedule
-    rate = scaled_rate(schedule.lr, schedule.batch_size, schedule.base_batch_size, schedule.lr_scaling)
-    share = schedule.batch_size // config.devices // schedule.accumulation_steps
+    schedule, amounts = config.schedule, amounts_of(config)
+    rate = scaled_rate(amounts.lr, amounts.batch_size, amounts.base_batch_size, schedule.lr_scaling)
+    share = amounts.batch_size // config.devices // schedule.accumulation_steps
     return (
         f"batch {schedule.batch_size} = {config.devices} device(s) x {share} clips x "
         f"{schedule.accumulation_steps} accumulation; "

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.frames import FramePlan
+from adafocus.core.output import given
 from adafocus.core.registry import DATASETS
-from adafocus.data import annotations
+from adafocus.data.annotations import read_bad_list, resolve_flip_pairs
 from adafocus.data.collect import Collected, Demands, Division, Trained, collect
 from adafocus.data.dataset import ArrayClips, ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
@@ -43,7 +46,7 @@ class Data:
     validate: ClipSource
     test: ClipSource
     classes: list[str]
-    found: dict[str, dict[str, object]]
+    found: dict[str, dict[str, Any]]
     missing: dict[str, list[str]]
     protocol: str
     validation: str
@@ -78,7 +81,7 @@ def data(
         return _files(config, collected or _collect(config, trained, progress))
 
 
-def trained_on(config: Config, content: dict[str, object], file: Path) -> Trained:
+def trained_on(config: Config, content: Mapping[str, Any], file: Path) -> Trained:
     """The data that a checkpoint's network was trained on, as far as the checkpoint says; its content is not
     trusted."""
     classes, stored = content.get("classes"), content.get("config")
@@ -92,7 +95,7 @@ def trained_on(config: Config, content: dict[str, object], file: Path) -> Traine
         except UserError:  # not a checkpoint of this package, or damaged; only a warning depends on it
             table = None
         seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
-    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes) and classes
+    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
     return Trained(list(classes) if named else None, same, seen)
 
 
@@ -184,7 +187,7 @@ def _registered(config: Config) -> Data:
 
 def _collect(config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None) -> Collected:
     dataset = config.dataset
-    root = Path(dataset.root).expanduser()
+    root = Path(given(dataset.root)).expanduser()
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root} is not a folder")
     if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
@@ -210,7 +213,7 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
         dataset.expected_val,
         dataset.allow_partial,
         dataset.limit,
-        annotations.read_bad_list(Path(dataset.bad_list).expanduser() if dataset.bad_list else None),
+        read_bad_list(Path(dataset.bad_list).expanduser() if dataset.bad_list else None),
         dataset.max_bad_fraction,
         dataset.inspect and dataset.frame_template is None,
         dataset.video_timeout,
@@ -229,21 +232,22 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
 
 def _files(config: Config, collected: Collected) -> Data:
     dataset, splits = config.dataset, collected.splits
-    videos = Path(dataset.root).expanduser() / dataset.videos
+    videos = Path(given(dataset.root)).expanduser() / dataset.videos
     test, validate = views(config, collected.classes)
-    shared = {
-        "seed": config.seed,
-        "template": dataset.frame_template,
-        "reader": dataset.reader,
-        "flow": dataset.modality == "flow",
-        "timeout": dataset.video_timeout,
-        "cache_bytes": _cache_bytes(config),
-    }
+    made = partial(
+        VideoClips,
+        seed=config.seed,
+        template=dataset.frame_template,
+        reader=dataset.reader,
+        flow=dataset.modality == "flow",
+        timeout=dataset.video_timeout,
+        cache_bytes=_cache_bytes(config),
+    )
 
     def clips(name: str, view: View) -> VideoClips:
         split = splits[name]
         known_bad = split.bad | dict.fromkeys(split.missing, "no such file") if name != "train" else {}
-        return VideoClips(split.records, videos, view, known_bad=known_bad, **shared)
+        return made(split.records, videos, view, known_bad=known_bad)
 
     tested = clips("evaluate", test)
     validated = tested
@@ -275,40 +279,39 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
     dataset, protocol = config.dataset, config.protocol
     method, plan = method_of(config), frame_plan(config)
     rule = protocol.test or method.test_frames
-    shared = {
-        "second": plan.fixed_focus,
-        "candidates": plan.candidates,
-        "first": plan.first,
-        "separate_crops": dataset.separate_crops,
-        "short": dataset.short_videos,
-        "window": protocol.window,
-        "training_rule": protocol.train or method.train_frames,
-        "flip": dataset.flip,
-        "flip_labels": (annotations.resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
-        "scales": tuple(dataset.crop_scales),
-        "decode_short_side": dataset.decode_short_side,
-        "stretch": dataset.fit == "stretch",
-        "randaugment_ops": dataset.randaugment_ops,
-        "randaugment_magnitude": dataset.randaugment_magnitude,
-        "snippet": dataset.snippet if dataset.modality == "flow" else 1,
-    }
+    view = partial(
+        View,
+        second=plan.fixed_focus,
+        candidates=plan.candidates,
+        first=plan.first,
+        separate_crops=dataset.separate_crops,
+        short=dataset.short_videos,
+        window=protocol.window,
+        training_rule=protocol.train or method.train_frames,
+        flip=dataset.flip,
+        flip_labels=(resolve_flip_pairs(dataset.flip_pairs, classes) or None) if dataset.flip else None,
+        scales=tuple(dataset.crop_scales),
+        decode_short_side=dataset.decode_short_side,
+        stretch=dataset.fit == "stretch",
+        randaugment_ops=dataset.randaugment_ops,
+        randaugment_magnitude=dataset.randaugment_magnitude,
+        snippet=dataset.snippet if dataset.modality == "flow" else 1,
+    )
     short_side = dataset.short_side or dataset.frame_size * 256 // 224
-    validate = View(
+    validate = view(
         segments=config.segments.glance,
         size=dataset.frame_size,
         short_side=short_side,
         evaluation_rule=protocol.validate or rule,
-        **shared,
     )
     side = protocol.short_side or short_side
-    test = View(
+    test = view(
         segments=protocol.segments or config.segments.glance,
         size=side if protocol.full else dataset.frame_size,
         short_side=side,
         evaluation_rule=rule,
         crops=protocol.crops,
         flush=protocol.flush,
-        **shared,
     )
     return test, validate
 

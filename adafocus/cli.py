@@ -145,7 +145,7 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
         raise UserError(f"adafocus run: {message}; settings are KEY=VALUE, and `adafocus run --help` lists them")
 
     parser = get_args_parser()
-    parser.error = refuse
+    parser.error = refuse  # type: ignore[method-assign]  # Hydra makes the parser, so it cannot be our subclass
     parser.parse_args(arguments)
 
 

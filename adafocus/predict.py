@@ -4,13 +4,13 @@ frame."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
 from adafocus.evaluation.evaluate import answer, only
+from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
 from adafocus.processes.distributed import pick_device
 
@@ -126,7 +127,7 @@ class Predictor:
         self,
         settings: Config,
         path: Path,
-        content: dict[str, object] | None = None,
+        content: Mapping[str, Any] | None = None,
         *,
         classes: Sequence[str] | None = None,
         device: str = "auto",
@@ -167,7 +168,7 @@ class Predictor:
             UserError: the only video cannot be read. In a list, the prediction of an unreadable video has an `error`.
         """
         if isinstance(videos, (str, Path, np.ndarray, torch.Tensor)):
-            found = self([videos])[0]
+            found = next(self.each([videos]))
             if found.error is not None:
                 raise UserError(found.error)
             return found
@@ -182,17 +183,26 @@ class Predictor:
             raise UserError(
                 "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
             )
-        view, shared = self.view(), {"seed": self.settings.seed, "timeout": dataset.video_timeout}
+        view, seed = self.view(), self.settings.seed
+        clips: VideoClips
         for kind, group in groupby(enumerate(videos), lambda pair: _kind(pair[1])):
             numbers, chosen = zip(*group, strict=True)
             if kind == "array":
                 arrays = [np.asarray(video) for video in chosen]
-                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=self.settings.seed)
+                clips = ArrayClips(arrays, [0] * len(arrays), view, seed=seed)
                 names = [f"array {number}" for number in numbers]
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
-                clips = VideoClips(records, Path("/"), view, template=template, reader=dataset.reader, **shared)
+                clips = VideoClips(
+                    records,
+                    Path("/"),
+                    view,
+                    seed=seed,
+                    template=template,
+                    reader=dataset.reader,
+                    timeout=dataset.video_timeout,
+                )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names)
 
@@ -201,7 +211,8 @@ class Predictor:
         started = time.perf_counter()
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
-            output, place = None, {int(row): number for number, row in enumerate(rows)}
+            place = {int(row): number for number, row in enumerate(rows)}
+            output = Output(torch.empty(0))  # of the readable videos, if there are any
             if len(rows):
                 readable = only(batch, batch.valid)
                 output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]
@@ -248,12 +259,11 @@ class Predictor:
         frames = [int(numbers[place]) for place in at]
         if output.where is None:
             return frames, []
-        boxes = self.model.boxes(output.where[row].float().cpu())
-        if not self.model.place_per_frame:
+        boxes = self.stage.chooser.boxes(output.where[row].float().cpu())
+        if not self.stage.chooser.place_per_frame:
             frames = [frame for frame in frames for _ in range(len(boxes))]
             boxes = boxes.repeat(len(frames) // len(boxes), 1)
-        boxes = view.to_video(boxes, height, width).tolist()
-        pairs = sorted(zip(frames, boxes, strict=True), key=lambda pair: pair[0])
+        pairs = sorted(zip(frames, view.to_video(boxes, height, width).tolist(), strict=True), key=lambda pair: pair[0])
         named = [Box(left, top, left + width, top + height) for _, (top, left, height, width) in pairs]
         return [frame for frame, _ in pairs], named
 
@@ -280,9 +290,9 @@ class Predictor:
                 published weights expect that.
         """
         with as_user_error():
-            online = OnlineRecognizer(self.model).eval()
+            online = OnlineRecognizer(cast(Recognizer, self.model)).eval()
         view = build.views(self.settings, self.classes)[1]  # one center crop, whatever the protocol tests with
-        smooth = Smoothing(**(JESTER_SMOOTHING if tuple(self.classes) == JESTER else {}))
+        smooth = Smoothing(**JESTER_SMOOTHING) if tuple(self.classes) == JESTER else Smoothing()
         caches = online.start(1, view.size)
         for seconds, frame in stream_frames(source, every):
             started = time.perf_counter()
@@ -302,7 +312,7 @@ def _kind(video: Video) -> str:
 
 
 def recipe(
-    path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: dict[str, object] | None = None
+    path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: Mapping[str, Any] | None = None
 ) -> list[str]:
     """The overrides, besides the given ones, that build the network of a published checkpoint.
 

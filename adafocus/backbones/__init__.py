@@ -13,17 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from torch import nn
-
+from adafocus.backbones.base import Backbone
 from adafocus.backbones.features import Features, check_backbone, features_of
 from adafocus.backbones.mobilenet import mobilenet_v2
 from adafocus.backbones.resnet import DEPTHS, ResNet
 from adafocus.backbones.tiny import tiny_focus, tiny_glance
 from adafocus.backbones.vit import ViT
 
-__all__ = ["BACKBONES", "Features", "check_backbone", "features_of"]
+__all__ = ["BACKBONES", "Backbone", "Features", "check_backbone", "features_of"]
 
-BACKBONES: dict[str, Callable[..., nn.Module]] = {
+BACKBONES: dict[str, Callable[..., Backbone]] = {
     "mobilenet_v2": mobilenet_v2,
     **{name: partial(ResNet, name) for name in DEPTHS},
     "tiny_glance": tiny_glance,

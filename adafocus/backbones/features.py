@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from math import isqrt
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.base import Backbone
 
-class Features(nn.Module):
+
+class Features(Backbone):
     """A module (N, 3, H, W) -> (N, width, h, w) with the attributes of a backbone, measured on the meta device.
 
     Of a network of timm, `forward_features` is called: tokens become a map without the class and register tokens, and
@@ -44,9 +46,10 @@ class Features(nn.Module):
     ) -> None:
         super().__init__()
         described = getattr(module, "pretrained_cfg", None)
-        self.from_timm = isinstance(described, Mapping) and hasattr(module, "forward_features")
+        described = described if isinstance(described, Mapping) and hasattr(module, "forward_features") else None
+        self.from_timm = described is not None
         self.layers = module
-        if self.from_timm:
+        if described is not None:
             self._remove_unused(size)
             mean, std = mean or described.get("mean"), std or described.get("std")
         self.width = self._shape(size)[1]
@@ -156,7 +159,7 @@ def features_of(
     return Features(module, size=size, mean=mean, std=std)
 
 
-def check_backbone(name: str, backbone: nn.Module) -> nn.Module:
+def check_backbone(name: str, backbone: nn.Module) -> Backbone:
     """The backbone of a plug-in, if it says what one must say.
 
     Raises:
@@ -168,4 +171,4 @@ def check_backbone(name: str, backbone: nn.Module) -> nn.Module:
             f"backbone {name!r} is a {type(backbone).__name__} without {' and '.join(missing) or 'forward'}; "
             f"adafocus.backbones.features_of makes a backbone of a module"
         )
-    return backbone
+    return cast(Backbone, backbone)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from adafocus.backbones.base import Backbone
 
 
-class MobileNetV2(nn.Module):
+class MobileNetV2(Backbone):
     """torchvision's MobileNetV2 of width 1.0 up to the last 1x1 convolution."""
 
     def __init__(self) -> None:
@@ -14,14 +16,13 @@ class MobileNetV2(nn.Module):
 
         net = build()
         self.layers = net.features
-        self.width: int = net.last_channel
+        self.width = net.last_channel
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) to feature maps (N, 1280, ceil(H / 32), ceil(W / 32))."""
         return self.layers(images)
 
-    @staticmethod
-    def map_size(size: int) -> tuple[int, int]:
+    def map_size(self, size: int) -> tuple[int, int]:
         return -(-size // 32), -(-size // 32)
 
 

@@ -28,9 +28,10 @@ class NonLocal(nn.Module):
         self.g = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.phi = nn.ModuleList([nn.Conv3d(channels, inner, 1)])
         self.theta = nn.Conv3d(channels, inner, 1)
-        self.W = nn.ModuleList([nn.Conv3d(inner, channels, 1), nn.BatchNorm3d(channels)])
-        nn.init.zeros_(self.W[1].weight)
-        nn.init.zeros_(self.W[1].bias)
+        norm = nn.BatchNorm3d(channels)
+        self.W = nn.ModuleList([nn.Conv3d(inner, channels, 1), norm])
+        nn.init.zeros_(norm.weight)
+        nn.init.zeros_(norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the block to feature maps (B * T, C, H, W); the shape stays."""
@@ -47,8 +48,8 @@ class NonLocal(nn.Module):
         return maps.unflatten(0, (-1, self.segments)).movedim(2, -1).flatten(1, 3)
 
 
-def _frame_wise(conv: nn.Conv3d, x: Tensor) -> Tensor:
-    return functional.conv2d(x, conv.weight.squeeze(2), conv.bias)
+def _frame_wise(conv: nn.Module, x: Tensor) -> Tensor:
+    return functional.conv2d(x, conv.get_parameter("weight").squeeze(2), conv.get_parameter("bias"))
 
 
 class NonLocalAfter(nn.Module):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import Tensor
 
-from torch import Tensor, nn
+from adafocus.backbones.base import Backbone
 
 DEPTHS = ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """torchvision's ResNet (stride in the 3x3 convolution) up to the last feature map, without pooling and `fc`.
 
     Args:
@@ -23,15 +23,14 @@ class ResNet(nn.Module):
         if name not in DEPTHS:
             raise ValueError(f"unknown ResNet {name!r}; choose one of {', '.join(DEPTHS)}")
         net = getattr(torchvision.models, name)()
-        self.width: int = net.fc.in_features
-        for child in ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4"):
-            setattr(self, child, getattr(net, child))
+        self.width = net.fc.in_features
+        self.conv1, self.bn1, self.relu, self.maxpool = net.conv1, net.bn1, net.relu, net.maxpool
+        self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) to feature maps (N, width, ceil(H / 32), ceil(W / 32))."""
-        x: Any = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    @staticmethod
-    def map_size(size: int) -> tuple[int, int]:
+    def map_size(self, size: int) -> tuple[int, int]:
         return -(-size // 32), -(-size // 32)

@@ -63,7 +63,8 @@ class _Shift(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return _moved(gradient, *ctx.options, back=True), None, None, None
+        segments, fold, online = ctx.options
+        return _moved(gradient, segments, fold, online, back=True), None, None, None
 
 
 class Shifted(nn.Module):

@@ -8,12 +8,15 @@ ops/non_local.py; liu-zhy/temporal-adaptive-module, `make_temporal_modeling` in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import nn
 
 from adafocus.backbones.adaptive import Adapted
+from adafocus.backbones.base import Backbone
 from adafocus.backbones.blocks import branches
 from adafocus.backbones.features import Features
 from adafocus.backbones.mobilenet import MobileNetV2
@@ -57,7 +60,7 @@ class Temporal:
         return self.shift != "none" or self.pool or self.adaptive or self.non_local
 
 
-def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
+def insert(backbone: Backbone, segments: int, temporal: Temporal) -> Backbone:
     """Inserts the temporal modules in place and returns the backbone, which now takes frames of clips, (B * T, 3, H,
     W).
 
@@ -75,6 +78,7 @@ def insert(backbone: nn.Module, segments: int, temporal: Temporal) -> nn.Module:
         raise ValueError(f"shift={temporal.shift!r} is unknown; choose one of none, {', '.join(SHIFTS)}")
     if temporal.place not in SHIFT_PLACES:
         raise ValueError(f"place={temporal.place!r} is unknown; choose one of {', '.join(SHIFT_PLACES)}")
+    kinds: dict[type[nn.Module], Callable[..., None]]
     kinds = {ResNet: _into_resnet, MobileNetV2: _into_mobilenet, TinyNet: _into_tiny, Features: _into_blocks}
     kind = next((kind for kind in kinds if isinstance(backbone, kind)), None)
     if kind is None:
@@ -93,13 +97,14 @@ def _shifted(net: nn.Module, segments: int, temporal: Temporal) -> Shifted:
 def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
     if temporal.place == "branch":
         raise ValueError("shift place=branch is supported by MobileNetV2 only; ResNets have blockres and block")
-    if temporal.non_local and (len(net.layer2) < 4 or len(net.layer3) < 6):
+    stages: dict[str, nn.Sequential] = {name: getattr(net, name) for name in ("layer1", "layer2", "layer3", "layer4")}
+    if temporal.non_local and (len(stages["layer2"]) < 4 or len(stages["layer3"]) < 6):
         raise ValueError("non-local blocks need a ResNet of depth 34 or more")
     # `make_temporal_shift` shifts only every second block if layer3 has 23 blocks or more (ResNet-101).
-    every = 2 if len(net.layer3) >= 23 and temporal.place == "blockres" else 1
-    for name in ("layer1", "layer2", "layer3", "layer4"):
+    every = 2 if len(stages["layer3"]) >= 23 and temporal.place == "blockres" else 1
+    for name, stage in stages.items():
         frames = segments // 2 if temporal.pool and name != "layer1" else segments
-        stage = getattr(net, name)
+        block: Any
         for index, block in enumerate(stage):
             last = block.conv3 if hasattr(block, "conv3") else block.conv2
             if temporal.adaptive:
@@ -129,13 +134,12 @@ def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
     if temporal.place != "blockres":
         raise ValueError(f"tiny networks have no blocks: the shift place must be blockres, not {temporal.place}")
     for index in range(3, len(net.layers), 3):  # every convolution but the first, whose input are pixels
-        conv = net.layers[index]
-        channels = conv.in_channels
+        layer = net.layers[index]
         if temporal.adaptive:
-            conv = Adapted(conv, channels, segments)
+            layer = Adapted(layer, cast(nn.Conv2d, layer).in_channels, segments)
         if temporal.shift != "none":
-            conv = _shifted(conv, segments, temporal)
-        net.layers[index] = conv
+            layer = _shifted(layer, segments, temporal)
+        net.layers[index] = layer
 
 
 def _into_blocks(net: Features, segments: int, temporal: Temporal) -> None:
@@ -143,7 +147,7 @@ def _into_blocks(net: Features, segments: int, temporal: Temporal) -> None:
         raise ValueError(f"networks of torchvision and timm have the shift place blockres only, not {temporal.place}")
     for shifted, adapted in branches(net.layers):
         if temporal.adaptive:
-            conv = net.layers.get_submodule(adapted)
+            conv = cast(nn.Conv2d, net.layers.get_submodule(adapted))
             _replace(net.layers, adapted, Adapted(conv, conv.in_channels, segments))
         if temporal.shift != "none":
             _replace(net.layers, shifted, _shifted(net.layers.get_submodule(shifted), segments, temporal))
@@ -154,7 +158,7 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
     setattr(network.get_submodule(parent), leaf, module)
 
 
-def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
+def with_flow_input(backbone: Backbone, channels: int) -> Backbone:
     """Replaces the first convolution by one with `channels` inputs (optical flow), each with the mean of its RGB
     kernels.
 
@@ -164,19 +168,18 @@ def with_flow_input(backbone: nn.Module, channels: int) -> nn.Module:
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
     if type(conv) is not nn.Conv2d:  # TensorFlow's padding, for example
         raise ValueError(f"optical flow cannot replace the first layer {name}, a {type(conv).__name__}")
+    same = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
     wider = nn.Conv2d(
         channels,
         conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
+        **same,
         bias=conv.bias is not None,
         device=conv.weight.device,
         dtype=conv.weight.dtype,
     )
     with torch.no_grad():
         wider.weight.copy_(conv.weight.mean(1, keepdim=True).expand_as(wider.weight))
-        if conv.bias is not None:
+        if conv.bias is not None and wider.bias is not None:
             wider.bias.copy_(conv.bias)
     _replace(backbone, name, wider)
     return backbone

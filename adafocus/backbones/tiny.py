@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.base import Backbone
 
-class TinyNet(nn.Module):
+
+class TinyNet(Backbone):
     """A 3x3 convolution, BatchNorm and ReLU for each entry of `channels`.
 
     Args:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adafocus.backbones.base import Backbone
+
 #: Keys and values (B, heads, n, D / heads) of the tokens so far, in one block.
 Past = tuple[Tensor, Tensor]
 
@@ -84,7 +86,7 @@ class PatchEmbedding(nn.Module):
         self.proj = nn.Conv2d(3, width, patch_size, patch_size)
 
 
-class ViT(nn.Module):
+class ViT(Backbone):
     """A vision transformer without a classifier, also a backbone: the tokens of the last block are a map.
 
     Args:

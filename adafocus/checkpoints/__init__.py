@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -107,7 +108,7 @@ def detect(state: State) -> str | None:
     return None
 
 
-def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
+def convert(content: Mapping[str, Any], path: Path) -> tuple[str, State, State]:
     """Renames the tensors of a file: (layout, original state dict, state dict with this package's keys)."""
     state = tensors(content, f"checkpoint {path}")
     source = detect(state)
@@ -124,7 +125,7 @@ def convert(content: dict[str, object], path: Path) -> tuple[str, State, State]:
 
 
 def load_checkpoint(
-    path: Path, model: nn.Module, content: dict[str, object] | None = None, *, without: tuple[str, ...] = ()
+    path: Path, model: nn.Module, content: Mapping[str, Any] | None = None, *, without: tuple[str, ...] = ()
 ) -> LoadReport:
     """Loads a checkpoint of this package or of a paper's repository into `model`, completely or not at all.
 

@@ -31,7 +31,7 @@ def save_safetensors(path: Path, state: State, notes: Mapping[str, object]) -> N
     part.replace(path)
 
 
-def load_file(path: Path) -> dict[str, object]:
+def load_file(path: Path) -> Mapping[str, Any]:
     """The content of a .safetensors, .pt, .pth or .pth.tar file.
 
     Raises:
@@ -51,7 +51,7 @@ def load_file(path: Path) -> dict[str, object]:
     return content
 
 
-def _read_safetensors(path: Path) -> dict[str, object]:
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
     from safetensors import SafetensorError, safe_open
     from safetensors.torch import load_file as load_safetensors
 
@@ -139,7 +139,7 @@ def _harmless() -> list[Any]:
 
     Creating them runs no code from the file; all other types are refused. NumPy 2 renamed the modules of its types.
     """
-    core = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    core: Any = getattr(np, "_core" if hasattr(np, "_core") else "core").multiarray
     known: list[Any] = [np.ndarray, np.dtype, Namespace]
     for function in (core.scalar, core._reconstruct):
         known += [(function, f"numpy.{place}.multiarray.{function.__name__}") for place in ("core", "_core")]
@@ -147,7 +147,7 @@ def _harmless() -> list[Any]:
     return known
 
 
-def tensors(content: Mapping[str, object], source: str = "the checkpoint") -> State:
+def tensors(content: Mapping[str, Any], source: str = "the checkpoint") -> State:
     """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without the
     prefixes of wrappers (DataParallel's `module.`, torch.compile's `_orig_mod.`).
 

@@ -131,8 +131,8 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
         else:
             names = [f"{part}_net.{key.removeprefix('backbone.')}" if key.startswith("backbone.") else key]
         for name in names:
-            target = plain.get(_plain(name))
-            wanted = target is not None and target.startswith((f"{part}_net.", f"{part}_head.", "classifier."))
+            target = plain.get(_plain(name), "")
+            wanted = target.startswith((f"{part}_net.", f"{part}_head.", "classifier."))
             if wanted and (name != key or key.startswith(part)) and everything[target].shape == value.shape:
                 taken[target] = value
     missing = [key for key in everything if key.startswith(f"{part}_net.") and key not in taken]

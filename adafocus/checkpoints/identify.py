@@ -219,6 +219,7 @@ def _depth(state: State) -> str:
         len(_numbers(state, rf"(?:base_model|backbone)\.layer{stage}\.(?:net\.)?(\d+)\.")) for stage in (1, 2, 3, 4)
     )
     bottleneck = any(re.search(r"layer1\..*conv3\.", key) for key in state)
+    known: dict[tuple[int, ...], str]
     known = {(2, 2, 2, 2): "resnet18", (3, 4, 6, 3): "resnet50" if bottleneck else "resnet34"}
     return {**known, (3, 4, 23, 3): "resnet101", (3, 8, 36, 3): "resnet152"}.get(blocks, "resnet50")
 

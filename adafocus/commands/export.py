@@ -64,7 +64,8 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
 
     model = predictor.model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)
-    size, known = predictor.view().size, {}
+    size = predictor.view().size
+    known: dict[str, torch.Tensor] = {}
     entries = []
     for program in programs(model):
         for name, count in program.frames.items():  # a batch of two, because torch.export treats size 1 as constant

@@ -255,7 +255,7 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
     from adafocus.data.stream import write_video
     from adafocus.data.video import VideoError
 
-    moments: list[dict[str, object]] = []
+    moments: list[dict[str, Any]] = []
 
     def pictures() -> Iterator[np.ndarray]:
         shown = None

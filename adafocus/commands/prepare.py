@@ -139,7 +139,8 @@ def _frame_folders(official: Official, options: argparse.Namespace, config: Data
     from adafocus.data.extract import count_frames, extract_all
 
     root = options.root / config.videos
-    entries = _entries(official)
+    entries, template = _entries(official), config.frame_template
+    assert template is not None  # the data sets that `adafocus prepare` knows are folders of frames
     if options.videos:
         index = _index(options.videos)
         jobs = [(file, entry.folder) for entry in entries if (file := _file_of(entry, index)) is not None]
@@ -147,7 +148,7 @@ def _frame_folders(official: Official, options: argparse.Namespace, config: Data
             done = extract_all(
                 jobs,
                 root,
-                template=config.frame_template,
+                template=template,
                 short_side=options.short_side or None,
                 workers=options.workers,
                 progress=progress,
@@ -155,7 +156,7 @@ def _frame_folders(official: Official, options: argparse.Namespace, config: Data
         found: Found = {result.folder: (result.folder, result.frames, result.reason) for result in done}
     else:
         with ThreadPoolExecutor(options.workers) as pool:
-            counts = pool.map(lambda entry: count_frames(root / entry.folder, config.frame_template), entries)
+            counts = pool.map(lambda entry: count_frames(root / entry.folder, template), entries)
             found = {entry.folder: (entry.folder, count, "") for entry, count in zip(entries, counts, strict=True)}
     return {entry.folder: found.get(entry.folder, (entry.folder, 0, "")) for entry in entries}
 

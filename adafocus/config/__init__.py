@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from adafocus.config.load import (
+        amounts_of,
         check,
         check_start,
         for_stage,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from adafocus.config.same_run import identity, stored_identity
 
 __all__ = [
+    "amounts_of",
     "check",
     "check_start",
     "for_stage",

@@ -7,12 +7,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from adafocus.config import naming, renamed
 from adafocus.config.schema import GROUPS, Config
 from adafocus.core import domains, plugins
 from adafocus.core.errors import UserError
+
+if TYPE_CHECKING:
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from omegaconf import DictConfig
 
 #: Groups whose options are numbers, with the key that sets a number for which there is no file.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
@@ -120,14 +124,14 @@ def said(overrides: Sequence[str]) -> set[str]:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     keys: set[str] = set()
-    repository = GlobalHydra.instance().config_loader().repository
+    repository = cast("ConfigLoaderImpl", GlobalHydra.instance().config_loader()).repository
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
         keys |= _leaves(override.key_or_group, value)
         if override.key_or_group in _FILES:
             for option in value if isinstance(value, list) else [value]:
                 found = repository.load_config(f"{override.key_or_group}/{option}") if option else None
-                keys |= _leaves("schedule", found.config.get("schedule") or {}) if found else set()
+                keys |= _leaves("schedule", cast("DictConfig", found.config).get("schedule") or {}) if found else set()
     return keys
 
 
@@ -164,7 +168,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
     """A one-line message for an error of Hydra or OmegaConf: what is wrong, and what to write instead."""
     if unparsable is not None:
         return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
-    causes = [error]
+    causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     text = " ".join(" ".join(str(cause).split()) for cause in causes[:2])
@@ -173,7 +177,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
         return ours.group(1)
     missing = re.search(r"(?:Could not find|In '[^']*': Could not (?:find|load)) '(\w+)/([^']+)'", text)
     if missing:
-        return _no_option(*missing.groups(), text)
+        return _no_option(missing.group(1), missing.group(2), text)
     group = re.search(r"Could not override '([^']+)'\. No match in the defaults list", text)
     if group:
         return renamed.unknown_key(group.group(1), [*GROUPS, *_FILES, *domains.leaves(Config)])
@@ -198,8 +202,8 @@ def _no_option(group: str, option: str, text: str) -> str:
     options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
     if group == "schedule" and "_" in option:
         fitting = [name for name in options if name.endswith(f"_{option.rsplit('_', 1)[1]}")]
-        listed = f" ({', '.join(sorted(fitting))})" if fitting else ""
-        return f"schedule={option} is no option: {_NO_RECIPE}{listed}"
+        known = f" ({', '.join(sorted(fitting))})" if fitting else ""
+        return f"schedule={option} is no option: {_NO_RECIPE}{known}"
     line = renamed.unknown_option(group, option, options)
     leaf = LEAVES.get(group)
     return (

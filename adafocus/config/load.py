@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, make_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
@@ -22,6 +22,7 @@ from adafocus.core.errors import UserError, printable
 from adafocus.methods import method_of
 from adafocus.methods.options import Options
 
+Section = TypeVar("Section")
 _MOST_VALUES = 10_000  # limit for a stored configuration; a real one has about 200 values
 
 
@@ -33,7 +34,7 @@ def from_node(node: Any, said: Collection[str] = ()) -> Config:
         said: keys that are set on the command line or by a debug or experiment file; they take precedence over the
             values in `schedule.stages`.
     """
-    config = _typed(described.named(OmegaConf.to_container(node, resolve=True)))
+    config = _typed(described.named(cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))))
     for name, table in config.schedule.stages.items():
         for key in said:
             _write(asdict(config.schedule), table, key.split("."), said, name)
@@ -106,7 +107,7 @@ def _typed(values: Any) -> Config:
         if "${" in value:
             raise UserError(f"{key}={value!r}: interpolation with '${{' is not allowed here; give the value itself")
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), OmegaConf.create(values)))
+        config = _object(Config, values)
     except ConfigKeyError as error:
         raise UserError(renamed.unknown_key(str(error.full_key or error.key), domains.leaves(Config))) from error
     except (OmegaConfBaseException, ValueError) as error:
@@ -121,6 +122,15 @@ def _typed(values: Any) -> Config:
     )
     _set_normalization(config)
     return config
+
+
+def _object(schema: type[Section], *values: Any) -> Section:
+    """An instance of a dataclass from plain data; later tables replace values of earlier ones.
+
+    Raises:
+        OmegaConfBaseException, ValueError: there is an unknown key, or a value of another type.
+    """
+    return cast(Section, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), *values)))
 
 
 def _set_normalization(config: Config) -> None:
@@ -141,8 +151,8 @@ def _type_own_options(config: Config) -> None:
     types = make_dataclass("MethodOptions", [], bases=tuple(own))
     node = OmegaConf.create({"method": {"options": OmegaConf.structured(types)}})
     try:
-        node = OmegaConf.merge(node, {"method": {"options": config.method.options}})
-        typed = OmegaConf.to_object(node.method.options)
+        node.merge_with({"method": {"options": config.method.options}})
+        typed = cast(Options, OmegaConf.to_object(node.method.options))
     except ConfigKeyError as error:
         known = domains.leaves(types, f"{Options.section}.")
         raise UserError(renamed.unknown_key(str(error.full_key), known)) from error
@@ -208,8 +218,7 @@ def for_stage(config: Config, name: str) -> Config:
     """The configuration of one stage: its values in `schedule.stages` replace those of the schedule."""
     table = config.schedule.stages.get(name, {})
     try:
-        node = OmegaConf.merge(OmegaConf.structured(ScheduleConfig), asdict(config.schedule), table)
-        merged = OmegaConf.to_object(node)
+        merged = _object(ScheduleConfig, asdict(config.schedule), table)
     except ConfigKeyError as error:
         key = str(error.full_key or error.key)
         line = renamed.unknown_key(f"schedule.{key}", domains.leaves(Config))
@@ -218,6 +227,27 @@ def for_stage(config: Config, name: str) -> Config:
         raise UserError(f"schedule.stages.{name}: {_one_line(error)}") from error
     domains.check(merged, f"schedule.stages.{name}." if table else "schedule.")
     return replace(config, schedule=merged, stage=replace(config.stage, name=name))
+
+
+class Amounts(NamedTuple):
+    """The numbers of a schedule that every training needs and that have no default."""
+
+    lr: float
+    epochs: int
+    batch_size: int
+    base_batch_size: int
+
+
+def amounts_of(config: Config) -> Amounts:
+    """
+    Raises:
+        UserError: the schedule does not set one of them.
+    """
+    values = {key: getattr(config.schedule, key) for key in Amounts._fields}
+    for key, value in values.items():
+        if value is None:
+            raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
+    return Amounts(**values)
 
 
 def read(folder: Path) -> Config:
@@ -330,11 +360,9 @@ def _check_division(dataset: DatasetConfig) -> None:
 def _check_schedule(config: Config) -> None:
     schedule, method = config.schedule, method_of(config)
     method.check()
-    for key in ("lr", "epochs", "batch_size", "base_batch_size"):
-        if getattr(schedule, key) is None:
-            raise UserError(f"schedule.{key} is not set for stage={config.stage.name}; choose a schedule that has it")
+    amounts = amounts_of(config)
     share = config.devices * schedule.accumulation_steps
-    if schedule.batch_size % share:
+    if amounts.batch_size % share:
         raise UserError(
             f"schedule.batch_size={schedule.batch_size} cannot be shared by devices={config.devices} in "
             f"schedule.accumulation_steps={schedule.accumulation_steps} parts; make it a multiple of {share}"
@@ -349,7 +377,7 @@ def _check_schedule(config: Config) -> None:
             "schedule.patience ends training after epochs that were no better: set schedule.select=best, "
             "or the weights of the last of them are used"
         )
-    if schedule.patience is not None and schedule.patience >= schedule.epochs:
+    if schedule.patience is not None and schedule.patience >= amounts.epochs:
         raise UserError(
             f"schedule.patience={schedule.patience} never ends a training of schedule.epochs={schedule.epochs}; "
             f"choose a smaller number or leave it out"

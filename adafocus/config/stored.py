@@ -24,8 +24,11 @@ from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
 #: Keys that are not taken over from a stored run: those of the run itself, and of weights and other runs that it used.
-_ITS_OWN = (*naming.UNNAMED, "mode", "checkpoint", "init", "teacher", "published", "early_exit.baseline")
-_ITS_OWN += ("backbone.weights", "backbone.glance_weights")
+_ITS_OWN = (
+    *naming.UNNAMED,
+    *("mode", "checkpoint", "init", "teacher", "published", "early_exit.baseline"),
+    *("backbone.weights", "backbone.glance_weights"),
+)
 _OPTION = re.compile(r"\w[\w+-]*")  # a file name in conf/GROUP, without path separators
 _LONGEST = 4096
 

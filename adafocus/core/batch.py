@@ -77,19 +77,27 @@ class Batch:
         """
         index, candidates = self.index[rows.cpu()].tolist(), candidates.cpu()
         missing = [place for place, video in enumerate(index) if video not in self.kept]
-        read, bad = self.source([index[place] for place in missing], candidates[missing]) if missing else (None, [])
+        read, bad = self._decode([index[place] for place in missing], candidates[missing])
         if len(missing) < len(index):
-            found = [
-                None if video not in self.kept else self.kept[video][candidates[n]] for n, video in enumerate(index)
-            ]
-            for place, clip in zip(missing, () if read is None else read, strict=True):
-                found[place] = clip
-            read = torch.stack(found)
+            decoded = iter(read)
+            read = torch.stack(
+                [
+                    self.kept[video][candidates[place]] if video in self.kept else next(decoded)
+                    for place, video in enumerate(index)
+                ]
+            )
         for video in bad:
             if video.index not in {known.index for known in self.bad}:
                 self.bad.append(video)
             self.valid[self.index == video.index] = False
         return read.to(self.frames.device, non_blocking=True)
+
+    def _decode(self, videos: list[int], candidates: Tensor) -> tuple[Tensor, list[BadVideo]]:
+        if not videos:
+            return torch.empty(0), []
+        if self.source is None:
+            raise ValueError("the batch has no source of frames, because `frames` already holds every frame")
+        return self.source(videos, candidates)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -95,7 +95,7 @@ def read_json(path: Path, kind: type | None = None) -> Any:
     return value
 
 
-_JSON = {dict: "object", list: "array"}
+_JSON: dict[type, str] = {dict: "object", list: "array"}
 
 
 def first_line(error: BaseException) -> str:

@@ -21,23 +21,29 @@ docs/glossary.md explains the other terms.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from torch import Tensor
 
 Record = TypeVar("Record", bound="_Rows")
+Field = TypeVar("Field")
 
 
+def given(value: Field | None) -> Field:
+    """The value of a field that a network fills although not every network does."""
+    assert value is not None
+    return value
+
+
+@dataclass
 class _Rows:
     """Base of records whose tensors all have the batch as first dimension."""
 
     def rows(self: Record, keep: Tensor) -> Record:
         """The record with only the clips that the boolean mask `keep` (B,) selects."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return type(self)(
-            **{name: value[keep] if isinstance(value, Tensor) else value for name, value in values.items()}
-        )
+        return replace(self, **{name: value[keep] for name, value in values.items() if isinstance(value, Tensor)})
 
 
 @dataclass

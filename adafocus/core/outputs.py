@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ def table(option: str, path: Path, columns: Mapping[str, type]) -> Table:
     Raises:
         UserError: the suffix is unknown, the file cannot be written, or pyarrow is missing for .parquet.
     """
+    kinds: dict[str, Callable[[Path, Mapping[str, type]], Table]]
     kinds = {".csv": CSVTable, ".jsonl": JSONLTable, ".parquet": ParquetTable}
     if path.suffix.lower() not in kinds:
         raise UserError(f"{option} {path}: choose a name that ends in {', '.join(TABLES)}")

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
 from adafocus.core.objective import Objective
-from adafocus.core.output import Output, Overrides
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.core.variants import Variant
 
 #: Converts uint8 clips (B, T, H, W, 3) to normalized float frames (B, T, 3, H, W), which networks read.
@@ -40,6 +40,27 @@ class StepResult:
 
     loss: Tensor
     metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+class PatchNetwork(Protocol):
+    """What evaluation asks of a network that chooses patches; see `methods.network.AdaptiveNetwork`."""
+
+    frame_size: int
+    num_places: int
+    place_per_frame: bool
+    chooses_cells: bool
+
+    def glance(self, frames: Tensor) -> GlanceOutput: ...
+
+    def decide(self, glance: GlanceOutput) -> Plan: ...
+
+    def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor: ...
+
+    def focus_frames(self, frames: Tensor) -> Tensor: ...
+
+    def boxes(self, where: Tensor) -> Tensor: ...
+
+    def mean_place(self, where: Tensor) -> Tensor: ...
 
 
 class Stage(ABC):
@@ -96,13 +117,17 @@ class Stage(ABC):
     @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
         """Patch locations (B, T or 1, place_size) chosen by the policy; the focus network does not run."""
-        model: Any = self.model.eval()
-        return model.decide(model.glance(self.glance_frames(batch))).where
+        self.model.eval()
+        return self.chooser.decide(self.chooser.glance(self.glance_frames(batch))).where
 
     def glance_frames(self, batch: Batch) -> Tensor:
         """Normalized frames (B, G, 3, S, S) of a batch that the glance network sees, in processing order."""
-        model: Any = self.model
-        return model.glance_frames(self.normalize(batch.frames), Overrides())
+        return self.chooser.glance_frames(self.normalize(batch.frames), Overrides())
+
+    @property
+    def chooser(self) -> PatchNetwork:
+        """The network of a stage whose `place_size` is not 0."""
+        return cast(PatchNetwork, self.model)
 
     @property
     def backbones(self) -> list[nn.Module]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from adafocus.data.video import Layout, Video, VideoError
@@ -28,7 +30,7 @@ class ArrayVideo(Video):
         self.frames = frames
         count, height, width, _ = frames.shape
         layout = Layout(count, height, width, turns=0, fps=0.0, doubt="", counted=True, keys=count)
-        super().__init__(name, layout, None)
+        super().__init__(Path(name), layout, None)
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
         return self.frames[order]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,7 +37,7 @@ class ChosenFrames:
         frames = torch.stack([item if isinstance(item, Tensor) else torch.zeros_like(like) for item in found])
         return frames.pin_memory() if self.pin else frames, bad
 
-    def _read(self, index: int, positions: object) -> Tensor | BadVideo:
+    def _read(self, index: int, positions: np.ndarray) -> Tensor | BadVideo:
         try:
             return self.clips.choose(index, positions)
         except VideoError as error:

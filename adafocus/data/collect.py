@@ -139,7 +139,7 @@ def collect(
 def _for_training(
     collected: Collected, found: Found, where: Where, division: Division, trained: Trained | None
 ) -> None:
-    train, val, test = (found.splits.get(name) for name in ("train", "val", "test"))
+    train, val, test = found.splits["train"], found.splits.get("val"), found.splits.get("test")
     if val is not None:
         if division.folds is not None:
             raise UserError(
@@ -168,7 +168,8 @@ def _for_training(
 def _for_evaluation(
     collected: Collected, found: Found, where: Where, division: Division, trained: Trained | None
 ) -> None:
-    name, split = next((name, found.splits[name]) for name in ("test", "val", "train") if name in found.splits)
+    name: str = next(name for name in ("test", "val", "train") if name in found.splits)
+    split = found.splits[name]
     if name == "train" and (trained is None or trained.same):
         _, split = _divide(collected, split, found, where, division)
         name = "held-out"
@@ -184,7 +185,7 @@ def _divide(collected: Collected, pool: Split, found: Found, where: Where, divis
     if division.group is not None:
         groups, remark = _groups(pool, found, division.group)
         collected.notes += [remark] if remark else []
-    if division.folds is not None:
+    if division.folds is not None and division.fold is not None:
         sides = fold_out(pool, division.folds, division.fold, groups)
     else:
         sides = hold_out(pool, division.fraction, groups)

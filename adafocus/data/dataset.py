@@ -260,7 +260,7 @@ class VideoClips:
         """The distinct frames (n, H, W, C) that `choose` asks for, and the index (..., T, L) of each frame in them."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
-        place = np.empty(0, np.int64)
+        place: np.ndarray = np.empty(0, np.int64)
 
         def opened() -> Any:
             video = self._open(record)
@@ -369,6 +369,7 @@ def collate(items: Sequence[Item]) -> Batch:
         frames = torch.stack(
             [torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items]
         )
+    taught = [item.teacher for item in items if item.teacher is not None]
     return Batch(
         frames=frames,
         labels=torch.stack([item.labels for item in items]),
@@ -377,5 +378,5 @@ def collate(items: Sequence[Item]) -> Batch:
         valid=torch.tensor([item.frames is not None for item in items]),
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
-        teacher=None if items[0].teacher is None else torch.stack([item.teacher for item in items]),
+        teacher=torch.stack(taught) if taught else None,
     )

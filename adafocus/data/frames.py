@@ -101,6 +101,7 @@ class FrameFolder(Video):
                 )
             if not np.may_share_memory(image, frames):
                 frames[position] = image
+        assert frames is not None  # nobody reads no frame
         return frames
 
     def _file(self, index: int, axis: str = AXES[0]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import PurePosixPath
 from zlib import crc32
 
@@ -105,7 +105,7 @@ def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndar
 
     outcomes = []
     for salt in range(max(1, min(_ORDERS, _TRIED // len(names)))):
-        hashes = [crc32(encode(f"{salt} {name}")) for name in names]
+        hashes = np.array([crc32(encode(f"{salt} {name}")) for name in names])
         order = np.lexsort((hashes, -sizes))
         outcomes.append(_placed(shares, order, len(targets), cost))
     parts = min(outcomes, key=lambda outcome: outcome[0])[1]
@@ -205,7 +205,7 @@ def _pattern(by: str, columns: Sequence[str]) -> re.Pattern[str]:
     return pattern
 
 
-def straddling(groups: dict[str, Sequence[str]]) -> list[str]:
+def straddling(groups: Mapping[str, Sequence[str]]) -> list[str]:
     """Groups that are in more than one of the splits, sorted; each split's groups by its name."""
     sides: dict[str, int] = {}
     for names in groups.values():

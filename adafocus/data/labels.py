@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 #: The classes of Jester sorted by name, as tools/gen_label_jester.py of WavesUR/embedded_TSM sorts them; the list
 #: `catigories` in online_demo/main.py of mit-han-lab/temporal-shift-module is the same.
 JESTER = (
@@ -35,4 +37,4 @@ JESTER = (
 )
 #: What `process_output` in TSM's online_demo/main.py does: classes that are never shown, a class that is shown as
 #: another. The label shown at rest is the first entry of `history` in `main` of that file.
-JESTER_SMOOTHING = {"ignored": (7, 8, 21, 22, 3), "replaced": {0: 2}, "rest": 2}
+JESTER_SMOOTHING: dict[str, Any] = {"ignored": (7, 8, 21, 22, 3), "replaced": {0: 2}, "rest": 2}

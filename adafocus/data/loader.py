@@ -10,14 +10,15 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import cast
 
-from torch.utils.data import DataLoader, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
-from adafocus.data.dataset import EVALUATION, ClipSource, Item, collate
+from adafocus.data.dataset import EVALUATION, ChosenSource, ClipSource, Item, collate
 from adafocus.data.video import VideoError
 
 Key = tuple[int, int]
@@ -212,13 +213,13 @@ class Loader:
     ) -> None:
         self.clips, self.order = clips, order
         self._processes: list[multiprocessing.process.BaseProcess] = []
-        lazy = order.epoch == EVALUATION and getattr(clips, "candidates", 0)
-        self.source = ChosenFrames(clips, workers, pin=pin) if lazy else None
+        lazy = order.epoch == EVALUATION and bool(getattr(clips, "candidates", 0))
+        self.source = ChosenFrames(cast(ChosenSource, clips), workers, pin=pin) if lazy else None
         if workers:
             # Loader processes create sockets in this folder and do not always remove it.
             _check_socket_folder(multiprocessing.util.get_temp_dir())
         self._loader: DataLoader = DataLoader(
-            clips,
+            cast(Dataset, clips),  # any object with its two methods
             batch_sampler=order,
             num_workers=workers,
             collate_fn=_collate,

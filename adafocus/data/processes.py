@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.context
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +60,9 @@ def in_processes(
     then replaced by a new one.
     """
     # Forked processes have the decoders loaded already.
-    context = multiprocessing.get_context("fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn")
+    context: multiprocessing.context.ForkContext | multiprocessing.context.SpawnContext
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("fork") if forks else multiprocessing.get_context("spawn")
     pool: list[_Worker] = []
 
     def start() -> _Worker:
@@ -90,6 +92,7 @@ def in_processes(
                 if late and time.monotonic() < worker.deadline:
                     continue
                 number, worker.number = worker.number, None
+                assert number is not None  # idle workers have left the pool
                 try:
                     if late:
                         raise TimeoutError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from adafocus.core.errors import UserError
@@ -95,13 +96,15 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
             raise UserError(
                 f"list {path} does not exist; set dataset.train_list and dataset.val_list (or dataset.root)"
             )
-    tables = {split: read_table(path, where.videos, where.group) for split, path in lists.items()}
-    if any(tables.values()):
-        if odd := next((lists[split] for split, table in tables.items() if table is None), None):
+    read = {split: read_table(path, where.videos, where.group) for split, path in lists.items()}
+    tables = {split: table for split, table in read.items() if table is not None}
+    if tables:
+        if odd := next((lists[split] for split in lists if split not in tables), None):
             raise UserError(f"{odd} has no header with the columns path and label, as the other lists have")
-        if taught is not None and "train" not in tables and taught.is_file():
-            taught = read_table(taught, where.videos)
-        found = _from_tables(where, tables, tables.get("train") or taught or None, known, evaluation)
+        classes_from = tables.get("train")
+        if classes_from is None and taught is not None and taught.is_file():
+            classes_from = read_table(taught, where.videos)
+        found = _from_tables(where, tables, classes_from, known, evaluation)
         named = {*map(str.casefold, filter(None, where.typed().values())), *_USUAL}
         found.notes += [f"videos and labels are those of {p}" for p in lists.values() if p.name.casefold() not in named]
         return found
@@ -111,9 +114,15 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
             f"{where.root} has lists but no classes.txt; write one class name a line, or set dataset.class_file, or "
             f"dataset.classes=N for classes without names"
         )
-    rules = {"separator": where.separator, "min_frames": where.min_frames, "divisor": where.divisor}
-    read = {split: read_list(path, len(classes), videos=where.videos, **rules) for split, path in lists.items()}
-    return Found(classes, read)
+    reader = partial(
+        read_list,
+        num_classes=len(classes),
+        separator=where.separator,
+        min_frames=where.min_frames,
+        divisor=where.divisor,
+        videos=where.videos,
+    )
+    return Found(classes, {split: reader(path) for split, path in lists.items()})
 
 
 def listed(where: Where) -> list[Record]:

@@ -81,7 +81,7 @@ def read_table(path: Path, videos: Path | None = None, group: str | None = None)
         return None
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
         raise UserError(f"{path}, line 1: the column {twice[0]!r} is there twice")
-    at = {name: names.index(name) for name in ("path", "label", "split") if name in names}
+    at: dict[str, int] = {name: names.index(name) for name in ("path", "label", "split") if name in names}
     place = columns.index(group) if group in columns else None
     table = Table(path, columns)
     reader = csv.reader(io.StringIO(text), delimiter=separator, strict=True)

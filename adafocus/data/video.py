@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -150,6 +150,9 @@ def _seconds(duration: str | None) -> float | None:
         return None
 
 
+Opened = TypeVar("Opened", bound="Video")
+
+
 class Video:
     """An open video: `num_frames`, `height` and `width` (upright), `fps`, `reader`, and `read`. A context manager."""
 
@@ -162,7 +165,7 @@ class Video:
         #: Maximal number of frames that must be decoded to read a single one (distance between key frames).
         self.group = layout.frames / layout.keys
 
-    def __enter__(self) -> Video:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -306,7 +309,15 @@ class _TorchCodec(Video):
         return self._decoder.get_frames_at(indices=order.tolist()).data.numpy()
 
 
-_CLASSES = {"decord": _Decord, "pyav": _Sequential, "torchcodec": _TorchCodec}
+_CLASSES: dict[str, type[Video]] = {"decord": _Decord, "pyav": _Sequential, "torchcodec": _TorchCodec}
+
+
+@overload
+def open_video(path: str | Path, reader: Literal["pyav"], timeout: float | None = None) -> _Sequential: ...
+
+
+@overload
+def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video: ...
 
 
 def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video:

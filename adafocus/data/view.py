@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -116,8 +117,9 @@ class View:
         return np.concatenate(sets)
 
     def _evaluation(self, num_frames: int, size: int, rng: np.random.Generator | None = None) -> np.ndarray:
-        options = {"short": self.short, "window": self.window, "length": self.snippet, "rng": rng}
-        return evaluation_frames(num_frames, size, self.evaluation_rule, **options)
+        return evaluation_frames(
+            num_frames, size, self.evaluation_rule, short=self.short, window=self.window, length=self.snippet, rng=rng
+        )
 
     @property
     def views(self) -> int:
@@ -153,8 +155,10 @@ class View:
 
     def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
         """(T,) indices of a training clip."""
-        options = {"rule": self.training_rule, "short": self.short, "window": self.window, "length": self.snippet}
-        return np.concatenate([training_frames(num_frames, size, rng, **options) for size in self.sets])
+        chosen = partial(
+            training_frames, rule=self.training_rule, short=self.short, window=self.window, length=self.snippet
+        )
+        return np.concatenate([chosen(num_frames, size, rng) for size in self.sets])
 
     def training(self, frames: Tensor, rng: np.random.Generator, *, flip: bool) -> Tensor:
         return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)

@@ -11,11 +11,11 @@ a LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from inspect import signature
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -79,7 +79,7 @@ _FVCORE = {
 
 def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part, int]:
     """Multiply-adds by part of one forward pass."""
-    counter = FlopCounterMode(display=False, depth=None)
+    counter = FlopCounterMode(display=False)
     model.eval()
     with torch.no_grad(), counter, _uncounted(model) as more:
         model(frames, **options)
@@ -87,7 +87,7 @@ def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part
     root = type(model).__name__
     found = {
         part: sum(sum(counts.get(f"{root}.{module}", {}).values()) for module in part.modules) // 2
-        for part in model.parts
+        for part in cast(Sequence[Part], model.parts)
     }
     everything = sum(counts["Global"].values()) // 2
     if sum(found.values()) != everything:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from adafocus.core.batch import BadVideo, Batch, only
 from adafocus.core.output import Output
-from adafocus.core.stage import Stage
+from adafocus.core.stage import PatchNetwork, Stage
 from adafocus.core.variants import Variant
 from adafocus.evaluation import metrics
 from adafocus.evaluation.gallery import Example, Gallery
@@ -121,12 +121,14 @@ def evaluate(
         gallery.keep(example for part in world.gather(gallery.kept) for example in part)
         report.gallery = gallery.kept
     if where := [share["where"] for share in gathered if share["where"] is not None]:
-        network, chosen = cast(Any, stage.model), torch.cat(where)
+        network, chosen = stage.chooser, torch.cat(where)
         report.places = _places(network, chosen, gathered, stage.constant_place)
     return report
 
 
-def _places(network: Any, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None) -> PlaceStatistics:
+def _places(
+    network: PatchNetwork, chosen: Tensor, shares: list[dict[str, Any]], constant: Tensor | None
+) -> PlaceStatistics:
     boxes, size = network.boxes(chosen), network.frame_size
     found = place_statistics(chosen, boxes, size, frames_vary=network.place_per_frame)
     held: dict[str, Any] = {}
@@ -146,7 +148,7 @@ def _rows(output: Output, rows: Tensor) -> Output:
 
 def _learned(stage: Stage, main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
     """Patch locations (B, T, 2 or 4) that the policy chose; None if the main variant has none, or cells of a grid."""
-    if main.where != "learned" or not answers or cast(Any, stage.model).chooses_cells:
+    if main.where != "learned" or not answers or stage.chooser.chooses_cells:
         return None
     where = answers[main].where
     return None if where is None else where.float().cpu()
@@ -182,18 +184,18 @@ def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tens
 
     Of several views the first; the patches are top, left, height and width in pixels, None for whole frames.
     """
-    frames = batch.frames if batch.frames.ndim == 5 else batch.frames[:, 0]
+    network, frames = stage.chooser, batch.frames if batch.frames.ndim == 5 else batch.frames[:, 0]
     if output.focus_frames is not None:
         frames = output.focus_frames.to(frames.device)
-    elif output.where is not None and not stage.model.place_per_frame:
-        frames = stage.model.focus_frames(frames)
+    elif output.where is not None and not network.place_per_frame:
+        frames = network.focus_frames(frames)
     if output.where is None:
         return frames, None
-    boxes = stage.model.boxes(output.where.float()).to(frames.device)
-    if stage.model.chooses_cells:
+    boxes = network.boxes(output.where.float()).to(frames.device)
+    if network.chooses_cells and output.frames is not None:
         numbers = output.frames.to(boxes.device)
         return frames, _padded([boxes_of_frames(*row)[1] for row in zip(numbers, boxes, strict=True)], frames)
-    if not stage.model.place_per_frame:
+    if not network.place_per_frame:
         return frames, boxes[:, None].expand(-1, frames.shape[1], -1, -1)
     if output.focus_frames is None and output.frames is not None:  # steps are in processing order, frames in time
         boxes = boxes.gather(1, output.frames.to(boxes.device).argsort(1)[..., None].expand_as(boxes))
@@ -212,7 +214,7 @@ def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[st
     """Shares (B,) of motion and area inside the learned patches, and of motion inside those at the constant place."""
     shares: dict[str, Tensor] = {}
     main = next(iter(answers))
-    if main.where != "learned" or cast(Any, stage.model).chooses_cells:
+    if main.where != "learned" or stage.chooser.chooses_cells:
         return shares
     for variant, output in answers.items():
         if output.where is None or variant.where not in ("learned", "constant") or variant.when != main.when:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from adafocus.core.choices import AVERAGES
-
-SOFTMAXES = ("none", "video", "frames")
 
 
 def average_views(logits: Tensor, average: str = "logits") -> Tensor:
@@ -27,33 +23,6 @@ def average_views(logits: Tensor, average: str = "logits") -> Tensor:
     if average == "probabilities":
         return logits.softmax(-1).mean(1).log()
     raise ValueError(f"unknown average of views {average!r}; choose one of {', '.join(AVERAGES)}")
-
-
-def video_scores(logits: Tensor, softmax: str = "none") -> Tensor:
-    """Video scores (B, K) from per-frame logits of all views, with the softmax options of TSM's test script.
-
-    Args:
-        logits: (B, V, T, K) per-frame logits.
-        softmax: "none": the mean over views and frames; "video": softmax of that mean; "frames": softmax over all T * K
-            entries of a view before the mean, which the script does for TSN, so that scores add up to 1 / T.
-
-    Source: `eval_video` in test_models.py of mit-han-lab/temporal-shift-module.
-    """
-    over_views = logits.mean(1)
-    if softmax == "frames":
-        return over_views.flatten(1).softmax(1).view_as(over_views).mean(1)
-    if softmax not in SOFTMAXES:
-        raise ValueError(f"unknown softmax {softmax!r}; choose one of {', '.join(SOFTMAXES)}")
-    scores = over_views.mean(1)
-    return scores.softmax(1) if softmax == "video" else scores
-
-
-def ensemble(scores: Sequence[Tensor], coefficients: Sequence[float] | None = None) -> Tensor:
-    """Ensemble of several models' scores (B, K): the weighted sum divided by their number, as in TSM's test script."""
-    coefficients = coefficients or [1.0] * len(scores)
-    if len(coefficients) != len(scores):
-        raise ValueError(f"{len(coefficients)} coefficients for {len(scores)} models")
-    return sum(c * s for c, s in zip(coefficients, scores, strict=True)) / len(scores)
 
 
 def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -191,7 +191,7 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
     shares = [share for part in world.gather(found) for share in part]
     if not shares:
         return None
-    where, network = torch.cat(shares), cast(Any, stage.model)
+    where, network = torch.cat(shares), stage.chooser
     if network.chooses_cells:
         return network.mean_place(where)
     if network.place_per_frame or network.num_places == 1:

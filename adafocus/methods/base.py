@@ -8,6 +8,7 @@ loaded.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
@@ -19,6 +20,7 @@ from adafocus.methods.options import GLANCE, ClassifierWidth, Options, PolicyWid
 if TYPE_CHECKING:
     from torch import nn
 
+    from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
 
 
@@ -110,7 +112,7 @@ class Method(ABC):
         """The configured values of some options, all of one section."""
         section = attrgetter(options.section)(self.config)
         values = section if isinstance(section, dict) else vars(section)
-        names = [option.name for option in fields(options)]  # type: ignore[arg-type]
+        names = [option.name for option in fields(options)]
         return options(**{name: values[name] for name in names if name in values})
 
     def values(self, *options: type[Options]) -> dict[str, Any]:
@@ -193,18 +195,29 @@ class Method(ABC):
             UserError: they are not named.
         """
 
-    def arguments(self, num_classes: int) -> dict[str, Any]:
-        """Arguments of every network with patches."""
-        patch, frame = self.config.patch.size, self.config.dataset.frame_size
-        return {"num_classes": num_classes, "patch_size": patch, "frame_size": frame}
-
     @abstractmethod
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """How many frames its networks see; `deferred`: frames are decoded only when needed, as in early exit."""
 
-    @abstractmethod
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
         """Builds the network from its backbones, which already contain their temporal modules."""
+        return self.network_class()(glance, focus, num_classes=num_classes, **self.arguments())
+
+    def network_class(self) -> Callable[..., nn.Module]:
+        """The class of the network, which `network` calls; it is imported here, because it needs torch."""
+        raise NotImplementedError(f"{type(self).__name__} has neither network nor network_class")
+
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `network_class` except for the backbones and the number of classes."""
+        return {"patch_size": self.config.patch.size, "frame_size": self.config.dataset.frame_size}
+
+    def stage_arguments(self, network: nn.Module) -> dict[str, Any]:
+        """Arguments of stages that train all parts together."""
+        from adafocus.core.stage import batch_norms
+
+        schedule = self.config.schedule
+        frozen = batch_norms(network) if schedule.freeze_norm else []
+        return {"seed": self.config.seed, "rates": schedule.lr_mults, "frozen_norm": frozen}
 
     @abstractmethod
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:

@@ -9,9 +9,13 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
+from adafocus.layers.resize import resized
+from adafocus.methods.options import GLANCE_RESIZES
 
 Prepare = Callable[[Tensor], Tensor]
 #: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
@@ -28,12 +32,17 @@ def as_they_are(frames: Tensor) -> Tensor:
 class AdaptiveNetwork(nn.Module, ABC):
     """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
 
+    Args:
+        glance, focus: backbones (see `adafocus.backbones`).
+        patch_size, frame_size: sides of the square patches and frames in pixels.
+        glance_size: side of the frames that the glance network sees; None: frame_size.
+        glance_resize: how they are resized, see `layers.resize.resized`.
+
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
     an exported program is one of the three, and early exit calls them on a few frames at a time.
 
     Attributes:
         glance_net, focus_net: the backbones.
-        patch_size, frame_size: sides of the square patches and frames in pixels.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
         parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
@@ -50,8 +59,8 @@ class AdaptiveNetwork(nn.Module, ABC):
     """
 
     parts: ClassVar[tuple[Part, ...]]
-    glance_fields: ClassVar[tuple[str, ...]] = ("maps", "features")
-    decide_fields: ClassVar[tuple[str, ...]] = ("maps",)
+    glance_fields: tuple[str, ...] = ("maps", "features")
+    decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
     step_classifiers: ClassVar[tuple[str, ...]] = ()
     chooses_frames: ClassVar[bool] = False
@@ -61,12 +70,24 @@ class AdaptiveNetwork(nn.Module, ABC):
     first_candidate: int = 0
     answers_at_glance: ClassVar[bool] = True
 
-    def __init__(self, glance_net: nn.Module, focus_net: nn.Module, *, patch_size: int, frame_size: int) -> None:
+    def __init__(
+        self,
+        glance: Backbone,
+        focus: Backbone,
+        *,
+        patch_size: int,
+        frame_size: int = 224,
+        glance_size: int | None = None,
+        glance_resize: str = "aligned",
+    ) -> None:
         super().__init__()
         if patch_size > frame_size:
             raise ValueError(f"a patch of {patch_size} pixels does not fit into frames of {frame_size}")
-        self.glance_net, self.focus_net = glance_net, focus_net
+        if glance_resize not in GLANCE_RESIZES:
+            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
+        self.glance_net, self.focus_net = glance, focus
         self.patch_size, self.frame_size = patch_size, frame_size
+        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
 
     num_places: int
 
@@ -78,22 +99,6 @@ class AdaptiveNetwork(nn.Module, ABC):
     @abstractmethod
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on its frames (B, G, 3, S, S); `auxiliary` adds logits that only training needs."""
-
-    def glance_maps(self, frames: Tensor) -> Tensor | None:
-        """Feature maps (n, D, h, w) of single frames (n, 3, S, S), which `glance_of` takes; None if a frame's map
-        depends on other frames.
-
-        Overlapping windows of a video then share the maps of their frames.
-        """
-        return None
-
-    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """What `glance` returns, from the maps (B, G, D, h, w) of its frames.
-
-        Raises:
-            NotImplementedError: the network has no `glance_maps`.
-        """
-        raise NotImplementedError(f"{type(self).__name__} has no maps of single frames")
 
     @abstractmethod
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
@@ -110,6 +115,32 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
         """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
         return frames
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        raise NotImplementedError
+
+    def even_frames(self, like: Tensor) -> Tensor:
+        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        raise NotImplementedError
+
+    def glance_maps(self, frames: Tensor) -> Tensor:
+        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
+        return self.glance_net(seen).unflatten(0, frames.shape[:2])
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """What `glance` returns, from `glance_maps` of its frames; see `shares_maps`."""
+        raise NotImplementedError
+
+    @property
+    def shares_maps(self) -> bool:
+        """Whether overlapping windows of a video can share the glance maps of their frames.
+
+        They can if `glance_of` needs nothing but the maps, and no temporal module makes the map of a frame depend on
+        the other frames of its window.
+        """
+        return type(self).glance_of is not AdaptiveNetwork.glance_of and not mixes_frames(self.glance_net)
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
@@ -156,12 +187,8 @@ class AdaptiveNetwork(nn.Module, ABC):
         return corners
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """The prediction (B, K) of the glance network alone.
-
-        Raises:
-            NotImplementedError: it has none; see `answers_at_glance`.
-        """
-        raise NotImplementedError(f"the glance network of {type(self).__name__} has no prediction of its own")
+        """The prediction (B, K) of the glance network alone; see `answers_at_glance`."""
+        raise NotImplementedError
 
     def glance_cost(self, cost: Cost) -> int:
         """Multiply-adds per video of the glance network and of `glance_answer`."""
@@ -192,10 +219,6 @@ class EarlyExitNetwork(AdaptiveNetwork):
     budgets: ClassVar[Sequence[float]]
     first_power: ClassVar[int] = 0
     glance_exit: ClassVar[bool] = False
-
-    @abstractmethod
-    def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames of a whole clip (B, T, ...) that are processed before the first exit."""
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:

@@ -17,6 +17,7 @@ WHERE = ("learned", "random", "center")
 GLANCE_RESIZES = ("aligned", "area")
 
 
+@dataclass
 class Options:
     """Base class of a dataclass of options, which a method lists in `Method.options` if it reads them.
 
@@ -37,7 +38,7 @@ class Options:
     @classmethod
     def keys(cls) -> tuple[str, ...]:
         """The full keys; also the section's name if it is as a whole one of `needs`."""
-        names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))  # type: ignore[arg-type]
+        names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))
         return (cls.section, *names) if cls.whole else names
 
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor, nn
 
-from adafocus.core.output import GlanceOutput, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Overrides, Plan, given
 from adafocus.methods.network import AdaptiveNetwork
 from adafocus.methods.recognizer.model import Recognizer
 
@@ -83,7 +84,7 @@ def _glance(network: AdaptiveNetwork, frames: Tensor) -> tuple[Tensor, ...]:
 
 def _decide(network: AdaptiveNetwork, *fields: Tensor) -> Tensor | tuple[Tensor, ...]:
     plan = network.decide(_glance_output(network.decide_fields, fields))
-    return (plan.where, plan.frames) if network.chooses_frames else plan.where
+    return (plan.where, given(plan.frames)) if network.chooses_frames else plan.where
 
 
 def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Tensor) -> Tensor:
@@ -94,4 +95,5 @@ def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Ten
 
 def _glance_output(names: tuple[str, ...], fields: tuple[Tensor, ...]) -> GlanceOutput:
     """A `GlanceOutput` with only the given fields; a program's function reads no others."""
-    return GlanceOutput(**{"maps": None, "features": None, **dict(zip(names, fields, strict=True))})
+    values: dict[str, Any] = {"maps": None, "features": None}
+    return GlanceOutput(**values | dict(zip(names, fields, strict=True)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from adafocus.core.batch import Batch
-from adafocus.core.output import Output, Overrides
+from adafocus.core.output import Output, Overrides, given
 from adafocus.core.rng import uniform
 from adafocus.core.stage import Stage
 from adafocus.core.variants import GLANCE_ALONE, Variant
@@ -36,7 +36,7 @@ class AdaptiveStage(Stage):
         if choice == "learned":
             return None
         if choice == "constant":
-            return self.constant_place.to(batch.frames.device).expand(len(batch), places, -1)
+            return given(self.constant_place).to(batch.frames.device).expand(len(batch), places, -1)
         if choice == "center":
             corners = torch.full((len(batch), places, 2), 0.5, device=batch.frames.device)
         else:
@@ -56,11 +56,12 @@ class AdaptiveStage(Stage):
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
         """The predictions (B, E, K) of all exits."""
-        return self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits
+        return given(self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits)
 
     def answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
         """Outputs by variant; with `auxiliary` the first one has the logits that only training and controls need."""
-        model = self.model.eval()
+        model = self.model
+        model.eval()
         frames = None if model.chooses_frames else self.normalize(batch.frames)
         seen = self.glance_frames(batch) if frames is None else model.glance_frames(frames, Overrides())
         glance = model.glance(seen, auxiliary)
@@ -71,8 +72,8 @@ class AdaptiveStage(Stage):
             if variant == GLANCE_ALONE:
                 continue
             plan = model.decide(glance, self.overrides(variant, batch))
-            chosen = None if fixed is not None else self.other_frames(batch, rows, plan.frames)
-            focused = self.normalize(chosen) if fixed is None else fixed
+            chosen = None if fixed is not None else self.other_frames(batch, rows, given(plan.frames))
+            focused = given(fixed) if chosen is None else self.normalize(chosen)
             answers[variant] = model.focus(focused, plan, glance, auxiliary and not answers)
             answers[variant].focus_frames = chosen
         if GLANCE_ALONE in variants:

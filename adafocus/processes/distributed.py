@@ -56,7 +56,8 @@ class World:
         keep = (
             "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers"
         )  # its older name
-        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **{keep: False})
+        options: dict[str, Any] = {keep: False}
+        return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True, **options)
 
     def synchronize_norms(self, model: nn.Module) -> nn.Module:
         """Converts BatchNorm layers to SyncBatchNorm, whose statistics cover all processes; parameter names stay.

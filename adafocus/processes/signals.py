@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from adafocus.processes.environment import PARENT
 
@@ -123,7 +123,7 @@ class Signals:
             if not word:
                 leave(1)
             asked, self._passed_on = word[0], True
-            signal.pthread_kill(threading.main_thread().ident, asked)
+            signal.pthread_kill(cast(int, threading.main_thread().ident), asked)  # a running thread has one
 
 
 def exit_process(status: int) -> NoReturn:

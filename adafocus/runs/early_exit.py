@@ -6,8 +6,9 @@ import csv
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from adafocus.config.schema import Config
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
-from adafocus.core.stage import Stage
+from adafocus.core.output import given
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.evaluation import exits, metrics
 from adafocus.layers.precision import channels_last
-from adafocus.methods.network import passed_exits
+from adafocus.methods.network import EarlyExitNetwork, passed_exits
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.distributed import World
 from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
@@ -93,7 +95,7 @@ class EarlyExit:
         world: the processes; each evaluates its share of the videos.
     """
 
-    def __init__(self, settings: Config, data: build.Data, stage: Stage, cost: Cost, world: World) -> None:
+    def __init__(self, settings: Config, data: build.Data, stage: AdaptiveStage, cost: Cost, world: World) -> None:
         self.settings, self.data, self.stage, self.world = settings, data, stage, world
         # Channels-last weights: for few images, a convolution spends much of its time on converting the weights'
         # layout.
@@ -106,7 +108,7 @@ class EarlyExit:
         self.contract: dict[str, Any] | None = None  # see `exit_contract.choose_budget`
         check_size(self.options, len(data.test))
         self.unreadable: dict[str, str] = {}  # evaluation videos that could not be read and count as wrong -> reason
-        model = stage.model
+        self.network = model = cast(EarlyExitNetwork, stage.model)
         self.chunk = self.options.chunk or self._affordable_chunk()
         self.numbers = passed_exits(model.num_exits, self.chunk, glance_exit=model.glance_exit)
         costs = model.exit_costs(cost)
@@ -163,13 +165,12 @@ class EarlyExit:
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
         whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
-        model, chunk = self.stage.model, 1
+        model, chunk = self.network, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
-            walked = seconds(
-                lambda b, n=numbers, c=chunk, m=limits: exits.leave(self.stage, b, m, n, "confidence", c), first[1]
-            )
+            walk = partial(exits.leave, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk)
+            walked = seconds(walk, first[1])
             log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
             if walked <= SLOWER * whole:
                 break
@@ -180,12 +181,12 @@ class EarlyExit:
         """Evaluation clips as the whole network takes them."""
         if self._whole is None:
             # Where the whole network chooses frames as well, its clips are read like those of a walk.
-            same, whole = self.stage.model.chooses_frames, replace(self.settings, mode="evaluate")
+            same, whole = self.network.chooses_frames, replace(self.settings, mode="evaluate")
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
 
     def _sweep(self) -> EvaluationOrder:
-        size, batch = len(self.data.train), self.settings.evaluate.batch_size
+        size, batch = len(given(self.data.train)), self.settings.evaluate.batch_size
         return EvaluationOrder(
             size, batch, limit=self.options.train_videos, epoch=0, rank=self.world.rank, world=self.world.size
         )
@@ -194,7 +195,7 @@ class EarlyExit:
         """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
         nothing = torch.empty(0, len(self.numbers))  # with very few videos a process may have none
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
-        for batch in self._loader(self.data.train, self._sweep()):
+        for batch in self._loader(given(self.data.train), self._sweep()):
             logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
             for criterion, parts in found.items():
                 parts.append(exits.certainty(logits, criterion).cpu())
@@ -282,7 +283,7 @@ class EarlyExit:
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
-            row.kept = (1 - row.networks / full.networks) / (1 - row.cost / full.cost)
+            row.kept = (1 - row.networks / given(full.networks)) / (1 - row.cost / full.cost)
         known = [full, row] if self.best is None else [full, self.best[0], row]
         if best_budget([asdict(one) for one in known]) == asdict(row):
             self.best = row, found
@@ -295,7 +296,7 @@ class EarlyExit:
 
     def _baseline(self) -> Row:
         """The row of the baseline recognizer on whole frames."""
-        other = predict.load(self.options.baseline, device=self.world.device.type)
+        other = predict.load(given(self.options.baseline), device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
         found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,6 +25,7 @@ from adafocus.core import plugins
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError, as_user_error
 from adafocus.core.files import read_json, write_json
+from adafocus.core.output import given
 from adafocus.core.stage import Stage
 from adafocus.core.status import restart_status, write_status
 from adafocus.core.variants import Variant
@@ -35,6 +36,7 @@ from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork
+from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.backends import set_backends
 from adafocus.processes.distributed import World, join
 from adafocus.processes.memory import keep_freed_memory
@@ -102,9 +104,9 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         )
     started, training = time.monotonic(), config.mode == "train"
     factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
-    file, content, trained = None, {}, None
+    file, content, trained = Path(), cast(Mapping[str, Any], {}), None
     if not training:
-        file = checkpoint_file("checkpoint", config.checkpoint, config.schedule.select)
+        file = checkpoint_file("checkpoint", given(config.checkpoint), config.schedule.select)
         content = checkpoints.load_file(file)
         trained = build.trained_on(config, content, file)
     with counting("inspecting videos", active=world.first) as progress:
@@ -147,7 +149,7 @@ class Job:
     signals: Signals
     data: build.Data
     network: nn.Module
-    content: dict[str, Any]
+    content: Mapping[str, Any]
     started: float
     stage_results: list[dict[str, Any]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
@@ -202,7 +204,7 @@ class Job:
         training = self.config.mode == "train"
         program = None if training else use_program(last, stage, self.test.batches, data, self.world.device)
         if self.config.mode == "early_exit":
-            self._exit_early(EarlyExit(last, data, stage, cost, self.world), program)
+            self._exit_early(EarlyExit(last, data, cast(AdaptiveStage, stage), cost, self.world), program)
             return
         self._find_constant_place(last, stage)
         report = self.test(stage, stage.answerable, last.evaluate.examples, Gallery())
@@ -223,20 +225,21 @@ class Job:
             self.world,
             self.stage_folders[name],
         )
+        clips = given(data.train)
         stage = build.stage(config, self.network)
-        stage.objective = build.objective(config, data.train, len(data.classes), world.device)
+        stage.objective = build.objective(config, clips, len(data.classes), world.device)
         folder.mkdir(parents=True, exist_ok=True)
-        loop = build.settings(config, len(data.train), cuda=world.device.type == "cuda")
+        loop = build.settings(config, len(clips), cuda=world.device.type == "cuda")
         log.info("%s", build.rate_line(config))
         order = TrainOrder(
-            len(data.train),
-            config.schedule.batch_size,
+            len(clips),
+            configs.amounts_of(config).batch_size,
             parts=loop.parts,
             rank=world.rank,
             world=world.size,
             seed=config.seed,
         )
-        loader = _loader(config, world, data.train, order)
+        loader = _loader(config, world, clips, order)
         journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
         if world.first:
             write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
@@ -298,7 +301,7 @@ class Job:
             if stage.constant_place is None:
                 log.info("no row for the constant patch: the checkpoint does not hold the mean learned location")
             return
-        train, world = self.data.train, self.world
+        train, world = given(self.data.train), self.world
         batch_size = config.evaluate.batch_size
         order = EvaluationOrder(len(train), batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
         stage.constant_place = learned_mean(stage, _loader(config, world, train, order), world)

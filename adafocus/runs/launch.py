@@ -83,13 +83,12 @@ def launch(folder: Path, settings: Config) -> int:
     job = _Job(folder)
     main = threading.current_thread() is threading.main_thread()
     # The processes inherit the blocked signals and unblock them once they can handle them.
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT if main else ())
     try:
         job.start(settings.devices, settings.plugins)
         before = {number: signal.signal(number, job.ask) for number in CAUGHT} if main else {}
     finally:
-        if main:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         return job.wait()
     finally:

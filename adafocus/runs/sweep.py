@@ -130,13 +130,12 @@ class Jobs:
 
     def finish(self) -> int:
         """Returns the exit status of the command; after a sweep, writes the comparison and prints the failed jobs."""
-        hydra = HydraConfig.instance().cfg
-        if hydra is None or hydra.hydra.mode != RunMode.MULTIRUN:
+        if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
             return self.code
         from adafocus.runs.compare import main as compare
         from adafocus.runs.compare import write_comparison
 
-        sweep = Path(hydra.hydra.sweep.dir)
+        sweep = Path(HydraConfig.get().sweep.dir)
         records = sweep.absolute() / ".jobs" / self.command
         found = list(_records(records))
         if all(

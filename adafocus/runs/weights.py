@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -34,7 +36,7 @@ def checkpoint_file(key: str, value: str, select: str) -> Path:
 
 
 def load_checkpoint(
-    config: Config, network: nn.Module, classes: list[str], path: Path, content: dict[str, object]
+    config: Config, network: nn.Module, classes: list[str], path: Path, content: Mapping[str, Any]
 ) -> None:
     """Loads a checkpoint of this package or of a paper's repository, and checks its class names."""
     report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(config))

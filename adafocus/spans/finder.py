@@ -92,13 +92,10 @@ class Finder:
         self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1)
         self.glances = build.tested_plan(settings).glance
         self.answers = isinstance(self.network, AdaptiveNetwork) and self.network.answers_at_glance
-        self.shares = False
+        self.shares = self.answers and self.network.shares_maps
         cost = build.cost(settings, len(self.predictor.classes))
         self.whole_cost = self.stage.costs(cost)[self.stage.variants[0]]
         if self.answers:
-            side, device = self.view.size, self.predictor.device
-            with torch.no_grad():
-                self.shares = self.network.glance_maps(torch.zeros(1, 3, side, side, device=device)) is not None
             self.backbone_cost = cost.of("glance")
             self.answer_cost = self.network.glance_cost(cost) - self.backbone_cost
         Timeline(self.predictor.classes, self.rules, self.background)  # names a class that does not exist
@@ -169,8 +166,8 @@ class Finder:
             found.cost += len(windows) * self.backbone_cost
             return self.network.glance(self._normalized(windows, numbers))
         if new := sorted({*numbers.flatten().tolist()} - maps.keys()):
-            fresh = self._normalized(windows, torch.tensor([new]))[0]
-            maps.update(zip(new, self.network.glance_maps(fresh), strict=True))
+            fresh = self.network.glance_maps(self._normalized(windows, torch.tensor([new])))
+            maps.update(zip(new, fresh[0], strict=True))
         found.glances += len(new)
         found.cost += len(new) * self.backbone_cost // self.glances
         stacked = torch.stack([maps[number] for number in numbers.flatten().tolist()])

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from adafocus.core.batch import Batch
 from adafocus.core.errors import UserError
 from adafocus.core.files import first_line
+from adafocus.core.output import given
 from adafocus.core.rng import generator
 from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
@@ -126,7 +127,7 @@ class Trainer:
     def finish(self, *, best: bool) -> None:
         """Loads the weights that were evaluated, of the best or of the last epoch, into the stage's network."""
         if best:
-            self.stage.model.load_state_dict(self.keeper.load(best=True)["model"])
+            self.stage.model.load_state_dict(given(self.keeper.load(best=True))["model"])
         elif self.average is not None:
             self.stage.model.load_state_dict(self.average.model.state_dict())
 
@@ -206,8 +207,8 @@ class Trainer:
 
     def _share_gradient(self, last: bool) -> Any:
         """A context in which gradients are averaged over processes in the last accumulation step only."""
-        wrapped = isinstance(self.stage.net, nn.parallel.DistributedDataParallel)
-        return self.stage.net.no_sync() if wrapped and not last else nullcontext()
+        net = self.stage.net
+        return nullcontext() if last or not isinstance(net, nn.parallel.DistributedDataParallel) else net.no_sync()
 
     def _flush(self, epoch: int) -> float:
         """Writes the mean metrics since the last call; raises on all processes if the run has diverged."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
 
 
 class AdaFocusV1Method(Method):
@@ -79,46 +81,38 @@ class AdaFocusV1Method(Method):
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
-        frames = self.frame_plan()
-        arguments = self.arguments(num_classes) | self.values(shared.PolicyWidth, shared.Dropout)
+    def network_class(self) -> Callable[..., nn.Module]:
+        """See `Method.network_class`."""
         if self.on_tsm:
             from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 
-            policy = self.read(TSMPolicy)
-            return AdaFocusV1TSM(
-                glance,
-                focus,
-                glance_segments=frames.glance,
-                focus_segments=frames.focus,
-                deviation=policy.deviation,
-                policy_norm=policy.norm,
-                **arguments,
-            )
+            return AdaFocusV1TSM
         from adafocus.methods.adafocus_v1.model import AdaFocusV1
 
+        return AdaFocusV1
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Method.arguments`."""
+        frames = self.frame_plan()
+        arguments = super().arguments() | self.values(shared.PolicyWidth, shared.Dropout)
+        if self.on_tsm:
+            policy = self.read(TSMPolicy)
+            arguments |= {"glance_segments": frames.glance, "focus_segments": frames.focus}
+            return arguments | {"deviation": policy.deviation, "policy_norm": policy.norm}
         plain = self.read(PlainPolicy)
-        return AdaFocusV1(
-            glance,
-            focus,
-            segments=frames.glance,
-            grid=plain.grid,
-            policy_convolution=plain.convolution,
-            head_dropout=self.config.schedule.head_dropout,
-            **arguments,
-            **self.values(shared.GlanceSize, shared.ClassifierWidth),
-        )
+        arguments |= self.values(shared.GlanceSize, shared.ClassifierWidth)
+        arguments |= {"grid": plain.grid, "policy_convolution": plain.convolution}
+        return arguments | {"segments": frames.glance, "head_dropout": self.config.schedule.head_dropout}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`. With stage=all, the network is evaluated as in the last stage."""
         from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 
-        config = self.config
+        config, model = self.config, cast("ReinforcedNetwork", network)
         name = self.stages[-1] if config.stage.name == "all" else config.stage.name
         # The dropout probabilities differ between stages, which train the same network.
-        network.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
+        model.set_dropout(config.schedule.dropout, config.schedule.head_dropout)
         arguments = {"seed": config.seed, "rates": config.schedule.lr_mults, "controls": config.evaluate.controls}
         if name != "2":
-            return SupervisedStage(network, normalize, name=name, **arguments)
-        return PolicyStage(network, normalize, **self.values(PPO), **arguments)
+            return SupervisedStage(model, normalize, name=name, **arguments)
+        return PolicyStage(model, normalize, **self.values(PPO), **arguments)

@@ -7,14 +7,15 @@ on ActivityNet, FCVID and Mini-Kinetics.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.network import AdaptiveNetwork, Prepare, as_they_are
@@ -73,7 +74,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
             return Plan(overrides.where)
         return Plan(self.policy.where(self.policy.best(self.policy(glance.maps))))
 
-    def forward(
+    def forward(  # type: ignore[override]  # its parts go through it too, see below
         self,
         frames: Tensor | None,
         overrides: Overrides | None = None,
@@ -96,8 +97,8 @@ class ReinforcedNetwork(AdaptiveNetwork):
         if maps is not None:
             return self.policy(maps)
         if alone is not None:
-            return self.whole_frames(frames, alone)
-        return super().forward(frames, overrides, auxiliary, prepare)
+            return self.whole_frames(given(frames), alone)
+        return super().forward(given(frames), overrides, auxiliary, prepare)
 
     @abstractmethod
     def compare(
@@ -150,24 +151,22 @@ class AdaFocusV1(ReinforcedNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         segments: int,
-        patch_size: int,
         frame_size: int = 224,
-        glance_size: int | None = None,
         grid: int = 7,
         policy_hidden: int = 1024,
         policy_convolution: bool = True,
         classifier_width: int = 1024,
         dropout: float = 0.5,
         head_dropout: float = 0.2,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, frame_size=frame_size, **options)
         self.segments = self.num_places = segments
-        self.glance_size = glance_size or frame_size
         focus.map_size(frame_size)  # it sees whole frames where it is trained alone; raises if it cannot
         self.policy = GridPolicy(
             glance.width,
@@ -216,17 +215,17 @@ class AdaFocusV1(ReinforcedNetwork):
     def whole_frames(self, frames: Tensor, network: str) -> Output:
         """See `ReinforcedNetwork.whole_frames`: the mean of per-frame logits."""
         if network == "glance":
-            features, head = self.glance(frames).features, self.glance_head
+            features = self.glance(frames).features
         else:
             features = self.focus_net(frames.flatten(0, 1)).mean((-2, -1)).unflatten(0, frames.shape[:2])
-            head = self.focus_head
         with full_precision(features):
-            logits = head(widen(features))
+            logits = (self.glance_head if network == "glance" else self.focus_head)(widen(features))
         return Output(logits.mean(1), per_frame=logits)
 
     def set_dropout(self, classifier: float, head: float) -> None:
         """See `ReinforcedNetwork.set_dropout`."""
-        self.classifier.dropout.p, self.glance_head[0].p = classifier, head
+        self.classifier.dropout.p = classifier
+        cast(nn.Dropout, self.glance_head[0]).p = head
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
         """Focus features (n B, T, D) of the same frames at n sets of patch locations, computed in one batch."""

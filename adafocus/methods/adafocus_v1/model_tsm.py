@@ -6,11 +6,14 @@ experiments on Something-Something.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
@@ -45,20 +48,20 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
-        patch_size: int,
         frame_size: int = 224,
         deviation: float = 0.25,
         policy_hidden: int = 1024,
         policy_norm: bool = True,
         dropout: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, frame_size=frame_size, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
         self.policy = GaussianPolicy(
             glance_segments * glance.width,
@@ -94,7 +97,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
         """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
-        logits = glance.logits + self._focused(frames, plan.where)
+        logits = given(glance.logits) + self._focused(frames, plan.where)
         return Output(logits, logits[:, None], plan.where)
 
     def compare(
@@ -105,13 +108,14 @@ class AdaFocusV1TSM(ReinforcedNetwork):
             chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
         else:  # the focus network processes both sets of patches in one batch
             chosen, instead = self._focused(frames, where, other).chunk(2)
-        logits = glance.logits + chosen
-        return Output(logits, logits[:, None], where), (glance.logits + instead)[:, None]
+        glanced = given(glance.logits)
+        logits = glanced + chosen
+        return Output(logits, logits[:, None], where), (glanced + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
         """See `ReinforcedNetwork.whole_frames`; each network gets its own frames of the clip."""
         if network == "glance":
-            return Output(self.glance(self.glance_frames(frames, Overrides())).logits)
+            return Output(given(self.glance(self.glance_frames(frames, Overrides())).logits))
         shown = self.focus_frames(frames)
         features = self.focus_net(shown.flatten(0, 1)).mean((-2, -1))
         with full_precision(features):

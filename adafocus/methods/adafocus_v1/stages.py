@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, WHOLE_FRAMES, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
@@ -44,6 +44,7 @@ class ReinforcedStage(AdaptiveStage):
     """
 
     random_draw = "random patch"
+    model: ReinforcedNetwork
 
     def __init__(
         self,
@@ -115,7 +116,7 @@ class SupervisedStage(ReinforcedStage):
         else:
             where = self.places("random", batch) if self.name == "1" else None
             output = self.net(frames, Overrides(where))
-            logits, steps = output.logits, output.steps
+            logits, steps = output.logits, given(output.steps)
         return StepResult(self.objective(steps.float(), batch), {"top1": (logits.argmax(1) == label).float().mean()})
 
 
@@ -192,7 +193,7 @@ class PolicyStage(ReinforcedStage):
 
     def step(self, batch: Batch) -> StepResult:
         """One PPO update; the first one of a batch also samples its actions."""
-        policy, decision = self.model.policy, None
+        policy = self.model.policy
         if self._round == 0:
             frames = self.normalize(batch.frames)
             with torch.no_grad():
@@ -200,7 +201,7 @@ class PolicyStage(ReinforcedStage):
             with torch.set_grad_enabled(self.rounds == 1):
                 decision = self.net(None, maps=glance.maps) if self.rounds == 1 else policy(glance.maps)
             self._episode = self._walk(frames, batch, glance, decision)
-        episode = self._episode
+        episode = given(self._episode)
         rows = torch.arange(len(batch), device=batch.frames.device).chunk(self.minibatches)[
             self._round % self.minibatches
         ]
@@ -239,7 +240,7 @@ class PolicyStage(ReinforcedStage):
             baseline = _probability(instead, label)
         else:
             output, baseline = self.model.focus(frames, Plan(where), glance), None
-        reward = rewards(self.reward, _probability(output.steps, label), baseline)
+        reward = rewards(self.reward, _probability(given(output.steps), label), baseline)
         metrics = {
             "reward": reward.mean(),
             "top1": (output.logits.argmax(1) == label).float().mean(),

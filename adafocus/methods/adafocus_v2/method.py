@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, coarse_to_fine
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.adafocus_v2.model import AdaFocusV2
+    from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
 
 class AdaFocusV2Method(Method):
@@ -89,34 +91,29 @@ class AdaFocusV2Method(Method):
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
-        frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
-        arguments = self.arguments(num_classes) | self.values(
-            shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize
-        )
-        arguments |= self.policy()
+    def network_class(self) -> Callable[..., nn.Module]:
+        """See `Method.network_class`."""
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
-            return AdaFocusV2TSM(
-                glance,
-                focus,
-                glance_segments=frames.glance,
-                focus_segments=frames.focus,
-                dropout=head_dropout,
-                **arguments,
-            )
+            return AdaFocusV2TSM
         from adafocus.methods.adafocus_v2.model import AdaFocusV2
 
-        return AdaFocusV2(
-            glance,
-            focus,
-            segments=frames.glance,
-            head_dropout=head_dropout,
-            **arguments,
-            **self.values(shared.ClassifierWidth, shared.Dropout, Order),
-        )
+        return AdaFocusV2
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Method.arguments`."""
+        frames, dropout = self.frame_plan(), self.config.schedule.head_dropout
+        arguments = super().arguments() | self.policy()
+        arguments |= self.values(shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize)
+        if self.on_tsm:
+            return arguments | {
+                "glance_segments": frames.glance,
+                "focus_segments": frames.focus,
+                "dropout": dropout,
+            }
+        arguments |= self.values(shared.ClassifierWidth, shared.Dropout, Order)
+        return arguments | {"segments": frames.glance, "head_dropout": dropout}
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
         """The argument of the network for another policy than the paper's, which is its default."""
@@ -134,16 +131,12 @@ class AdaFocusV2Method(Method):
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
-        from adafocus.core.stage import batch_norms
         from adafocus.methods.adafocus_v2.stage import JointStage
 
-        config = self.config
         return JointStage(
-            network,
+            cast("AdaFocusV2 | AdaFocusV2TSM", network),
             normalize,
-            seed=config.seed,
-            rates=config.schedule.lr_mults,
             places_weight=self.read(HeatMap).places_weight if HeatMap in self.options else 0.0,
             **self.values(shared.Where, shared.Controls, Diversity),
-            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+            **self.stage_arguments(network),
         )

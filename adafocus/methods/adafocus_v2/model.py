@@ -7,21 +7,20 @@ on ActivityNet, FCVID and Mini-Kinetics.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adafocus.backbones.temporal import mixes_frames
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.adafocus_v2.options import ORDERS
 from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
-from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.affine import AffinePolicy
 from adafocus.policies.heat_map import HeatMapPolicy
 
@@ -33,17 +32,13 @@ class AdaFocusV2(EarlyExitNetwork):
         glance, focus: backbones (see `adafocus.backbones`).
         num_classes: number of classes K.
         segments: number of frames T of a clip; both networks see all of them.
-        patch_size: side P of the patches in pixels.
-        frame_size: side of the square frames in pixels.
-        glance_size: side of the frames that the glance network sees; None: frame_size.
-        glance_resize: "aligned": bilinear with aligned corners, no antialiasing (as in the repository); "area": each
-            pixel is the mean of the area that it covers.
         policy_hidden: hidden width of the policy's GRU.
         classifier_width, dropout: hidden width and dropout probability of the classifier.
         head_dropout: dropout probability of the auxiliary heads.
         order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
             take and return frames and steps in this order; `forward` takes frames in temporal order.
         policy: makes the policy; see `adafocus.policies`.
+        Others: see `AdaptiveNetwork`.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
@@ -58,29 +53,27 @@ class AdaFocusV2(EarlyExitNetwork):
         Part("focus", ("focus_head",), auxiliary=True),
     )
 
+    order: Tensor
+
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         segments: int,
-        patch_size: int,
-        frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 2048,
         classifier_width: int = 4096,
         dropout: float = 0.2,
         head_dropout: float = 0.2,
         order: str = "coarse_to_fine",
         policy: Callable[..., nn.Module] = AffinePolicy,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
-        if glance_resize not in GLANCE_RESIZES or order not in ORDERS:
-            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES} and order one of {ORDERS}")
+        super().__init__(glance, focus, **options)
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {ORDERS}")
         self.segments = self.num_places = self.num_exits = segments
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = policy(
             channels=glance.width, map_size=glance.map_size(self.glance_size), segments=segments, hidden=policy_hidden
         )
@@ -99,14 +92,7 @@ class AdaFocusV2(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
-        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
-
-    def _maps(self, frames: Tensor) -> Tensor:
-        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
-
-    def glance_maps(self, frames: Tensor) -> Tensor | None:
-        """See `AdaptiveNetwork.glance_maps`."""
-        return None if mixes_frames(self.glance_net) else self._maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
         """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the frames."""
@@ -219,7 +205,7 @@ class AdaFocusV2(EarlyExitNetwork):
             if not stay.any():
                 return
             if not stay.all():
-                rows, running_max = rows[stay], running_max[stay]
+                rows, running_max = rows[stay], given(running_max)[stay]
                 state = None if state is None else state[stay]
 
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
 from adafocus.methods.network import AdaptiveNetwork
-from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
@@ -32,13 +33,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
         num_classes: number of classes K.
         glance_segments, focus_segments: numbers of frames G and F that the two networks see.
-        patch_size, frame_size: sides of the square patches and frames in pixels.
-        glance_size: side of the frames that the glance network sees; None: frame_size, as in the repository.
-        glance_resize: how frames are resized for the glance network, see `layers.resize.resized`.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
         policy: makes the policy; see `adafocus.policies`. If it is a `HeatMapPolicy` with several peaks, the focus
             network sees a patch at each of them, and its logits are averaged over the patches.
+        Others: see `AdaptiveNetwork`.
     """
 
     focus_fields = ("logits",)
@@ -54,34 +53,30 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
-        patch_size: int,
-        frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 1024,
         dropout: float = 0.5,
         policy: Callable[..., nn.Module] = StackedPolicy,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
-        if glance_resize not in GLANCE_RESIZES:
-            raise ValueError(f"glance_resize must be one of {GLANCE_RESIZES}")
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = policy(
             channels=glance.width,
             map_size=glance.map_size(self.glance_size),
             segments=glance_segments,
             hidden=policy_hidden,
         )
-        heat = isinstance(self.policy, HeatMapPolicy)
-        self.num_places = self.policy.peaks if heat else 1
-        self.decide_fields = ("maps", "motion") if heat and self.policy.motion else ("maps",)
+        self.num_places = 1
+        if isinstance(self.policy, HeatMapPolicy):
+            self.num_places = self.policy.peaks
+            if self.policy.motion:
+                self.decide_fields = ("maps", "motion")
         self.glance_fields = (*self.decide_fields, "logits")
         self.glance_head = TwoHeads(glance.width, num_classes, dropout)
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
@@ -116,14 +111,14 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         features = maps.mean((-2, -1))
         logits, learned = self.glance_head(features, auxiliary)
         motion = None
-        if "motion" in self.decide_fields:
+        if isinstance(self.policy, HeatMapPolicy) and self.policy.motion:
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
         """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the frames."""
         learned = glance.aux_logits
-        return self.glance_head(glance.features, True)[1] if learned is None else learned.mean(1)
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """The patch locations (B, num_places, 2) of a video."""
@@ -146,7 +141,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
         # (P * B * F, D) to (B, P * F, D): the temporal modules of the backbone need the frames of a patch side by side.
         features = features.unflatten(0, (count, *frames.shape[:2])).transpose(0, 1).flatten(1, 2)
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
-        logits = glance.logits + predicted.mean(1)
+        logits = given(glance.logits) + predicted.mean(1)
         return Output(
             logits,
             logits[:, None],

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
-from adafocus.core.output import Output, Overrides
+from adafocus.core.output import Output, Overrides, given
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 from adafocus.methods.options import WHERE
 from adafocus.methods.stage import AdaptiveStage
-from adafocus.policies.heat_map import scores_at
+from adafocus.policies.heat_map import HeatMapPolicy, scores_at
 
 
 class JointStage(AdaptiveStage):
@@ -48,6 +50,7 @@ class JointStage(AdaptiveStage):
     """
 
     name = "joint"
+    model: AdaFocusV2 | AdaFocusV2TSM
 
     def __init__(
         self,
@@ -90,24 +93,24 @@ class JointStage(AdaptiveStage):
         random = self.places("random", batch) if self.diversity else None
         output = self.net(frames, Overrides(self.places(self.where, batch), random))
         losses = self._losses("policy", output, batch)
-        loss = sum(losses.values())
+        loss = reduce(torch.add, losses.values())
         if output.diversity is not None:
             losses |= self._losses("random", output.diversity, batch)
-            loss = sum(losses.values()) / 2
+            loss = reduce(torch.add, losses.values()) / 2
         right = (output.logits.argmax(1) == label).float().mean()
         metrics = {"top1": right, **{name: loss.detach() for name, loss in losses.items()}}
         if output.where is not None:
             # For the log: how much patch locations vary between clips; 0 if the policy always chooses the same one.
             metrics["where_spread"] = output.where.detach().flatten(0, 1).std(0).mean()
         if self.places_weight and output.scores is not None:
-            value = value_loss(output, label, self.model.policy.patch)
+            value = value_loss(output, label, cast(HeatMapPolicy, self.model.policy).patch)
             metrics["loss_value"] = value.detach()
             loss = loss + self.places_weight * value
         return StepResult(loss, metrics)
 
     def _losses(self, name: str, output: Output, batch: Batch) -> dict[str, Tensor]:
         parts = {"steps": output.steps, "glance": output.aux_glance, "focus": output.aux_focus}
-        return {f"loss_{name}_{part}": self.objective(logits.float(), batch) for part, logits in parts.items()}
+        return {f"loss_{name}_{part}": self.objective(given(logits).float(), batch) for part, logits in parts.items()}
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
         looking = cost.of("glance", "focus", "head", "crop")
@@ -126,12 +129,13 @@ def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
         label: (B,).
         patch: side of the patches as a share of the frame's side.
     """
-    maps = output.scores.shape[1]
+    scores = given(output.scores)
+    maps = scores.shape[1]
     values, gains = [], []
-    for one in (output, output.diversity):
-        where = one.where.detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, places of a map, 2)
-        values.append(scores_at(output.scores.flatten(0, 1), where, patch))
-        said = one.place_logits.detach().float().log_softmax(-1)
+    for one in (output, given(output.diversity)):
+        where = given(one.where).detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, places of a map, 2)
+        values.append(scores_at(scores.flatten(0, 1), where, patch))
+        said = given(one.place_logits).detach().float().log_softmax(-1)
         rows = label[:, None, None].expand(-1, said.shape[1], 1)
         gains.append(said.gather(-1, rows).squeeze(-1).view_as(values[-1]))
     value, gain = torch.cat(values, 1), torch.cat(gains, 1)

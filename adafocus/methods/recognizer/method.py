@@ -14,6 +14,7 @@ from adafocus.methods.recognizer.options import Recipe
 if TYPE_CHECKING:
     from torch import nn
 
+    from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
 
 
@@ -45,7 +46,7 @@ class RecognizerMethod(Method):
         """The only network sees all frames of a clip."""
         return FramePlan(self.config.segments.glance)
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
         """See `Method.network`; `glance` is None."""
         from adafocus.methods.recognizer.model import Recognizer
 

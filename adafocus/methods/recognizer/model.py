@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
 from adafocus.core.output import Output
 from adafocus.layers.precision import full_precision, widen
@@ -28,7 +29,7 @@ class Recognizer(nn.Module):
 
     def __init__(
         self,
-        backbone: nn.Module,
+        backbone: Backbone,
         *,
         num_classes: int,
         segments: int,

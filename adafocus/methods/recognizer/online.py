@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from adafocus.backbones.adaptive import TemporalAdaptive
 from adafocus.backbones.non_local import NonLocal
 from adafocus.backbones.shift import Shifted, TemporalPool
+from adafocus.core.output import given
 from adafocus.methods.recognizer.model import Recognizer
 
 Caches = tuple[Tensor, ...]
@@ -77,7 +78,7 @@ class OnlineRecognizer(nn.Module):
             for shift, cache in zip(self.shifts, caches, strict=False):
                 shift.past = cache
             logits = self.model.frame_logits(frames)
-            return StreamOutput(logits, (*(shift.past for shift in self.shifts), *background))
+            return StreamOutput(logits, (*(given(shift.past) for shift in self.shifts), *background))
         finally:
             for shift in self.shifts:
                 shift.past = None

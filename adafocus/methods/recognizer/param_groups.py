@@ -7,7 +7,7 @@ mmaction/engine/optimizers/tsm_optim_wrapper_constructor.py of open-mmlab/mmacti
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from torch import nn
 
@@ -17,7 +17,7 @@ from adafocus.methods.recognizer.options import PARAM_GROUPS
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def partial_norms(model: nn.Module) -> list[nn.Module]:
+def partial_norms(model: nn.Module) -> Sequence[nn.Module]:
     """The layers whose statistics and scales partial BN freezes: every BatchNorm2d but the first.
 
     TSM's code leaves BatchNorm1d and BatchNorm3d (in TAM and non-local blocks) in training mode but out of the

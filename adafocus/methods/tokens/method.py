@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, segment_centers
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.tokens.model import TokenFocus
 
 
 class TokensMethod(Method):
@@ -59,34 +61,26 @@ class TokensMethod(Method):
         first = segment_centers(candidates, glance) if candidates >= glance else ()
         return FramePlan(glance, candidates=candidates, first=tuple(first))
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
+    def network_class(self) -> Callable[..., nn.Module]:
+        """See `Method.network_class`."""
         from adafocus.methods.tokens.model import TokenFocus
 
-        assert glance is not None
+        return TokenFocus
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Method.arguments`; the side of a cell is that of the vision transformer's patches."""
         plan = self.frame_plan()
-        return TokenFocus(
-            glance,
-            focus,
-            num_classes=num_classes,
-            glance_segments=plan.glance,
-            candidates=plan.candidates,
-            frame_size=self.config.dataset.frame_size,
-            dropout=self.config.schedule.head_dropout,
+        return {
+            "glance_segments": plan.glance,
+            "candidates": plan.candidates,
+            "frame_size": self.config.dataset.frame_size,
+            "dropout": self.config.schedule.head_dropout,
             **self.values(shared.GlanceSize, shared.GlanceResize, shared.PolicyWidth, own.Tokens),
-        )
+        }
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
-        from adafocus.core.stage import batch_norms
         from adafocus.methods.tokens.stage import TokenStage
 
-        config = self.config
-        return TokenStage(
-            network,
-            normalize,
-            seed=config.seed,
-            rates=config.schedule.lr_mults,
-            **self.values(shared.Where, own.KeepRange, shared.Controls),
-            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
-        )
+        values = self.values(shared.Where, own.KeepRange, shared.Controls)
+        return TokenStage(cast("TokenFocus", network), normalize, **values, **self.stage_arguments(network))

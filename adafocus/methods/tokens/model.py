@@ -8,16 +8,16 @@ network is ours: it repeats no released program.
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adafocus.backbones.temporal import mixes_frames
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import EarlyExitNetwork, Reader, Walk
 from adafocus.methods.tokens.encoder import TokenEncoder
 from adafocus.policies.cells import CellScores, choose_cells
@@ -38,7 +38,7 @@ class TokenFocus(EarlyExitNetwork):
         glance_segments: number of glance frames G.
         candidates: number of candidate frames N, a multiple of G; the glance frames are the middles of its G segments.
         frame_size: side S of the square frames in pixels.
-        glance_size, glance_resize: see `AdaFocusV2`.
+        Others: see `AdaptiveNetwork`.
         policy_hidden: hidden width of the policy (`CellScores`).
         keep: share of the cells that is chosen in evaluation.
         groups: number of groups of tokens, of equal size; there is an exit after each.
@@ -64,24 +64,23 @@ class TokenFocus(EarlyExitNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         candidates: int,
         frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 64,
         keep: float = 0.1,
         groups: int = 4,
         dropout: float = 0.0,
+        **options: Any,
     ) -> None:
         if candidates % glance_segments:
             raise ValueError(f"{candidates} candidates are no multiple of {glance_segments} glance frames")
         encoder = TokenEncoder(focus, candidates)
-        super().__init__(glance, focus, patch_size=encoder.patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, patch_size=encoder.patch_size, frame_size=frame_size, **options)
         del self.focus_net  # its parts are the encoder's
         self.encoder = encoder
         self.side = frame_size // encoder.patch_size
@@ -91,7 +90,6 @@ class TokenFocus(EarlyExitNetwork):
                 f"that the vision transformer has positions for"
             )
         self.glance_segments, self.candidates = glance_segments, candidates
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.keep, self.groups, self.num_exits = keep, groups, 1 + groups
         self.num_cells = self.num_places = candidates * encoder.area
         if groups > self.num_cells:
@@ -125,19 +123,11 @@ class TokenFocus(EarlyExitNetwork):
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
         """The frames (B, F, ...) with chosen cells of a clip of all candidates."""
-        assert plan is not None and plan.frames is not None
-        return frames[torch.arange(len(frames), device=frames.device)[:, None], plan.frames]
+        return frames[torch.arange(len(frames), device=frames.device)[:, None], given(given(plan).frames)]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S)."""
-        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
-
-    def _maps(self, frames: Tensor) -> Tensor:
-        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
-
-    def glance_maps(self, frames: Tensor) -> Tensor | None:
-        """See `AdaptiveNetwork.glance_maps`."""
-        return None if mixes_frames(self.glance_net) else self._maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """See `AdaptiveNetwork.glance_of`."""
@@ -185,14 +175,14 @@ class TokenFocus(EarlyExitNetwork):
         sizes = self.sizes(cells.shape[1])
         encoded = self.encoder(self.patches(frames, slots, cells), cells, sizes, scores=scores)
         steps = self.answers(encoded.features, glance)
-        exits = torch.cat([glance.logits[:, None], steps], 1)
+        exits = torch.cat([given(glance.logits)[:, None], steps], 1)
         where = self.corners(cells)
         return Output(steps[:, -1], steps, where, time, exit_logits=exits, policy_loss=encoded.policy_loss)
 
     def answers(self, features: Tensor, glance: GlanceOutput) -> Tensor:
         """The predictions (B, groups, K) from the features after each group; the glance logits get no gradient."""
         with full_precision(features):
-            return self.focus_head(widen(features)) + glance.logits.detach()[:, None]
+            return self.focus_head(widen(features)) + given(glance.logits).detach()[:, None]
 
     def corners(self, cells: Tensor) -> Tensor:
         """Cells (B, K) as corners (B, K, 2), see `adafocus.core.output`."""
@@ -201,8 +191,7 @@ class TokenFocus(EarlyExitNetwork):
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
         """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) of the exit after the glance."""
-        assert glance.logits is not None
-        return glance.logits
+        return given(glance.logits)
 
     def glance_cost(self, cost: Cost) -> int:
         """See `AdaptiveNetwork.glance_cost`."""
@@ -214,7 +203,7 @@ class TokenFocus(EarlyExitNetwork):
 
     def exit_costs(self, cost: Cost) -> list[int]:
         """See `EarlyExitNetwork.exit_costs`; a later group costs more, because it attends to the earlier ones."""
-        head = self.focus_head[-1].weight.numel()
+        head = self.focus_head[-1].get_parameter("weight").numel()
         groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
@@ -222,7 +211,7 @@ class TokenFocus(EarlyExitNetwork):
         """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates, each frame once."""
         rows = torch.arange(len(frames), device=frames.device)
         glance = self.glance(frames)
-        stay = yield glance.logits
+        stay = yield given(glance.logits)
         if not stay.any():
             return
         rows, glance = rows[stay], glance.rows(stay)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
@@ -98,7 +99,7 @@ class TokenStage(AdaptiveStage):
             losses["policy"] = output.policy_loss.mean()
         # For the log: how much the chosen locations vary between clips.
         metrics["where_spread"] = output.where.flatten(0, 1).std(0).mean()
-        return StepResult(sum(losses.values()), metrics)
+        return StepResult(reduce(torch.add, losses.values()), metrics)
 
     def drawn_keep(self, batch: Batch) -> float:
         """The share of cells for a training step."""

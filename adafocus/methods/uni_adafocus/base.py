@@ -12,11 +12,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.backbones import Backbone
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes, crop_rectangles
 from adafocus.layers.precision import full_precision
 from adafocus.methods.network import EarlyExitNetwork
@@ -37,9 +39,9 @@ class UniAdaFocusBase(EarlyExitNetwork):
         smallest: smallest side of a rectangle in pixels of the frame (96 of 224 in all published models); None: 3/7 of
             the frame.
         frame_size: side of the square frames in pixels; also the largest side of a rectangle.
-        glance_size, glance_resize: see `AdaFocusV2`.
         spatial_hidden: hidden width of the spatial policy (`ScaledPolicy`).
         temporal_hidden, temperature: hidden width and softmax temperature of the temporal policy (`FramePolicy`).
+        Others: see `AdaptiveNetwork`.
 
     Attributes:
         single_place: whether one rectangle applies to all frames of a video.
@@ -52,8 +54,8 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
@@ -62,20 +64,18 @@ class UniAdaFocusBase(EarlyExitNetwork):
         patch_size: int,
         smallest: float | None = None,
         frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         spatial_hidden: int = 128,
         temporal_hidden: int = 64,
         temperature: float = 1.0,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size)
+        super().__init__(glance, focus, patch_size=patch_size, frame_size=frame_size, **options)
         self.smallest = smallest or 3 * frame_size / 7
         if patch_size < self.smallest:
             raise ValueError(f"a patch of {patch_size} pixels is below the smallest rectangle of {self.smallest:g}")
         if focus_segments > candidates:
             raise ValueError(f"cannot choose {focus_segments} of {candidates} candidate frames")
         self.glance_segments, self.focus_segments, self.candidates = glance_segments, focus_segments, candidates
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         map_size = glance.map_size(self.glance_size)
         self.spatial_policy = ScaledPolicy(
             glance.width, map_size, glance_segments if self.single_place else None, spatial_hidden
@@ -120,7 +120,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
         """The chosen candidates (B, F, ...) of a training clip (B, T, ...)."""
-        return _take(frames, plan.frames + self.first_candidate)
+        return _take(frames, given(given(plan).frames) + self.first_candidate)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """Chooses frames and rectangles; see `AdaptiveNetwork.decide`."""
@@ -178,14 +178,14 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
         This is as in `AdaFocus.forward` of the repository.
         """
-        other = replace(plan, where=self.of_frames(diversity, plan.frames))
+        other = replace(plan, where=self.of_frames(diversity, given(plan.frames)))
         patches = torch.cat([self.patches(frames, plan.where), self.patches(frames, other.where)])
         first, second = self.focus_features(patches).chunk(2)
         return self.answer(glance, first, plan, auxiliary), self.answer(glance, second, other, auxiliary)
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
         """Adds the auxiliary logits whose loss trains the spatial policy."""
-        output.aux_spatial = self.spatial_logits(glance.maps, plan.rectangles)
+        output.aux_spatial = self.spatial_logits(glance.maps, given(plan.rectangles))
 
     def spatial_logits(self, maps: Tensor, rectangles: Tensor) -> Tensor:
         """Logits (B, K) from the glance maps inside the rectangles; only their loss trains the spatial policy."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan, segment_centers
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.uni_adafocus.model import UniAdaFocus
+    from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
 
 class UniAdaFocusMethod(Method):
@@ -81,38 +84,39 @@ class UniAdaFocusMethod(Method):
         focus = self.config.segments.focus or (glance * 3 // 2 if self.on_tsm else glance)
         return focus, pool or (3 * focus if self.on_tsm else -(-3 * focus // glance) * glance)
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
-        """See `Method.network`."""
-        frames, head_dropout = self.frame_plan(), self.config.schedule.head_dropout
+    def network_class(self) -> Callable[..., nn.Module]:
+        """See `Method.network_class`."""
+        if self.on_tsm:
+            from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
+
+            return UniAdaFocusTSM
+        from adafocus.methods.uni_adafocus.model import UniAdaFocus
+
+        return UniAdaFocus
+
+    def arguments(self) -> dict[str, Any]:
+        """See `Method.arguments`."""
+        frames, dropout = self.frame_plan(), self.config.schedule.head_dropout
         arguments = {
             "glance_segments": frames.glance,
             "focus_segments": frames.focus,
             "candidates": frames.candidates,
             "temperature": self.read(own.TemporalPolicy).temperature,
-            **self.arguments(num_classes),
+            **super().arguments(),
             **self.values(shared.GlanceSize, shared.GlanceResize, own.PolicyWidths, own.Rectangle),
         }
         if self.on_tsm:
-            from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
-
-            return UniAdaFocusTSM(glance, focus, dropout=head_dropout, **arguments, **self.values(shared.Background))
-        from adafocus.methods.uni_adafocus.model import UniAdaFocus
-
-        rest = self.values(shared.ClassifierWidth, shared.Dropout)
-        return UniAdaFocus(glance, focus, head_dropout=head_dropout, **arguments, **rest)
+            return arguments | {"dropout": dropout} | self.values(shared.Background)
+        return arguments | {"head_dropout": dropout} | self.values(shared.ClassifierWidth, shared.Dropout)
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
         """See `Method.stage`."""
-        from adafocus.core.stage import batch_norms
         from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
 
-        config = self.config
         return UniAdaFocusStage(
-            network,
+            cast("UniAdaFocus | UniAdaFocusTSM", network),
             normalize,
-            seed=config.seed,
-            rates=config.schedule.lr_mults,
             draws=self.read(own.TemporalPolicy).draws,
             **self.values(shared.Where, own.When, own.Losses, shared.Controls),
-            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
+            **self.stage_arguments(network),
         )

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from adafocus.backbones.temporal import mixes_frames
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
-from adafocus.core.output import GlanceOutput, Output, Plan
+from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.layers.resize import resized
 from adafocus.methods.network import Reader, Walk
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
@@ -43,18 +44,21 @@ class UniAdaFocus(UniAdaFocusBase):
         Part("spatial", ("spatial_head",), auxiliary=True, published=False),
     )
 
+    glance_centers: Tensor
+
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         classifier_width: int = 4096,
         dropout: float = 0.2,
         head_dropout: float = 0.2,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
+        self.num_places, self.num_exits = self.candidates, 1 + self.focus_segments
         if self.candidates % self.glance_segments:
             raise ValueError(f"{self.candidates} candidates are no multiple of {self.glance_segments} glance frames")
         centers = torch.tensor([segment_centers(self.candidates, self.glance_segments)])
@@ -68,16 +72,6 @@ class UniAdaFocus(UniAdaFocusBase):
         steps = (num_classes, self.focus_segments, classifier_width, dropout)
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
-    @property
-    def num_places(self) -> int:
-        """Number of rectangles that `Overrides.where` must give: one for each candidate."""
-        return self.candidates
-
-    @property
-    def num_exits(self) -> int:
-        """Number of exits: one after the glance and one after each patch."""
-        return 1 + self.focus_segments
-
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
         """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
         if offsets is None:
@@ -87,14 +81,7 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
-        return self.glance_of(self._maps(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]), auxiliary)
-
-    def _maps(self, frames: Tensor) -> Tensor:
-        return self.glance_net(resized(frames, self.glance_size, self.glance_resize))
-
-    def glance_maps(self, frames: Tensor) -> Tensor | None:
-        """See `AdaptiveNetwork.glance_maps`."""
-        return None if mixes_frames(self.glance_net) else self._maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """See `AdaptiveNetwork.glance_of`."""
@@ -104,7 +91,7 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
         """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) after the last glance frame."""
-        return glance.steps[:, -1]
+        return given(glance.steps)[:, -1]
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
         """See `UniAdaFocusBase.answer`.
@@ -140,14 +127,14 @@ class UniAdaFocus(UniAdaFocusBase):
         """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates."""
         glance = self.glance(frames)
         rows = torch.arange(len(frames), device=frames.device)
-        stay = yield glance.steps[:, -1]
+        stay = yield given(glance.steps)[:, -1]
         if not stay.any():
             return
         rows, glance = rows[stay], glance.rows(stay)
-        plan, beside, running_max = self.decide(glance), glance.running_max, None
+        plan, beside, running_max = self.decide(glance), given(glance.running_max), None
         for first in range(0, self.focus_segments, chunk):
             part = slice(first, first + chunk)
-            patches = self.patches(read(rows, plan.frames[:, part]), plan.where[:, part])
+            patches = self.patches(read(rows, given(plan.frames)[:, part]), plan.where[:, part])
             features = self.focus_features(patches)
             logits, running_max = self.focus_steps(features, running_max, first, beside=beside, answers=1)
             stay = yield logits[:, -1]

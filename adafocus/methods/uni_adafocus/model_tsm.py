@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Plan
+from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
 from adafocus.methods.network import Reader, Walk
@@ -50,13 +52,13 @@ class UniAdaFocusTSM(UniAdaFocusBase):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         dropout: float = 0.5,
         remove_background: bool = False,
-        **options: object,
+        **options: Any,
     ) -> None:
         super().__init__(glance, focus, num_classes=num_classes, **options)
         self.remove_background, self.first_candidate = remove_background, self.glance_segments
@@ -69,17 +71,15 @@ class UniAdaFocusTSM(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Glance network and its heads on frames (B, G, 3, S, S)."""
-        frames = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
-        maps = self.glance_net(self._foreground(frames).flatten(0, 1)).unflatten(0, frames.shape[:2])
+        seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
+        maps = self.glance_net(self._foreground(seen).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
         """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the glance frames."""
         learned = glance.aux_logits
-        if learned is None:
-            learned = self.glance_head.per_frame(glance.features, True)[1]
-        return learned.mean(1)
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
 
     def focus_features(self, patches: Tensor) -> Tensor:
         """See `UniAdaFocusBase.focus_features`; the background is removed from the patches if configured."""
@@ -94,12 +94,13 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         There are two exits: the glance network's auxiliary logits, and the final prediction.
         """
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
-        logits = glance.logits + predicted.mean(1)
-        output = Output(logits, logits[:, None], plan.where, plan.frames, plan.weights, plan.rectangles)
+        logits = given(glance.logits) + predicted.mean(1)
+        steps = logits[:, None]
+        output = Output(logits, steps, plan.where, plan.frames, plan.weights, plan.rectangles)
         if glance.aux_logits is not None:
             output.aux_glance = glance.aux_logits.mean(1, keepdim=True)
             output.per_frame = glance.aux_logits.detach()
-            output.exit_logits = torch.cat([output.aux_glance, output.steps], 1)
+            output.exit_logits = torch.cat([output.aux_glance, steps], 1)
         if learned is not None:
             output.aux_focus = learned.mean(1, keepdim=True)
         return output
@@ -113,10 +114,10 @@ class UniAdaFocusTSM(UniAdaFocusBase):
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
         """See `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
         glance = self.glance(frames, auxiliary=True)
-        stay = yield glance.aux_logits.mean(1)
+        stay = yield given(glance.aux_logits).mean(1)
         if not stay.any():
             return
         glance = replace(glance.rows(stay), aux_logits=None)
         plan = self.decide(glance)
         rows = torch.arange(len(frames), device=frames.device)[stay]
-        yield self.focus(read(rows, plan.frames), plan, glance).logits
+        yield self.focus(read(rows, given(plan.frames)), plan, glance).logits

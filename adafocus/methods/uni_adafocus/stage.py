@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from adafocus.core.batch import Batch
 from adafocus.core.cost import Cost
-from adafocus.core.output import Output
+from adafocus.core.output import Output, given
 from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.options import WHERE
 from adafocus.methods.stage import AdaptiveStage
-from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
+from adafocus.methods.uni_adafocus.model import UniAdaFocus
+from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 from adafocus.methods.uni_adafocus.options import WHEN
 from adafocus.policies.frames import drawn_factors, frames_drawn, inclusion_factors
 
@@ -52,10 +54,11 @@ class UniAdaFocusStage(AdaptiveStage):
     """
 
     name = "joint"
+    model: UniAdaFocus | UniAdaFocusTSM
 
     def __init__(
         self,
-        model: UniAdaFocusBase,
+        model: UniAdaFocus | UniAdaFocusTSM,
         normalize: Callable[[Tensor], Tensor],
         *,
         seed: int,
@@ -109,31 +112,31 @@ class UniAdaFocusStage(AdaptiveStage):
         metrics = {"top1": (output.logits.argmax(1) == label).float().mean()}
         metrics |= {f"loss_{name}": loss.detach() for name, loss in losses.items()}
         # For the log: how much the policies' decisions vary between clips, and the mean size of the rectangles.
-        rectangles = output.rectangles.detach()
+        rectangles, weights = given(output.rectangles).detach(), given(output.weights).detach()
         metrics["where_spread"] = rectangles[..., :2].flatten(0, 1).std(0).mean()
         metrics["size"] = rectangles[..., 2:].mean()
-        metrics["when_spread"] = output.weights.detach().std(1).mean() * output.weights.shape[1]
-        return StepResult(sum(losses.values()), metrics)
+        metrics["when_spread"] = weights.std(1).mean() * weights.shape[1]
+        return StepResult(reduce(torch.add, losses.values()), metrics)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
         """The terms of the loss by name, already multiplied by their weights; the class docstring defines them."""
-        weights = output.weights
+        weights, other = given(output.weights), given(output.diversity)
         count = frames_drawn(weights.shape[1])
         if self.num_draws:
             races = self.draws("temporal", batch, (self.num_draws, weights.shape[1])).to(weights.device)
             factors = drawn_factors(weights, count, races)
         else:
             factors = inclusion_factors(weights, count)
-        temporal = torch.einsum("bg,bgk->bk", weights * factors, output.per_frame.to(weights.dtype))
+        temporal = torch.einsum("bg,bgk->bk", weights * factors, given(output.per_frame).to(weights.dtype))
         losses = {
-            "policy_steps": self.objective(output.steps, batch) / 2,
-            "random_steps": self.objective(output.diversity.steps, batch) / 2,
-            "policy_focus": self.objective(output.aux_focus, batch) / 2,
-            "random_focus": self.objective(output.diversity.aux_focus, batch) / 2,
-            "glance": self.objective(output.aux_glance, batch),
+            "policy_steps": self.objective(given(output.steps), batch) / 2,
+            "random_steps": self.objective(given(other.steps), batch) / 2,
+            "policy_focus": self.objective(given(output.aux_focus), batch) / 2,
+            "random_focus": self.objective(given(other.aux_focus), batch) / 2,
+            "glance": self.objective(given(output.aux_glance), batch),
             "temporal": self.objective(temporal[:, None], batch),
-            "spatial": self.objective(output.aux_spatial[:, None], batch),
-            "size": self.size_weight * (output.rectangles[..., 2:] - 1).square().mean(),
+            "spatial": self.objective(given(output.aux_spatial)[:, None], batch),
+            "size": self.size_weight * (given(output.rectangles)[..., 2:] - 1).square().mean(),
         }
         if self.kl_weight:
             surprise = (weights * (weights.clamp(min=1e-12) * weights.shape[1]).log()).sum(1)

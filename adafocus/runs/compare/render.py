@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from adafocus.core.errors import printable
+from adafocus.core.output import given
 from adafocus.runs.compare.table import Comparison, Row, best_exit, mean_seconds
 
 EARLY = "leaves early by"
@@ -178,7 +179,7 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
     """Plots one comparison with numbered points, which the legend names, so that labels do not overlap."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    points = [(float(row.cost), row.mean) for row in rows]
+    points = [(given(row.cost), row.mean) for row in rows]
     front = pareto(points)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=1, zorder=1, label="Pareto front")
