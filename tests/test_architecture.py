@@ -36,6 +36,7 @@ ALLOWED = {
     },
     "inference": {"layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
+    "spans": {"predict", "build", "evaluation", "methods", "data", "core"},
     "runs": {
         "runs",
         "predict",
@@ -54,6 +55,7 @@ ALLOWED = {
     "commands": {
         "commands",
         "runs",
+        "spans",
         "predict",
         "build",
         "training",

@@ -111,21 +111,48 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
                 yield seconds, picture(None)
 
 
+class VideoWriter:
+    """Writes frames as an H.264 video. A context manager.
+
+    Args:
+        path: the file.
+        rate: frames per second.
+
+    Attributes:
+        count: number of frames written.
+    """
+
+    def __init__(self, path: Path, rate: float = 25.0) -> None:
+        import av
+
+        self.count, self._rate, self._stream = 0, rate, None
+        self._container = av.open(str(path), "w")
+
+    def __enter__(self) -> VideoWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._stream is not None:
+            self._container.mux(self._stream.encode())
+        self._container.close()
+
+    def add(self, image: np.ndarray) -> None:
+        """Adds a frame (H, W, 3) uint8; all have one size, and odd sides lose a pixel."""
+        import av
+
+        height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+        if self._stream is None:
+            self._stream = self._container.add_stream("libx264", rate=Fraction(self._rate).limit_denominator(1000))
+            self._stream.height, self._stream.width, self._stream.pix_fmt = height, width, "yuv420p"
+        packet = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        self._container.mux(self._stream.encode(packet))
+        self.count += 1
+
+
 def write_video(path: Path, frames: Iterable[np.ndarray], rate: float = 25.0) -> int:
     """Writes frames (H, W, 3) uint8 of equal size as an H.264 video and returns their number; odd sides lose a
     pixel."""
-    import av
-
-    count, stream = 0, None
-    with av.open(str(path), "w") as container:
+    with VideoWriter(path, rate) as writer:
         for image in frames:
-            height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
-            if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
-                stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
-            packet = av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
-            container.mux(stream.encode(packet))
-            count += 1
-        if stream is not None:
-            container.mux(stream.encode())
-    return count
+            writer.add(image)
+    return writer.count

@@ -106,7 +106,7 @@ class View:
         """(N,) indices of the frames that evaluation chooses from."""
         return self._evaluation(num_frames, self.candidates)[0]
 
-    def window(self, num_frames: int) -> np.ndarray:
+    def even_clip(self, num_frames: int) -> np.ndarray:
         """(T,) indices of the frames of a window of a longer video, in the order of a training clip.
 
         They are evenly spaced, also where evaluation takes several clips or a dense one.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from adafocus.backbones import Backbone
 from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.crop import boxes
 from adafocus.layers.resize import resized
 from adafocus.methods.options import GLANCE_RESIZES

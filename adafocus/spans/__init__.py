@@ -1,6 +1,7 @@
-"""Spans in long videos and streams: what happens, from when to when, and how sure that is."""
+"""Spans in long videos and streams: what happens, from when to when, and how sure that is.
 
-from adafocus.spans.finder import Finder, Found
-from adafocus.spans.timeline import Rules, Span, Timeline
+`finder.Finder` finds them, `timeline.Timeline` makes them of probabilities, `files` writes them.
+"""
 
-__all__ = ["Finder", "Found", "Rules", "Span", "Timeline"]
+#: Defaults of `Finder`, which the command line also shows before torch is imported.
+WINDOW, OVERLAP, FOCUS_BELOW = 2.0, 4, 0.9

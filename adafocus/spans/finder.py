@@ -8,7 +8,7 @@ it; a window counts more for what is in its middle.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from adafocus.core.output import GlanceOutput, Overrides
 from adafocus.data.stream import Stream
 from adafocus.methods.network import AdaptiveNetwork
 from adafocus.predict import Predictor
+from adafocus.spans import FOCUS_BELOW, OVERLAP, WINDOW
 from adafocus.spans.timeline import Rules, Span, Timeline
 from adafocus.spans.windows import Grid, Reader, Windows
 
@@ -80,9 +81,9 @@ class Finder:
     predictor: Predictor
     rules: Rules = field(default_factory=Rules)
     background: tuple[str, ...] = ()
-    window: float = 2.0
-    overlap: int = 4
-    focus_below: float = 0.9
+    window: float = WINDOW
+    overlap: int = OVERLAP
+    focus_below: float = FOCUS_BELOW
 
     def __post_init__(self) -> None:
         settings, self.stage = self.predictor.settings, self.predictor.stage
@@ -97,16 +98,24 @@ class Finder:
         self.whole_cost = self.stage.costs(cost)[self.stage.variants[0]]
         if self.answers:
             self.backbone_cost = cost.of("glance")
-            self.answer_cost = self.network.glance_cost(cost) - self.backbone_cost
+            answered = self.network.glance_cost(cost)
+            self.answer_cost = answered - self.backbone_cost
+            # The prediction of a network with an exit after the glance goes on from there; others have a head for it.
+            self.focus_cost = self.whole_cost - self.backbone_cost
+            if getattr(self.network, "glance_exit", False):
+                self.focus_cost = self.network.exit_costs(cost)[-1] - answered
         Timeline(self.predictor.classes, self.rules, self.background)  # names a class that does not exist
 
     @torch.no_grad()
-    def find(self, source: str | Path, found: Found | None = None) -> Iterator[Span]:
+    def find(
+        self, source: str | Path, found: Found | None = None, progress: Callable[[Found], None] | None = None
+    ) -> Iterator[Span]:
         """Yields the spans of a video file, or of the camera with this index, as soon as each is complete.
 
         Args:
             source: the file or camera.
             found: is filled with what is done.
+            progress: is called with it after every few windows.
 
         Raises:
             VideoError: the video cannot be opened, or is damaged; the spans before the damage have been yielded.
@@ -125,6 +134,8 @@ class Finder:
                     for start, end in zip(windows.times, windows.times[1:], strict=False):
                         yield from self._counted(timeline.add(start, end, mean.pop()), found)
                     found.frames, found.seconds, found.held = reader.count, reader.seconds, reader.held
+                    if progress is not None:
+                        progress(found)
             finally:  # also at damage: what is known by then are spans
                 yield from self._counted(timeline.finish(), found)
 
@@ -150,7 +161,7 @@ class Finder:
             rows = unsure.cpu()
             logits[unsure] = self._focus(windows, rows, numbers, replace(glance, aux_logits=None).rows(unsure))
             found.focused += int(rows.sum())
-            found.cost += int(rows.sum()) * (self.whole_cost - self.backbone_cost)
+            found.cost += int(rows.sum()) * self.focus_cost
         return logits.softmax(1).cpu().numpy()
 
     def _whole(self, windows: Windows) -> Tensor:
@@ -169,7 +180,7 @@ class Finder:
             fresh = self.network.glance_maps(self._normalized(windows, torch.tensor([new])))
             maps.update(zip(new, fresh[0], strict=True))
         found.glances += len(new)
-        found.cost += len(new) * self.backbone_cost // self.glances
+        found.cost += round(len(new) * self.backbone_cost / self.glances)
         stacked = torch.stack([maps[number] for number in numbers.flatten().tolist()])
         for number in [number for number in maps if number < windows.keep]:
             del maps[number]

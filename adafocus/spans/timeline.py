@@ -89,6 +89,11 @@ class Timeline:
             self.waiting = None
         return found
 
+    @property
+    def label(self) -> str | None:
+        """The label of the present moment; None if no span is open."""
+        return None if self.current is None else self.classes[self.current]
+
     def finish(self) -> list[Span]:
         """The remaining spans, at the end of the video."""
         found = self._ended() if self.current is not None else []

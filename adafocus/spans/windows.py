@@ -46,7 +46,7 @@ class Grid:
         distance = max(1, round(seconds * rate / glance))
         overlap = max(number for number in range(1, min(overlap, glance) + 1) if glance % number == 0)
         size = distance * glance
-        return Grid(size, size // overlap, view.window(size))
+        return Grid(size, size // overlap, view.even_clip(size))
 
     @property
     def overlap(self) -> int:

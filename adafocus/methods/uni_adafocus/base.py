@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.backbones import Backbone
+from adafocus.core.cost import Cost
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes, crop_rectangles
 from adafocus.layers.precision import full_precision
