@@ -81,6 +81,11 @@ def score(spans: list[Span], parts: list[Part], least: float = 0.5) -> Score:
     return found
 
 
+def nothing(predictor: adafocus.Predictor) -> tuple[str, ...]:
+    """The class of pauses, if the network was trained on windows of `prepare`."""
+    return (NOTHING,) if NOTHING in predictor.classes else ()
+
+
 def measure(options: argparse.Namespace) -> None:
     """Prints F1 and multiply-adds of several thresholds, on several joins."""
     predictor = adafocus.load(options.run, device="cpu")
@@ -93,7 +98,7 @@ def measure(options: argparse.Namespace) -> None:
             video = Path(folder) / f"{number}.mp4"
             parts = write_join(video, some, (options.pause[0], options.pause[1]), rng, options.side)
             for below in options.focus_below:
-                finder = Finder(predictor, background=(NOTHING,), window=options.window, focus_below=below)
+                finder = Finder(predictor, background=nothing(predictor), window=options.window, focus_below=below)
                 found = Found()
                 got = score(list(finder.find(video, found)), parts)
                 share = 100 * found.cost / found.dense_cost
@@ -128,7 +133,7 @@ def hours(options: argparse.Namespace) -> None:
             chosen = [clips[place] for place in rng.integers(0, len(clips), count)]
             parts = write_join(video, chosen, (options.pause[0], options.pause[1]), rng, options.side)
             found, started = Found(), time.perf_counter()
-            finder = Finder(predictor, background=(NOTHING,), window=options.window)
+            finder = Finder(predictor, background=nothing(predictor), window=options.window)
             got = score(list(finder.find(video, found)), parts)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             sys.stdout.write(

@@ -75,6 +75,7 @@ def finish(
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
         "cost": {**cost.as_dict(), "total": costs[main]},
+        "cost_whole_frames": build.whole_frames_cost(settings, len(data.classes)),
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
         "seconds": {
             "train": progress.seconds,

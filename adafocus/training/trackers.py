@@ -19,6 +19,11 @@ FILES = ("summary.json", "report.html", "predictions.csv", "patches.png", "confi
 MLFLOW_LENGTH, MLFLOW_BATCH = 6000, 100
 
 
+def tag(kind: str, name: str) -> str:
+    """What trackers call a number of metrics.jsonl: `train/loss`, `train/lr`, and `val/loss` for kind "evaluate"."""
+    return f"{'val' if kind == 'evaluate' else kind}/{name}"
+
+
 @dataclass(frozen=True)
 class Identity:
     """What a tracker needs to know of a run.
@@ -160,7 +165,7 @@ class MLflow:
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """See `adafocus.core.registry.Logger`."""
-        self._log({f"{kind}/{name}": value for name, value in numbers(values).items()}, step)
+        self._log({tag(kind, name): value for name, value in numbers(values).items()}, step)
 
     def _log(self, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -220,7 +225,7 @@ class WandB:
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """See `adafocus.core.registry.Logger`."""
-        self.run.log({"step": step, **{f"{kind}/{name}": value for name, value in numbers(values).items()}})
+        self.run.log({"step": step, **{tag(kind, name): value for name, value in numbers(values).items()}})
 
     def picture(self, name: str, step: int, image: Any) -> None:
         """See `adafocus.core.registry.Logger`."""
