@@ -90,8 +90,8 @@ class Finder:
         if settings.dataset.modality != "rgb":
             raise UserError("this model needs optical flow, which video files do not contain")
         self.network: Any = self.predictor.model
-        self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1)
         self.glances = build.tested_plan(settings).glance
+        self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1, segments=self.glances)
         self.answers = isinstance(self.network, AdaptiveNetwork) and self.network.answers_at_glance
         self.shares = self.answers and self.network.shares_maps
         cost = build.cost(settings, len(self.predictor.classes))
