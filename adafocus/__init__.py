@@ -1,10 +1,9 @@
-"""Video recognition that spends its computation where it matters.
-
+"""Efficient video recognition with spatial and temporal selection: AdaFocus V1, V2, Uni-AdaFocus, TSN, TSM, TAM.
 Everything in `__all__` is public. Names are imported when they are used, so that `import adafocus` is fast and does
 not load torch.
 
-- `load(RUN_OR_FILE)` gives a `Predictor`, whose answers are `Prediction`s.
-- `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` gives the configuration alone.
+- `load(RUN_OR_FILE)` returns a `Predictor`, which returns `Prediction`s for videos.
+- `train(...)` and `evaluate(RUN, ...)` do what `adafocus run` does; `compose(...)` returns only the configuration.
 - `AdaFocusV1` ... `Recognizer` are the networks, with plain arguments.
 - `features_of` and `register_...` add backbones, methods, data sets, policies and loggers; see docs/extending.md.
 """
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.frame_exit.model import FrameExit
+    from adafocus.methods.ocsampler.model import OCSampler
     from adafocus.methods.recognizer.model import Recognizer
     from adafocus.methods.tokens.model import TokenFocus
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
@@ -36,6 +37,8 @@ __all__ = [
     "AdaFocusV1TSM",
     "AdaFocusV2",
     "AdaFocusV2TSM",
+    "FrameExit",
+    "OCSampler",
     "Prediction",
     "Predictor",
     "Recognizer",
@@ -54,7 +57,7 @@ __all__ = [
     "register_policy",
     "train",
 ]
-#: Where each of them is.
+#: Module -> the public names that are defined in it.
 _HOMES = {
     "adafocus.api": ("compose", "evaluate", "load", "train"),
     "adafocus.backbones": ("features_of",),
@@ -65,6 +68,8 @@ _HOMES = {
     "adafocus.methods.adafocus_v1.model_tsm": ("AdaFocusV1TSM",),
     "adafocus.methods.adafocus_v2.model": ("AdaFocusV2",),
     "adafocus.methods.adafocus_v2.model_tsm": ("AdaFocusV2TSM",),
+    "adafocus.methods.frame_exit.model": ("FrameExit",),
+    "adafocus.methods.ocsampler.model": ("OCSampler",),
     "adafocus.methods.recognizer.model": ("Recognizer",),
     "adafocus.methods.tokens.model": ("TokenFocus",),
     "adafocus.methods.uni_adafocus.model": ("UniAdaFocus",),

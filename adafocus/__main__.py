@@ -1,4 +1,4 @@
-"""`python -m adafocus ...` is `adafocus ...`."""
+"""Runs the command line: `python -m adafocus ...` does the same as `adafocus ...`."""
 
 from adafocus.cli import main_and_exit
 

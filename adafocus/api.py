@@ -1,4 +1,4 @@
-"""What the command line does, from Python: configurations, runs, evaluations, predictors."""
+"""The functions of the command line for use from Python: configurations, runs, evaluations, predictors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def load(
     path: str | PathLike[str], *recipe: str, classes: Sequence[str] | None = None, device: str = "auto"
 ) -> Predictor:
-    """A predictor of a run folder, of a checkpoint of ours, or of a file of a seed project.
+    """Loads a predictor from a run folder, a checkpoint of this package, or one that the papers' authors published.
 
         predictor = adafocus.load("outputs/default")
         prediction = predictor("clip.mp4")
@@ -31,13 +31,14 @@ def load(
     `predictor.normalize`.
 
     Args:
-        path: run folder or file, or where `adafocus push` has shared one: a folder, an fsspec address, `hf://owner/name`.
-        recipe: overrides that say what a seed project's file does not, as `experiment=tsm_sthv2_8f`.
-        classes: class names; None: those of the file, else numbers.
+        path: run folder or checkpoint file, or the target of `adafocus push`: a folder, an fsspec address, or
+            `hf://owner/name`.
+        recipe: overrides that a published checkpoint needs, such as `experiment=tsm_sthv2_8f`.
+        classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
 
     Raises:
-        UserError: the file is missing, damaged, or does not fit, or it needs a plug-in that is not imported; one line.
+        UserError: the file is missing, damaged or does not fit, or it needs a plug-in that is not imported.
     """
     from adafocus.predict import load as load_predictor
 
@@ -45,28 +46,29 @@ def load(
 
 
 def compose(*overrides: str) -> Config:
-    """The checked configuration of `adafocus run OVERRIDES`, without a run.
+    """Returns the checked configuration of `adafocus run OVERRIDES`, without starting a run.
 
         adafocus.compose("dataset=glyphs", "schedule.epochs=1").patch.size
 
     Raises:
-        UserError: an override that does not exist, a value that is not allowed, or options that do not go together.
+        UserError: a key does not exist, a value is not allowed, or options do not fit together.
     """
     return compose_typed(list(overrides))
 
 
 def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Path:
-    """Trains as `adafocus run OVERRIDES` does, in processes of its own; the same call goes on with an interrupted run.
+    """Trains as `adafocus run OVERRIDES`, in separate processes; repeating the call continues an interrupted run.
 
     Args:
-        folder: of the run; None: named after the overrides, in outputs/ of the current folder.
+        overrides: overrides of the configuration, KEY=VALUE.
+        folder: the run folder; None: a folder in outputs/ named after the overrides.
 
     Returns:
         the run folder, for `load` and `evaluate`.
 
     Raises:
-        UserError: as `compose`, or the run has failed for a reason that is the user's.
-        RuntimeError: it has failed otherwise; its run.log holds the traceback.
+        UserError: the configuration is wrong, or the run has failed for a reason that the user can correct.
+        RuntimeError: the run has failed for another reason; its run.log has the traceback.
     """
     return _run(list(overrides), [], folder)
 
@@ -74,17 +76,19 @@ def train(*overrides: str, folder: str | PathLike[str] | None = None) -> Path:
 def evaluate(
     checkpoint: str | PathLike[str], *overrides: str, folder: str | PathLike[str] | None = None
 ) -> dict[str, Any]:
-    """Evaluates as `adafocus run mode=evaluate checkpoint=CHECKPOINT OVERRIDES` does.
+    """Evaluates as `adafocus run mode=evaluate checkpoint=CHECKPOINT OVERRIDES`.
 
     Args:
-        checkpoint: run folder or file. Ours say themselves what network and data they are of; overrides win.
-        folder: of the evaluation; None: as in `train`.
+        checkpoint: run folder or checkpoint file. Those of this package store their configuration.
+        overrides: overrides of the stored configuration, KEY=VALUE.
+        folder: the folder for the evaluation; None: a folder in outputs/ named after the overrides.
 
     Returns:
-        the summary: `score`, `rows` of every answer with its cost, and more; see summary.json of the folder.
+        the content of summary.json: `score`, `rows` with score and cost of every evaluation variant, and more.
 
     Raises:
-        UserError, RuntimeError: see `train`.
+        UserError: the configuration is wrong, or the evaluation has failed for a reason that the user can correct.
+        RuntimeError: the evaluation has failed for another reason; its run.log has the traceback.
     """
     from adafocus.cli import stored_overrides
 

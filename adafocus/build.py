@@ -1,4 +1,4 @@
-"""Configuration -> network, stage, settings (and, through `clips`, data): where configuration and code meet."""
+"""Builds network, stage, trainer settings and loss from a configuration; `build_data` builds the data sets."""
 
 from __future__ import annotations
 
@@ -24,9 +24,8 @@ from adafocus.data.dataset import ClipSource, VideoClips
 from adafocus.data.transforms import IMAGENET, Normalize
 from adafocus.evaluation.cost import count, multiply_adds
 from adafocus.methods import method_of
-from adafocus.methods.network import AdaptiveNetwork
+from adafocus.methods.network import AdaptiveNetwork, Network
 from adafocus.methods.options import GlanceSize, Patch
-from adafocus.methods.recognizer.online import why_no_stream
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.settings import Settings
 
@@ -44,6 +43,7 @@ __all__ = [
     "objective",
     "protocol_line",
     "rate_line",
+    "sampled_classes",
     "seeded_model",
     "settings",
     "stage",
@@ -55,8 +55,8 @@ __all__ = [
 ]
 
 
-def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """The network on the current default device; `weights=False` leaves the backbones as they are drawn."""
+def model(config: Config, num_classes: int, *, weights: bool = True) -> Network:
+    """Builds the network on the current default device; `weights=False` leaves the backbones randomly initialized."""
     method = method_of(config)
     focus = _backbone(config, "focus", weights)
     if config.dataset.modality == "flow":
@@ -73,7 +73,7 @@ def model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Modul
 
 
 def channels(config: Config) -> int:
-    """Number of channels of a frame: 3 for RGB, or x and y of dataset.snippet consecutive flow fields."""
+    """Returns the number of channels of a frame: 3 for RGB, or 2 for each of dataset.snippet optical-flow fields."""
     return 2 * config.dataset.snippet if config.dataset.modality == "flow" else 3
 
 
@@ -89,7 +89,7 @@ def _temporal(backbone: BackboneConfig) -> Temporal:
 
 
 def _backbone(config: Config, role: str, weights: bool) -> Backbone:
-    """The glance or the focus network (`role`), with its initial weights if `weights`."""
+    """Builds the glance or the focus backbone (`role`), with its initial weights if `weights` is true."""
     section = config.backbone
     name, options, size = getattr(section, role), getattr(section, f"{role}_options"), _image_size(config, role)
     source = (section.glance_weights if role == "glance" else None) or section.weights
@@ -127,7 +127,7 @@ def _backbone(config: Config, role: str, weights: bool) -> Backbone:
 
 
 def _image_size(config: Config, role: str) -> int:
-    """Side in pixels of the images that a network sees."""
+    """Returns the side in pixels of the images that a backbone sees."""
     method, frame = method_of(config), config.dataset.frame_size
     if role == "glance":
         return (config.backbone.glance_size if GlanceSize in method.options else None) or frame
@@ -147,14 +147,14 @@ def _library_weights(backbone: Features, name: str, source: str, size: int, opti
 
 
 def check_networks(config: Config, *, fresh: bool) -> None:
-    """Finds out what is wrong with networks of torchvision and timm before anything is made; does nothing without any.
+    """Checks backbones of torchvision and timm before a run folder is created; does nothing for other backbones.
 
     Args:
         config: the configuration.
-        fresh: training starts with new weights, so that pretrained ones are fetched now.
+        fresh: whether training starts with new weights, so that pretrained ones are downloaded now.
 
     Raises:
-        UserError: a network does not exist or does not suit the configuration, or its weights cannot be fetched.
+        UserError: a network does not exist or does not fit the configuration, or its weights cannot be downloaded.
     """
     section, roles = config.backbone, ("glance", "focus") if method_of(config).has_glance else ("focus",)
     names = {role: getattr(section, role) for role in roles}
@@ -168,17 +168,17 @@ def check_networks(config: Config, *, fresh: bool) -> None:
 
 
 def normalization(config: Config) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation that clips are normalized with: the configured ones, or those of ImageNet.
+    """Returns the mean and standard deviation that clips are normalized with: the configured ones, or ImageNet's.
 
-    Without configured ones, a network of a library brings clips from there to the normalization of its own training
-    (`backbones.features.Features.renormalize`).
+    Without configured ones, a network of timm, torchvision or a plug-in converts clips to the normalization of its own
+    training (`backbones.features.Features.renormalize`).
     """
     dataset = config.dataset
     return list(dataset.mean or IMAGENET[0]), list(dataset.std or IMAGENET[1])
 
 
-def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> nn.Module:
-    """`model` with initial weights that are a function of the seed; torch's global random state is not changed.
+def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> Network:
+    """Builds the network with initial weights that depend on the seed only; keeps torch's global random state.
 
     ImageNet weights are not downloaded if `init.from` replaces them.
     """
@@ -188,14 +188,14 @@ def seeded_model(config: Config, num_classes: int, *, weights: bool = True) -> n
         return model(config, num_classes, weights=weights)
 
 
-def meta_model(config: Config, num_classes: int) -> nn.Module:
-    """The network on the meta device, without weights, for what depends on its shapes only."""
+def meta_model(config: Config, num_classes: int) -> Network:
+    """Builds the network on the meta device, without weights, to count its cost or inspect its shapes."""
     with torch.device("meta"), as_user_error():
         return model(config, num_classes, weights=False)
 
 
 def cost(config: Config, num_classes: int) -> Cost:
-    """The cost in multiply-adds (MACs) of one test clip of the protocol."""
+    """Counts the multiply-adds (MACs) of one test clip of the protocol."""
     return count(meta_model(config, num_classes), tested_plan(config).clip, config.dataset.frame_size, channels(config))
 
 
@@ -216,7 +216,7 @@ def whole_frames_cost(config: Config, num_classes: int) -> int | None:
 
 
 def stage(config: Config, network: nn.Module) -> Stage:
-    """What learns, for a network of `model`."""
+    """Makes the training stage that the configuration selects, for a network built by `model`."""
     made = method_of(config).stage(network, Normalize(*normalization(config)))
     if config.schedule.frozen:
         with as_user_error():
@@ -225,19 +225,19 @@ def stage(config: Config, network: nn.Module) -> Stage:
 
 
 def not_needed(config: Config) -> tuple[str, ...]:
-    """Prefixes of state dict keys that evaluation of this stage does not need, so that a checkpoint may lack them."""
+    """Returns the prefixes of state-dict keys that evaluation of this stage does not need in a checkpoint."""
     return method_of(config).not_needed
 
 
-def stream_line(config: Config, network: nn.Module) -> str | None:
-    """A log line that says whether a network with the online shift can run frame by frame; None without that shift."""
+def stream_line(config: Config, network: Network) -> str | None:
+    """Returns a log line on whether a network with the online shift can run frame by frame; None without that shift."""
     if config.backbone.shift != "online":
         return None
-    return why_no_stream(network) or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
+    return network.why_no_stream() or "this model will run on streams: `adafocus predict RUN VIDEO --online`"
 
 
 def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings:
-    """The options of the training loop for a training set of `train_size` clips.
+    """Returns the options of the training loop for a training set of `train_size` clips.
 
     Args:
         config: the configuration.
@@ -288,11 +288,11 @@ def settings(config: Config, train_size: int, *, cuda: bool = False) -> Settings
 
 
 def objective(config: Config, clips: ClipSource, num_classes: int, device: torch.device) -> Objective:
-    """The loss of a prediction in training; balanced class weights are of mean 1 over the training clips."""
+    """Makes the training loss of a prediction; balanced class weights have mean 1 over the training clips."""
     schedule, weights = config.schedule, None
     if schedule.class_weights == "balanced" and isinstance(clips, VideoClips):
         counts = torch.zeros(num_classes, dtype=torch.float64)
-        for record in clips.records:  # a training clip has one of the labels of its video, drawn evenly
+        for record in clips.records:  # a training clip has one of its video's labels, sampled uniformly
             counts[list(record.labels)] += 1 / len(record.labels)
         balanced = counts.sum() / (counts.count_nonzero() * counts)
         weights = torch.where(counts > 0, balanced, 0.0).float().to(device)
@@ -304,8 +304,15 @@ def objective(config: Config, clips: ClipSource, num_classes: int, device: torch
     )
 
 
+def sampled_classes(config: Config, clips: ClipSource) -> list[int] | None:
+    """The class of every training clip (its first label) for schedule.sampling=balanced; else None."""
+    if config.schedule.sampling != "balanced" or not isinstance(clips, VideoClips):
+        return None
+    return [record.labels[0] for record in clips.records]
+
+
 def rate_line(config: Config) -> str:
-    """A log line with the batch size, and with the learning rate before and after scaling."""
+    """Returns a log line with the batch size, and with the learning rate before and after scaling."""
     schedule, amounts = config.schedule, amounts_of(config)
     rate = scaled_rate(amounts.lr, amounts.batch_size, amounts.base_batch_size, schedule.lr_scaling)
     share = amounts.batch_size // config.devices // schedule.accumulation_steps

@@ -35,11 +35,11 @@ class Data:
         protocol, validation: descriptions, in one line each, of how scores on `test` and on `validate` are measured.
         validate: clips for validation during training, which may have fewer views than `test`, or be other videos.
         test: clips for the final scores; the same object as `validate` if there is no difference.
-        found: by split, counts of the videos that were found.
-        missing: by split, paths of missing videos.
-        unreadable: by split, path -> reason for unreadable videos.
+        found: split -> counts of the videos that were found.
+        missing: split -> paths of missing videos.
+        unreadable: split -> path -> reason for unreadable videos.
         views: number of views per video (clips times crops) in `test`.
-        collected: the videos of files; None for synthetic ones.
+        collected: the videos and classes that were found; None for synthetic videos and data sets of plug-ins.
     """
 
     train: ClipSource | None
@@ -82,8 +82,7 @@ def data(
 
 
 def trained_on(config: Config, content: Mapping[str, Any], file: Path) -> Trained:
-    """The data that a checkpoint's network was trained on, as far as the checkpoint says; its content is not
-    trusted."""
+    """Returns the data that a network was trained on, as far as its checkpoint, which is not trusted, names them."""
     classes, stored = content.get("classes"), content.get("config")
     dataset = stored.get("dataset") if isinstance(stored, dict) else None
     root = dataset.get("root") if isinstance(dataset, dict) else None
@@ -95,8 +94,8 @@ def trained_on(config: Config, content: Mapping[str, Any], file: Path) -> Traine
         except UserError:  # not a checkpoint of this package, or damaged; only a warning depends on it
             table = None
         seen = frozenset(row.path for row in table.rows if row.split == "train") if table else seen
-    named = isinstance(classes, list) and classes and all(isinstance(name, str) for name in classes)
-    return Trained(list(classes) if named else None, same, seen)
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    return Trained(list(classes) if named and classes else None, same, seen)
 
 
 def _same_folder(one: str, two: str | None) -> bool:
@@ -117,6 +116,7 @@ def _glyphs(config: Config) -> Data:
             task=dataset.task,
             visible=dataset.visible,
             tints=dataset.tints,
+            decoys=dataset.decoys,
             seed=config.seed,
         )
         for split, size in (
@@ -129,7 +129,7 @@ def _glyphs(config: Config) -> Data:
         for name, videos in (("train", splits["train"]), ("evaluate", splits["val"]))
     }
     classes = [f"glyph {number}" for number in range(dataset.classes or 10)]
-    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} drawn videos of {dataset.frame_size} pixels"
+    protocol = f"glyphs ({dataset.task}), {len(splits['val'])} synthetic videos of {dataset.frame_size} pixels"
     own = () if plan.first else (plan.glance,)
     sets = (*own, *(size for size in (plan.fixed_focus or plan.candidates,) if size))
     clips = {
@@ -141,7 +141,7 @@ def _glyphs(config: Config) -> Data:
 
 
 def _registered(config: Config) -> Data:
-    """A data set of a plug-in; its "val" split is the test as well."""
+    """Builds a data set of a plug-in; its "val" split is also the test split."""
     dataset, name = config.dataset, config.dataset.source
     splits = {}
     for split in ("train", "val"):
@@ -154,7 +154,9 @@ def _registered(config: Config) -> Data:
     classes = [str(word) for word in splits["train"].classes]
     for split, videos in splits.items():
         if not len(videos.labels) or not 0 <= min(videos.labels) <= max(videos.labels) < len(classes):
-            raise UserError(f"dataset.source={name}: labels of {split} must be 0..{len(classes) - 1}, at least one")
+            raise UserError(
+                f"dataset.source={name}: the split {split} must have videos, with labels from 0 to {len(classes) - 1}"
+            )
     if dataset.classes not in (None, len(classes)):
         raise UserError(f"dataset.source={name} has {len(classes)} classes, not dataset.classes={dataset.classes}")
     test, validate = views(config, classes)
@@ -269,13 +271,13 @@ def _files(config: Config, collected: Collected) -> Data:
 
 
 def _cache_bytes(config: Config) -> int:
-    """The bytes of `dataset.cache_megabytes` that each reading process on this machine may use."""
+    """Returns the share of `dataset.cache_megabytes` of each reading process on this machine, in bytes."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # processes of this run on this machine
     return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:
-    """The views of the protocol's test, and of training and validation."""
+    """Returns the view of the protocol's test, and the view of training and validation."""
     dataset, protocol = config.dataset, config.protocol
     method, plan = method_of(config), frame_plan(config)
     rule = protocol.test or method.test_frames
@@ -317,17 +319,17 @@ def views(config: Config, classes: list[str]) -> tuple[View, View]:
 
 
 def frame_plan(config: Config) -> FramePlan:
-    """The frame plan of a run's network; with mode=early_exit frames are decoded on demand."""
+    """Returns the frame plan of a run's network; with mode=early_exit frames are decoded on demand."""
     return method_of(config).frame_plan(deferred=config.mode == "early_exit")
 
 
 def tested_plan(config: Config) -> FramePlan:
-    """The frame plan of one test clip of the protocol, which may have more frames than in training (TSN)."""
+    """Returns the frame plan of a test clip of the protocol, which may have more frames than in training (TSN)."""
     plan = frame_plan(config)
     return replace(plan, glance=config.protocol.segments or plan.glance)
 
 
 def protocol_line(config: Config, view: View) -> str:
-    """A one-line description of how a score is measured: the protocol's name, its frames, crops and averaging."""
+    """Describes in one line how a score is measured: the protocol's name, its frames, crops and averaging."""
     average = "" if view.views == 1 else f", mean of {config.protocol.average}"
     return f"{config.protocol.name}: {view.protocol()}{average}"

@@ -42,8 +42,9 @@ USAGE = """usage: adafocus COMMAND ...
 """
 INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 BROKEN_PIPE = 141  # exit status after the reader of the output has closed it, as in `adafocus zoo | head`
-PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")  # a job of theirs was killed, or too many failed
-#: Other commands than `run`; each has its own arguments and is imported only when it is used.
+#: Packages of launchers and sweepers, whose exceptions mean that jobs were killed or that too many failed.
+PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")
+#: Command -> module, for all commands but `run`; a module is imported only when its command is used.
 TOOLS = {
     "arena": "adafocus.commands.arena",
     "compare": "adafocus.runs.compare",
@@ -59,7 +60,7 @@ TOOLS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """`adafocus COMMAND ...`; returns the exit status."""
+    """Runs `adafocus COMMAND ...`; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "run":
@@ -87,7 +88,7 @@ def _say(error: Exception) -> int:
 
 
 def run(argv: list[str]) -> int:
-    """One job, or with -m a sweep of them, described by Hydra overrides; returns the exit status."""
+    """Runs `adafocus run OVERRIDES`: a job, or with -m a sweep of jobs; returns the exit status."""
     import hydra
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
@@ -136,7 +137,7 @@ def run(argv: list[str]) -> int:
 
 
 def refuse_unknown_flags(arguments: list[str]) -> None:
-    """Refuses flags that Hydra does not know in one line; Hydra would print its usage.
+    """Checks that Hydra knows all flags, because it would print its whole usage for an unknown one.
 
     Raises:
         UserError: there is such a flag.
@@ -152,7 +153,7 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
 
 
 def stored_overrides(arguments: list[str]) -> list[str]:
-    """The overrides that a checkpoint of `mode=evaluate` stores; they precede those of the command line, which win."""
+    """Returns the overrides that the checkpoint of `mode=evaluate` stores; the command line takes precedence."""
     mode, checkpoint = (typed_value(arguments, key) for key in ("mode", "checkpoint"))
     if mode not in ("evaluate", "early_exit") or checkpoint is None:
         return []
@@ -171,7 +172,7 @@ def stored_overrides(arguments: list[str]) -> list[str]:
 
         words = of_file(path, arguments)
     else:
-        raise UserError(f"checkpoint={checkpoint}: no such run folder or file")
+        raise UserError(f"checkpoint={checkpoint}: there is no such run folder or file")
     if words:
         sys.stderr.write(f"{path} says: {' '.join(words)}\n")
     return words

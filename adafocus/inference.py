@@ -1,7 +1,7 @@
-"""Turns a trained network into one that only predicts, faster: BatchNorm folded, lower precision, compiled backbones.
+"""Makes a trained network faster in prediction: folds BatchNorm, lowers the precision, compiles the backbones.
 
-Everything is done to the backbones, which take nearly all of the time; policies, crops and heads stay in float32. So
-evaluation, early exit and prediction, which call the same backbones, use the same program.
+Only the backbones are changed, which take nearly all of the time; policies, crops and heads stay in float32.
+Evaluation, early exit and prediction call the same backbones, so the changes apply to all of them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Program:
-    """How backbones are run.
+    """The way backbones are run: precision, folding and compilation.
 
     Attributes:
         precision: fp32, bf16 or fp16; the latter two by autocast.
@@ -38,11 +38,11 @@ class Program:
 
     @property
     def plain(self) -> bool:
-        """Whether the network runs as it was trained, so that predictions have the same bits."""
+        """Whether the backbones run as in training, so that predictions have the same bits."""
         return self == Program()
 
     def __str__(self) -> str:
-        """The differences to the network as it was trained, to be added to the line that describes a protocol."""
+        """Returns the differences to training as text, for the line that describes a protocol."""
         parts = [self.precision] if self.precision != "fp32" else []
         parts += ["BatchNorm folded"] if self.fold_norm else []
         return ", ".join([*parts, *(["compiled"] if self.compiled else [])])
@@ -67,7 +67,7 @@ class Agreement:
 
 
 def pick_precision(precision: str, device: torch.device) -> str:
-    """The precision for "auto": bf16 on devices with matrix units for it, else fp32; others are returned unchanged."""
+    """Replaces "auto" by bf16 on devices with matrix units for it, else by fp32; returns other values unchanged."""
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -77,7 +77,7 @@ def pick_precision(precision: str, device: torch.device) -> str:
 
 
 def backbones_of(network: nn.Module) -> list[nn.Module]:
-    """The backbones of a network, by the names that networks of this package give them."""
+    """Returns the backbones of a network, found by the names that they have in this package's networks."""
     return [part for name, part in network.named_children() if name in BACKBONE_NAMES]
 
 
@@ -86,7 +86,7 @@ def apply(network: nn.Module, program: Program, example: Tensor) -> None:
 
     Args:
         network: the network, on its device.
-        program: what to do.
+        program: precision, folding and compilation.
         example: normalized frames (1, T, C, S, S) of a clip, for which the folded network is compared with the
             original.
 
@@ -119,11 +119,11 @@ def _autocast(forward: Callable[..., Tensor], device: str, dtype: torch.dtype) -
 def fold_norms(network: nn.Module, example: Tensor) -> int:
     """Folds each BatchNorm of the backbones that directly follows a convolution into it; returns their number.
 
-    A forward pass of `example` shows which BatchNorm reads the output of which convolution, also where a temporal
-    module is in between. Their order in the code need not be known.
+    A forward pass of `example` shows which BatchNorm reads the output of which convolution, so the code of the network
+    need not be known.
 
     Raises:
-        RuntimeError: the predictions have changed, as when something else also reads the convolution's output.
+        RuntimeError: the predictions have changed, for example because another layer also reads that output.
     """
     network.eval()
     convolution_of: dict[int, nn.Conv2d] = {}  # id of an output -> the convolution
@@ -143,7 +143,7 @@ def fold_norms(network: nn.Module, example: Tensor) -> int:
         for module in backbone.modules():
             if isinstance(module, nn.Conv2d):
                 hooks.append(module.register_forward_hook(made))
-            elif type(module) is nn.BatchNorm2d:  # timm's subclasses have an activation inside
+            elif type(module) is nn.BatchNorm2d:  # not timm's subclasses, which include an activation
                 hooks.append(module.register_forward_pre_hook(read))
     try:
         before = network(example).logits

@@ -1,5 +1,4 @@
-"""`Predictor`: predictions of a checkpoint for whole videos, by the code of evaluation, and for streams, frame by
-frame."""
+"""`Predictor`: predicts whole videos with the network of a checkpoint, as in evaluation, and streams frame by frame."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ from adafocus.processes.distributed import pick_device
 
 #: File names expected in frame folders if the model was trained on video files.
 FRAMES = "image_{:05d}.jpg"
-#: A file or frame folder, or decoded frames.
+#: A video: path of a file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
 
 
@@ -66,8 +65,7 @@ class Prediction:
         labels: class names, most probable first.
         scores: (K,) probabilities in the order of `labels`.
         logits: (K,) logits in the order of the class ids.
-        frames: indices, from 0, of the frames that the focus network saw; empty if several clips are averaged. A frame
-            of which several patches are cut is there once for each of them.
+        frames: index, from 0, of the frame of each patch (or whole frame); empty if several clips are averaged.
         boxes: the patch in each of these frames; empty for whole frames.
         cost: multiply-adds (MACs) of the prediction.
         seconds: time for reading and prediction; in a batch, this video's share.
@@ -115,9 +113,7 @@ class Predictor:
         content: content of that file, if it has been read already.
         classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
-        precision: see `adafocus.inference.Program`; or "auto".
-        fold_norm: see there; with the defaults predictions have the same bits as in evaluation.
-        compiled: see there.
+        precision, fold_norm, compiled: fields of `inference.Program`; the defaults give the same bits as evaluation.
 
     Raises:
         UserError: the file does not fit the network.
@@ -154,7 +150,7 @@ class Predictor:
         self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
-        """The view of a video in the protocol's test."""
+        """The view (frames, size and crops) of a video in the protocol's test."""
         return build.views(self.settings, self.classes)[0]
 
     def __call__(self, videos: Video | Sequence[Video]) -> Prediction | list[Prediction]:
@@ -181,7 +177,7 @@ class Predictor:
         dataset = self.settings.dataset
         if dataset.modality != "rgb":
             raise UserError(
-                "this model needs optical flow, which video files do not contain; evaluate it on flow frames"
+                "this network needs optical flow, which video files do not contain; evaluate it on flow frames"
             )
         view, seed = self.view(), self.settings.seed
         clips: VideoClips
@@ -194,14 +190,9 @@ class Predictor:
             else:
                 template = None if kind == "file" else dataset.frame_template or FRAMES
                 records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
+                reader, timeout = dataset.reader, dataset.video_timeout
                 clips = VideoClips(
-                    records,
-                    Path("/"),
-                    view,
-                    seed=seed,
-                    template=template,
-                    reader=dataset.reader,
-                    timeout=dataset.video_timeout,
+                    records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
                 )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names)
@@ -212,7 +203,7 @@ class Predictor:
         for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
             rows = batch.valid.nonzero()[:, 0]
             place = {int(row): number for number, row in enumerate(rows)}
-            output = Output(torch.empty(0))  # of the readable videos, if there are any
+            output = Output(torch.empty(0))  # stays empty if no video is readable
             if len(rows):
                 readable = only(batch, batch.valid)
                 output = answer(self.stage, readable, self.device, (name,), protocol.average, chunk)[name]
@@ -233,20 +224,11 @@ class Predictor:
         scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
         frames, boxes = self._looked(clips, index, output, row)
-        return Prediction(
-            name,
-            [self.classes[number] for number in order],
-            [float(scores[number]) for number in order],
-            logits.tolist(),
-            frames,
-            boxes,
-            self.cost,
-            seconds,
-            self.protocol,
-        )
+        labels, scores = [self.classes[number] for number in order], scores[order].tolist()
+        return Prediction(name, labels, scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol)
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
-        """Indices of the frames that the focus network saw, and its patches in them, in temporal order."""
+        """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""
         view = clips.view
         if view.views != 1:
             return [], []
@@ -314,14 +296,13 @@ def _kind(video: Video) -> str:
 def recipe(
     path: str | Path, typed: Sequence[str] = (), *, dataset: bool = False, content: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """The overrides, besides the given ones, that build the network of a published checkpoint.
+    """Infers overrides that build the network of a published checkpoint, from the keys and shapes of its tensors.
 
-    They are inferred from the keys and shapes of its tensors. For checkpoints of this package, which store their
-    configuration, the list is empty.
+    For checkpoints of this package, which store their configuration, the list is empty.
 
     Args:
         path: the checkpoint.
-        typed: the given overrides.
+        typed: the given overrides, which the result does not repeat.
         dataset: whether the data set must be known too, as in evaluation; prediction needs only the number of classes.
         content: content of the file, if it has been read already.
 
@@ -334,8 +315,7 @@ def recipe(
     content = load_file(path) if content is None else content
     if isinstance(content.get("config"), dict):
         return []
-    state = tensors(content, str(path))
-    source = detect(state)
+    source = detect(state := tensors(content, str(path)))
     identity = None if source is None else identify(source, state)
     if identity is None and typed:
         return []  # the given overrides define the network; loading the weights checks whether they fit
@@ -345,21 +325,18 @@ def recipe(
 
 
 def stored_overrides(path: Path, typed: Sequence[str]) -> list[str]:
-    """Overrides that rebuild a checkpoint's network: those of its run, or for published checkpoints those of
-    `recipe`."""
+    """Returns overrides that rebuild a checkpoint's network: those of its run, or for published ones of `recipe`."""
     content = load_file(path)
     if not isinstance(content.get("config"), dict):
+        # Without a known layout the given overrides define the network; loading checks whether the weights fit.
         known = detect(tensors(content)) not in (None, "adafocus")
-        return (
-            recipe(path, typed, dataset=True, content=content) if known else []
-        )  # otherwise the given overrides define the network; loading checks whether the weights fit
+        return recipe(path, typed, dataset=True, content=content) if known else []
     keys = [split_override(override)[0] for override in typed]
     return stored.overrides(content.get("overrides") or [], keys, str(path))
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file itself, of a run folder the checkpoint whose weights its final evaluation uses, or of a folder of
-    `adafocus push` its weights."""
+    """Returns a file unchanged; for a run folder the finally evaluated checkpoint; for a shared folder its weights."""
     file = Path(path).expanduser()
     if not file.is_dir():
         return file
@@ -368,7 +345,7 @@ def checkpoint_file(path: str | Path) -> Path:
     select = config.read(file).schedule.select
     found = [file / name for name in ("best.pt", "last.pt") if (file / name).is_file()]
     if not found:
-        raise UserError(f"{file} holds no checkpoint, since nothing has been trained there yet; name another folder")
+        raise UserError(f"{file} has no checkpoint, because nothing has been trained there yet; name another folder")
     return found[0] if select == "best" else found[-1]
 
 
@@ -380,21 +357,20 @@ def load(
     device: str = "auto",
     **program: Any,
 ) -> Predictor:
-    """A predictor of a run folder or file.
+    """Loads a predictor from a run folder or checkpoint file.
 
     Args:
-        path: our run folder or checkpoint, which carries its configuration, an official file, or where `adafocus push`
-            has shared a network.
-        typed: overrides that say what an official file does not, see `recipe`.
-        classes, device, program: see `Predictor`.
+        path: a run folder or checkpoint of this package, a published checkpoint, or the target of `adafocus push`.
+        typed: overrides that a published checkpoint needs, as described in `recipe`.
+        classes, device, program: arguments of `Predictor`.
 
     Raises:
-        UserError: a file that does not fit, or overrides of a checkpoint that says everything itself.
+        UserError: the file does not fit, or overrides were given for a checkpoint that stores its configuration.
     """
     if is_address(str(path)):
         with fetched(str(path)) as file:
             return load(file, typed, classes=classes, device=device)
-    plugins.load()  # those that are installed
+    plugins.load()  # imports installed plug-ins with an entry point
     file = checkpoint_file(path)
     content = load_file(file)
     said = content.get("config")

@@ -51,18 +51,21 @@ def main() -> None:
     for size in options.batch:
         batches = [batch_of(clips[first : first + size], first, device) for first in range(0, options.clips, size)]
         sure = torch.cat([exits.certainty(stage.exit_logits(batch)[:, numbers].float()).cpu() for batch in batches])
-        exits.whole(stage, batches[0])  # warm-up
+        exits.run_in_full(stage, batches[0])  # warm-up
         for q in (0.3, 0.7, 1.0):
             limits = exits.thresholds(sure, exits.wanted_shares([q], len(numbers))[0])
-            at = exits.leaving(sure, limits)
-            mean = sum(costs[numbers[int(place)]] for place in at) / len(at)
+            at = exits.exit_indices(sure, limits)
+            mean = sum(costs[numbers[int(exit_)]] for exit_ in at) / len(at)
             if mean >= 0.99 * full_cost:
                 continue
             whole, early = [], []
             for _ in range(ROUNDS):
-                whole.append(sum(exits.whole(stage, batch).networks for batch in batches))
+                whole.append(sum(exits.run_in_full(stage, batch).networks for batch in batches))
                 early.append(
-                    sum(exits.leave(stage, b, limits, numbers, "confidence", options.chunk).networks for b in batches)
+                    sum(
+                        exits.exit_early(stage, b, limits, numbers, "confidence", options.chunk).networks
+                        for b in batches
+                    )
                 )
             full, left = statistics.median(whole), statistics.median(early)
             saved, time_saved = 1 - mean / full_cost, 1 - left / full

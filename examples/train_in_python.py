@@ -19,8 +19,8 @@ from adafocus.data.loader import EvaluationOrder, Loader, TrainOrder
 from adafocus.data.transforms import Normalize
 from adafocus.evaluation.evaluate import evaluate
 from adafocus.processes.distributed import World
-from adafocus.training.checkpoint import Keeper
-from adafocus.training.logger import Journal
+from adafocus.training.checkpoint import CheckpointStore
+from adafocus.training.logger import RunLogger
 from adafocus.training.lr_schedule import learning_rates
 from adafocus.training.settings import Settings
 from adafocus.training.trainer import Trainer
@@ -69,5 +69,5 @@ def scores():
     return evaluate(stage, test, 64, world, variants=stage.variants).scores[WHOLE_FRAMES]
 
 
-with Journal(folder) as journal:
-    Trainer(stage, batches, scores, loop, world=world, journal=journal, keeper=Keeper(folder)).run()
+with RunLogger(folder) as run_logger:
+    Trainer(stage, batches, scores, loop, world=world, run_logger=run_logger, checkpoints=CheckpointStore(folder)).run()

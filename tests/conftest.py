@@ -27,7 +27,7 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of AdaFocus V2 on drawn videos; tests read it or work on a copy."""
+    """A finished run of AdaFocus V2 on synthetic videos; tests read it or work on a copy."""
     from helpers.runs import arguments
 
     return adafocus.train(*arguments(inline="true"), folder=tmp_path_factory.mktemp("runs") / "small")

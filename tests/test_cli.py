@@ -37,12 +37,12 @@ COMPOSED = {
     "size without a file": (["patch=112"], "patch.size=112"),
     "segments without a file": (["segments=7"], "segments.glance=7"),
     "no recipe": (["dataset=kinetics400"], "no schedule for"),
-    "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than the frame of 96"),
+    "patch larger than the frame": (["patch=128"], "patch.size=128 is larger than dataset.frame_size=96"),
     "unknown stage": (["stage=2"], "choose one of joint"),
     "negative patch": (["patch.size=-3"], "must be between 1 and 4096"),
     "more focus frames than candidates": (
         ["method=uni_adafocus", "segments.focus=8", "segments.pool=6"],
-        "segments.pool=6 candidates are fewer",
+        "segments.pool=6 is less than",
     ),
     "focus frames that the method cannot choose": (["segments.focus=8"], "focuses on the frames it glances at"),
     "odd share of the batch": (["schedule.batch_size=31", "devices=2"], "cannot be shared by devices=2"),
@@ -150,7 +150,7 @@ STARTED = {
     "no GPU": (lambda t: ["device=cuda"], "no CUDA device is visible"),
     "checkpoint that is not there": (
         lambda t: ["mode=evaluate", "checkpoint=/nowhere.pt"],
-        "/nowhere.pt: no such run folder or file",
+        "/nowhere.pt: there is no such run folder or file",
     ),
     "checkpoint of another model": (_weights_of_another_model, "is a checkpoint of another model"),
     "checkpoint that could run code": (_pickle, "could run code"),

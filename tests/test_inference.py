@@ -79,7 +79,7 @@ def test_a_walk_uses_the_program(name: str) -> None:
     numbers = passed_exits(stage.model.num_exits, 1, glance_exit=stage.model.glance_exit)
     whole = stage.exit_logits(batch)
     assert whole.dtype is torch.float32
-    left = exits.leave(stage, batch, torch.full((len(numbers),), exits.NEVER), numbers, "confidence")
+    left = exits.exit_early(stage, batch, torch.full((len(numbers),), exits.NEVER), numbers, "confidence")
     assert inference.agreement(whole[:, -1], left.logits).deviation < 2e-2  # batches of other sizes round differently
     norms = [norm for net in inference.backbones_of(stage.model) for norm in batch_norms(net)]
     assert not norms

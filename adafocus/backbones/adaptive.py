@@ -16,7 +16,7 @@ from adafocus.layers.precision import full_precision, widen
 
 
 def three_taps(x: Tensor, before: Tensor, here: Tensor, after: Tensor) -> Tensor:
-    """y[t] = before[t] x[t-1] + here[t] x[t] + after[t] x[t+1], zeros outside the clip.
+    """Computes y[t] = before[t] x[t-1] + here[t] x[t] + after[t] x[t+1], with zeros outside the clip.
 
     The repository permutes the map twice and runs a convolution with B * C groups; this computes the same sum without
     permuting, in one pass for each tap (2e-7 relative difference).
@@ -56,9 +56,7 @@ class _ThreeTaps(torch.autograd.Function):
 
 
 class TemporalAdaptive(nn.Module):
-    """TAM: branch L weights every channel of every frame; branch G computes three taps per channel, equal for all
-    frames.
-
+    """TAM: branch L weights every channel of every frame; branch G computes three filter taps per channel of a clip.
     Both branches read the spatially pooled input. The module is not the identity at initialization: the taps are near
     1/3 and the weights near 1/2. G's matrices depend on T, so a trained module works for one number of frames only.
 
@@ -87,8 +85,8 @@ class TemporalAdaptive(nn.Module):
         )
 
     def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Taps (B, C, 3) for frames t - 1, t, t + 1 and weights (B, C, T) from feature maps (B * T, C, H, W)."""
-        with full_precision(x):  # float32 costs nothing here, on a few pooled numbers
+        """Computes taps (B, C, 3) for frames t - 1, t, t + 1 and weights (B, C, T) from maps (B * T, C, H, W)."""
+        with full_precision(x):  # costs almost nothing, because the pooled features are small
             pooled = widen(x.mean((-2, -1))).unflatten(0, (-1, self.segments)).transpose(1, 2)
             taps = self.G(pooled.flatten(0, 1)).unflatten(0, pooled.shape[:2])
             return taps, self.L(pooled)
@@ -99,7 +97,7 @@ class TemporalAdaptive(nn.Module):
         return 3 * x.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Filters feature maps (B * T, C, H, W) over time; the shape stays."""
+        """Filters feature maps (B * T, C, H, W) over time."""
         taps, importance = self.weights(x)
         padded = functional.pad(importance, (1, 1))
         coefficients = [

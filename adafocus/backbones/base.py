@@ -15,5 +15,5 @@ class Backbone(nn.Module):
     width: int
 
     def map_size(self, size: int) -> tuple[int, int]:
-        """Height and width (h, w) of the maps for square images of `size` pixels."""
+        """Returns height and width (h, w) of the maps for square images of `size` pixels."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
-"""Where temporal modules go in networks of torchvision and timm: one rule for each class of residual block.
+"""Positions of temporal modules in networks of torchvision and timm: one rule for each class of residual block.
 
 TSM and TAM act on the residual branch of a block, before its first convolution that mixes channels (TSM, arXiv
 1811.08383, figure 3b), so that the identity path keeps the present frame. In ResNets and RegNets TAM goes before the
 second convolution, as in liu-zhy/temporal-adaptive-module. A ConvNeXt block begins with a depthwise convolution, whose
-pointwise layers work on channels-last maps; there both go to the entry of the branch.
+pointwise layers work on channels-last maps; there both modules go to the beginning of the branch.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from torch import nn
 
 
 class Rule(NamedTuple):
-    """Where temporal modules go in a block.
+    """The positions of temporal modules in a class of blocks.
 
     Attributes:
-        shift: path of the convolution that gets the shift.
-        adaptive: path of the convolution that gets TAM; empty: the same.
-        identity: name of the attribute that is False in blocks without identity path; they stay as they are, as
-            MobileNetV2's do in TSM. Empty: all blocks get the modules, as ResNet's do.
+        shift: path of the convolution whose input is shifted.
+        adaptive: path of the convolution whose input TAM filters; empty: the same path.
+        identity: name of the attribute that is False in blocks without identity path, which get no modules, as with
+            MobileNetV2 in TSM. Empty: all blocks get modules, as with ResNet.
     """
 
     shift: str
@@ -53,7 +53,7 @@ RULES: dict[str, Rule | None] = {
     "torchvision.models.regnet.ResBottleneckBlock": Rule("f.a.0", "f.b.0"),
     "timm.models.regnet.Bottleneck": Rule("conv1.conv", "conv2.conv"),
     "timm.models.regnet.PreBottleneck": Rule("conv1", "conv2"),
-    # RepViT: only the channel mixer has an identity path that can be told from the branch
+    # RepViT: only the channel mixer has an identity path that is separate from the branch
     "timm.models.repvit.RepViTBlock": Rule("channel_mixer.conv1.c"),
 }
 #: Attributes by which the libraries mark residual blocks.
@@ -61,7 +61,7 @@ _MARKS = ("drop_path", "drop_path1", "stochastic_depth", "use_res_connect")
 
 
 def branches(network: nn.Module) -> list[tuple[str, str]]:
-    """Paths in the network of the convolutions that get the shift and TAM, a pair for each block in order.
+    """Returns the paths of the convolutions that get the shift and TAM, a pair for each block in order.
 
     Networks with a stage of 23 blocks or more get them in every second block, as `make_temporal_shift` in
     ops/temporal_shift.py of mit-han-lab/temporal-shift-module does for ResNet-101.
@@ -94,7 +94,7 @@ def branches(network: nn.Module) -> list[tuple[str, str]]:
 
 
 def _has_branch(block: nn.Module, rule: Rule) -> bool:
-    """Whether the block has an identity path and a first convolution that mixes channels."""
+    """Returns whether a block has an identity path and a first convolution that mixes channels."""
     if not rule.identity:
         return True
     conv = block.get_submodule(rule.shift)
@@ -104,6 +104,6 @@ def _has_branch(block: nn.Module, rule: Rule) -> bool:
 def _unknown(name: str) -> str:
     families = "ResNet, MobileNetV2, V3 and V4, EfficientNet, ConvNeXt, RegNet and RepViT"
     return (
-        f"temporal modules have no known place in {name}; they go into {families} of torchvision and timm: choose one "
+        f"temporal modules have no position in {name}; they go into {families} of torchvision and timm: choose one "
         f"of these, or backbone.shift=none backbone.adaptive=false"
     )

@@ -1,4 +1,4 @@
-"""Any module that makes a map of images, as a backbone: a plain module, or a network of timm."""
+"""`Features`, which makes a backbone of any module that maps images to feature maps, or of a network of timm."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from adafocus.backbones.base import Backbone
 
 
 class Features(Backbone):
-    """A module (N, 3, H, W) -> (N, width, h, w) with the attributes of a backbone, measured on the meta device.
+    """A backbone from a module that maps images (N, 3, H, W) to (N, width, h, w), with shapes measured on meta tensors.
 
-    Of a network of timm, `forward_features` is called: tokens become a map without the class and register tokens, and
-    channels-last maps become channels-first. Parts that this does not use (the classifier, with MobileNetV3 and V4 the
-    convolution after pooling too) are removed.
+    With a network of timm, `forward_features` is called: its tokens, without class and register tokens, become a map,
+    and channels-last maps become channels-first. Parts that this does not use (the classifier, in MobileNetV3 and V4
+    also the convolution after pooling) are removed.
 
     Args:
         module: without a classification head, for example `torchvision.models.efficientnet_b0().features`; or any
             classification network of timm.
-        size: side of the images in pixels that it is first measured with.
-        mean, std: the normalization that the module was trained with, a number for each of R, G and B; None: that in
-            the `pretrained_cfg` of a network of timm, or none. See `renormalize`.
+        size: side in pixels of the images of the first measurement.
+        mean, std: the normalization that the module was trained with, a number for each of R, G and B, to which
+            `renormalize` converts; None: that in the `pretrained_cfg` of a network of timm, else no conversion.
 
     Raises:
-        ValueError: its output is no such map.
+        ValueError: the module's output is not such a map.
     """
 
     mean: Tensor
@@ -60,10 +60,10 @@ class Features(Backbone):
             self.register_buffer("std", _per_channel(std))
 
     def renormalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """From now on, images come as (x - mean) / std and are brought to the module's own normalization.
+        """Sets the normalization (x - mean) / std of the input, which `forward` then converts to the module's own.
 
-        It is an affine function of each pixel, (x * std + mean - own mean) / own std, and it is left out if both
-        normalizations are equal. Without a normalization of its own, the module gets the images as they come.
+        The conversion (x * std + mean - own mean) / own std is skipped if both normalizations are equal or if the
+        module's own is not known.
         """
         if self.own:
             self.given = [*mean, *std]
@@ -76,17 +76,17 @@ class Features(Backbone):
             self.own = torch.cat((self.mean, self.std)).flatten().tolist()
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, width, h, w)."""
+        """Computes feature maps (N, width, h, w) of images (N, 3, H, W)."""
         return self._maps(self.layers, self.normalized(images))
 
     def normalized(self, images: Tensor) -> Tensor:
-        """Images (..., 3, H, W) as they come, in the module's own normalization; see `renormalize`."""
+        """Converts input images (..., 3, H, W) to the module's own normalization, as `renormalize` describes."""
         if any(abs(given - own) > 1e-6 for given, own in zip(self.given, self.own, strict=False)):
             return torch.addcmul((self.clip_mean - self.mean) / self.std, images, self.clip_std / self.std)
         return images
 
     def map_size(self, size: int) -> tuple[int, int]:
-        """Sides of the map for square images of `size`."""
+        """Returns height and width (h, w) of the map for square images of `size` pixels."""
         return self._shape(size)[2:]
 
     def _maps(self, layers: Any, images: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Features(Backbone):
 
     def _shape(self, size: int) -> tuple[int, int, int, int]:
         measured = deepcopy(self.layers).to("meta").eval()
-        # Temporal modules want whole clips.
+        # Temporal modules need a multiple of the clip's number of frames.
         count = max((getattr(module, "segments", 1) for module in measured.modules()), default=1)
         with torch.no_grad():
             try:
@@ -123,7 +123,7 @@ class Features(Backbone):
         return count, width, height, across
 
     def _remove_unused(self, size: int) -> None:
-        """Removes the children with parameters of which `forward_features` calls nothing."""
+        """Removes the children with parameters that `forward_features` does not call."""
         measured = deepcopy(self.layers).to("meta").eval()
         called: set[str] = set()
 
@@ -136,7 +136,7 @@ class Features(Backbone):
             try:
                 self._maps(measured, torch.empty(1, 3, size, size, device="meta"))
             except (AssertionError, RuntimeError, TypeError, IndexError, ValueError):
-                return  # `_shape` says what is wrong
+                return  # `_shape` raises an error with the reason
         for name, child in list(self.layers.named_children()):
             if name not in called and next(child.parameters(), None) is not None:
                 setattr(self.layers, name, nn.Identity())
@@ -149,7 +149,7 @@ def _per_channel(numbers: Sequence[float]) -> Tensor:
 def features_of(
     module: nn.Module, *, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
 ) -> Features:
-    """A backbone of a module that makes a map (N, C, h, w) of images (N, 3, H, W), or of any network of timm.
+    """Makes a backbone of a module that maps images (N, 3, H, W) to (N, C, h, w), or of any network of timm.
 
     adafocus.register_backbone("efficientnet_b0", lambda: features_of(torchvision.models.efficientnet_b0().features))
     adafocus.register_backbone("mine", lambda: features_of(timm.create_model("mobilenetv4_conv_small", True)))
@@ -160,10 +160,10 @@ def features_of(
 
 
 def check_backbone(name: str, backbone: nn.Module) -> Backbone:
-    """The backbone of a plug-in, if it says what one must say.
+    """Checks that a plug-in's backbone has `width` and `map_size`, and returns it.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it lacks one of them.
     """
     missing = [what for what in ("width", "map_size") if not hasattr(backbone, what)]
     if not isinstance(backbone, nn.Module) or missing:

@@ -1,6 +1,6 @@
 """Networks of torchvision and timm by name, as backbones: `torchvision/efficientnet_b0`, `timm/tiny_vit_11m_224`.
 
-Layers, widths, normalization and pretrained weights are the libraries'. timm is an extra: `pip install adafocus[timm]`.
+Layers, normalization and pretrained weights are the libraries' own. timm is an extra: `pip install adafocus[timm]`.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from adafocus.backbones.features import Features
 from adafocus.core.errors import UserError
 
 LIBRARIES = ("timm", "torchvision")
-#: Names of children where torchvision's networks leave the map: what follows pools, or classifies.
+#: Names of the first children of torchvision's networks that pool or classify instead of returning a feature map.
 _HEADS = ("avgpool", "classifier", "fc", "head", "heads")
-#: Seconds until a server that does not answer counts as unreachable.
+#: Time limit in seconds for a server's answer.
 _PATIENCE = 10.0
 
 
 def is_library(name: str) -> bool:
-    """Whether a backbone's name is one of a library, LIBRARY/NAME."""
+    """Returns whether a backbone's name has the form LIBRARY/NAME of a network of torchvision or timm."""
     return name.partition("/")[0] in LIBRARIES and "/" in name
 
 
 def network(name: str, size: int, options: Mapping[str, Any] | None = None) -> Features:
-    """A network of a library without its head, with random weights, on the current default device.
+    """Builds a network of a library without its head, with random weights, on the current default device.
 
     Args:
-        name: LIBRARY/NAME, of timm also LIBRARY/NAME.TAG; the tag chooses weights and their normalization.
-        size: side in pixels of the square images that it will get; networks of one input size are built for it.
+        name: LIBRARY/NAME, for timm also timm/NAME.TAG; the tag selects weights and their normalization.
+        size: side in pixels of the square input images; networks for a fixed input size are built for it.
         options: arguments of the library's factory, plain data; `mean` and `std` replace its normalization.
 
     Raises:
-        UserError: there is no such network, an option is not known, or it makes no map of such images.
+        UserError: there is no such network, an option is unknown, or the network cannot map images of this size.
     """
     check(name)
     options = dict(options or {})
@@ -66,7 +66,8 @@ def network(name: str, size: int, options: Mapping[str, Any] | None = None) -> F
 
 
 def check(name: str) -> None:
-    """
+    """Checks that a library has a network, without building it.
+
     Raises:
         UserError: timm is not installed, or the library has no such network; the message has similar names.
     """
@@ -86,10 +87,10 @@ def check(name: str) -> None:
 
 
 def pretrained(name: str, size: int, options: Mapping[str, Any] | None = None) -> dict[str, Tensor]:
-    """The library's pretrained weights for `network(name, size, options)`, under the library's keys, with its head.
+    """Fetches the library's pretrained weights for `network(name, size, options)`, with the library's keys and head.
 
     Raises:
-        UserError: there are none, or they cannot be fetched.
+        UserError: there are none, or they cannot be downloaded.
     """
     library, _, which = name.partition("/")
     options = {key: value for key, value in (options or {}).items() if key not in ("mean", "std")}
@@ -112,9 +113,9 @@ def pretrained(name: str, size: int, options: Mapping[str, Any] | None = None) -
 
 
 def converted(backbone: Features, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict under a library's keys as one of a backbone of `network`, without the head.
+    """Converts a state dict with a library's keys to one for a backbone of `network`, without the head.
 
-    Of timm, also files of the networks' authors and of other image sizes, which timm's own filters convert.
+    For timm, files of the networks' authors and of other image sizes are accepted too; timm's own filters convert them.
     """
     layers: Any = backbone.layers
     if backbone.from_timm:
@@ -132,7 +133,7 @@ def converted(backbone: Features, state: Mapping[str, Tensor]) -> dict[str, Tens
         for key, value in state.items()
         if key in own or not any(key == head or key.startswith(f"{head}.") for head in heads)
     }
-    # The normalization is the library's description, which weights do not contain.
+    # The normalization comes from the library's description of the network; weights do not contain it.
     normalization = {key: value for key, value in backbone.state_dict().items() if key in ("mean", "std")}
     return {**{f"layers.{key}": value for key, value in kept.items()}, **normalization}
 
@@ -155,7 +156,7 @@ def _choose(name: str, which: str, known: Sequence[str]) -> None:
 
 
 def _on_any_device(make: Callable[[], nn.Module]) -> nn.Module:
-    """A new network on the default device, also if its constructor reads values of tensors, which `meta` has not."""
+    """Makes a network on the default device, even if its constructor reads tensor values, which meta tensors lack."""
     try:
         return make()
     except NotImplementedError:
@@ -172,7 +173,7 @@ def _timm_network(name: str, size: int, options: Mapping[str, Any], *, pretraine
         raise ValueError(f"the option {refused[0]} is not for networks of timm here")
     wanted: list[dict[str, Any]] = [{}]
     if timm.get_pretrained_cfg(which).fixed_input_size:
-        # A size that the network is built for; with `dynamic_img_size`, which some have, it takes others as well.
+        # Networks with `dynamic_img_size` also accept other sizes than the one they are built for.
         wanted = [{"img_size": size, "dynamic_img_size": True}, {"img_size": size}, {}]
     for sizes in wanted:
         try:
@@ -184,7 +185,7 @@ def _timm_network(name: str, size: int, options: Mapping[str, Any], *, pretraine
 
 
 def _torchvision_network(name: str, options: Mapping[str, Any]) -> nn.Module:
-    """The children of the network up to the map, under their names."""
+    """Builds a network of torchvision from its children up to the feature map, with their names."""
     from torchvision import models
 
     if refused := sorted({"weights", "pretrained", "num_classes", "progress"} & options.keys()):
@@ -194,7 +195,7 @@ def _torchvision_network(name: str, options: Mapping[str, Any]) -> nn.Module:
     for child, module in net.named_children():
         if child in _HEADS:
             break
-        if not child.lower().startswith("aux"):  # a second classifier of the Inception networks
+        if not child.lower().startswith("aux"):  # auxiliary classifiers of GoogLeNet and Inception
             parts[child] = module
     if type(net).__name__ == "DenseNet":
         parts["relu"] = nn.ReLU(inplace=True)  # a function in its forward call
@@ -237,18 +238,18 @@ def _in_cache(which: str) -> bool:
 
 
 def _reach(url: str) -> None:
-    """One request, because huggingface_hub tries an unreachable server for most of a minute.
+    """Sends a request with a short timeout, since huggingface_hub retries an unreachable server for most of a minute.
 
     Raises:
-        URLError: it cannot be reached.
+        URLError: the server cannot be reached.
     """
-    with suppress(HTTPError):  # it answers; what is wrong with the file, the library says
+    with suppress(HTTPError):  # the server is reachable; the library reports errors of the file
         urlopen(Request(url, method="HEAD"), timeout=_PATIENCE).close()
 
 
 @contextmanager
 def _fetching(name: str, where: str) -> Any:
-    """Turns what goes wrong with a download into one line, and keeps the libraries' own lines away."""
+    """Turns errors of a download into a `UserError` of one line and hides the libraries' own messages, as a context."""
     log = logging.getLogger("huggingface_hub")
     before = log.level
     log.setLevel(logging.CRITICAL)

@@ -12,14 +12,16 @@ class MobileNetV2(Backbone):
 
     def __init__(self) -> None:
         super().__init__()
-        from torchvision.models import mobilenet_v2 as build  # imported here: slow, and the tiny networks do without
+        from torchvision.models import (
+            mobilenet_v2 as build,
+        )  # imported here, because it is slow and tiny networks do not need it
 
         net = build()
         self.layers = net.features
         self.width = net.last_channel
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to feature maps (N, 1280, ceil(H / 32), ceil(W / 32))."""
+        """Computes feature maps (N, 1280, ceil(H / 32), ceil(W / 32)) of images (N, 3, H, W)."""
         return self.layers(images)
 
     def map_size(self, size: int) -> tuple[int, int]:

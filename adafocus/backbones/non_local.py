@@ -10,7 +10,7 @@ from torch.nn import functional
 
 
 class NonLocal(nn.Module):
-    """x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g pooled 2x2 (floor) and without a scale.
+    """Computes x + BN(W(softmax(theta(x)^T phi(x)) g(x))), with phi and g max-pooled 2x2, softmax without a scale.
 
     The 1x1x1 convolutions act on single frames, so the input is not rearranged; only the smaller maps of theta, phi and
     g are. The block is the identity at initialization, because BN's scale and shift are 0.
@@ -34,7 +34,7 @@ class NonLocal(nn.Module):
         nn.init.zeros_(norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the block to feature maps (B * T, C, H, W); the shape stays."""
+        """Applies the block to feature maps (B * T, C, H, W)."""
         queries = self._places(_frame_wise(self.theta, x))
         keys, values = (
             self._places(functional.max_pool2d(_frame_wise(conv, x), 2)) for conv in (self.phi[0], self.g[0])

@@ -18,7 +18,7 @@ class ResNet(Backbone):
 
     def __init__(self, name: str = "resnet50") -> None:
         super().__init__()
-        import torchvision.models  # imported here: slow, and the tiny networks do without
+        import torchvision.models  # imported here, because it is slow and tiny networks do not need it
 
         if name not in DEPTHS:
             raise ValueError(f"unknown ResNet {name!r}; choose one of {', '.join(DEPTHS)}")
@@ -28,7 +28,7 @@ class ResNet(Backbone):
         self.layer1, self.layer2, self.layer3, self.layer4 = net.layer1, net.layer2, net.layer3, net.layer4
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to feature maps (N, width, ceil(H / 32), ceil(W / 32))."""
+        """Computes feature maps (N, width, ceil(H / 32), ceil(W / 32)) of images (N, 3, H, W)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 
 def temporal_shift(x: Tensor, segments: int, fold: int, *, online: bool = False) -> Tensor:
-    """Moves `fold` channels by one frame within each clip; at the ends of the clip zeros are filled in.
+    """Moves `fold` channels by one frame within each clip, with zeros at the ends of the clip.
 
     Bidirectional: channels [0, fold) of frame t come from frame t + 1, channels [fold, 2 fold) from frame t - 1.
     Online: channels [0, fold) come from frame t - 1, and nothing from the future.
@@ -39,7 +39,7 @@ def temporal_shift(x: Tensor, segments: int, fold: int, *, online: bool = False)
 
 
 def _moved(x: Tensor, segments: int, fold: int, online: bool, back: bool) -> Tensor:
-    """The shift, or with `back` its transpose for the backward pass, which moves channels in the other direction."""
+    """Computes the shift, or with `back` its transpose for the backward pass, which moves channels the other way."""
     y = torch.empty_like(x)
     source, target = x.unflatten(0, (-1, segments)), y.unflatten(0, (-1, segments))
     kept = fold if online else 2 * fold

@@ -26,7 +26,7 @@ from adafocus.backbones.shift import Shifted, TemporalPool
 from adafocus.backbones.tiny import TinyNet
 from adafocus.core.choices import SHIFT_PLACES, SHIFTS
 
-#: Layer and indices of the ResNet blocks that NL-TSM follows with a non-local block.
+#: Layer -> indices of the ResNet blocks after which NL-TSM has a non-local block.
 _NON_LOCAL = {"layer2": (0, 2), "layer3": (0, 2, 4)}
 
 
@@ -96,7 +96,7 @@ def _shifted(net: nn.Module, segments: int, temporal: Temporal) -> Shifted:
 
 def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
     if temporal.place == "branch":
-        raise ValueError("shift place=branch is supported by MobileNetV2 only; ResNets have blockres and block")
+        raise ValueError("the shift position branch is supported by MobileNetV2 only; ResNets have blockres and block")
     stages: dict[str, nn.Sequential] = {name: getattr(net, name) for name in ("layer1", "layer2", "layer3", "layer4")}
     if temporal.non_local and (len(stages["layer2"]) < 4 or len(stages["layer3"]) < 6):
         raise ValueError("non-local blocks need a ResNet of depth 34 or more")
@@ -122,7 +122,7 @@ def _into_resnet(net: ResNet, segments: int, temporal: Temporal) -> None:
 
 def _into_mobilenet(net: MobileNetV2, segments: int, temporal: Temporal) -> None:
     if temporal.place == "block":
-        raise ValueError("shift place=block is supported by ResNets only; MobileNetV2 has blockres and branch")
+        raise ValueError("the shift position block is supported by ResNets only; MobileNetV2 has blockres and branch")
     for block in net.layers[1:-1]:
         if temporal.place == "branch":
             block.conv = _shifted(block.conv, segments, temporal)
@@ -132,7 +132,7 @@ def _into_mobilenet(net: MobileNetV2, segments: int, temporal: Temporal) -> None
 
 def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
     if temporal.place != "blockres":
-        raise ValueError(f"tiny networks have no blocks: the shift place must be blockres, not {temporal.place}")
+        raise ValueError(f"tiny networks have no blocks: the shift position must be blockres, not {temporal.place}")
     for index in range(3, len(net.layers), 3):  # every convolution but the first, whose input are pixels
         layer = net.layers[index]
         if temporal.adaptive:
@@ -144,7 +144,9 @@ def _into_tiny(net: TinyNet, segments: int, temporal: Temporal) -> None:
 
 def _into_blocks(net: Features, segments: int, temporal: Temporal) -> None:
     if temporal.place != "blockres":
-        raise ValueError(f"networks of torchvision and timm have the shift place blockres only, not {temporal.place}")
+        raise ValueError(
+            f"networks of torchvision and timm support the shift position blockres only, not {temporal.place}"
+        )
     for shifted, adapted in branches(net.layers):
         if temporal.adaptive:
             conv = cast(nn.Conv2d, net.layers.get_submodule(adapted))
@@ -159,14 +161,13 @@ def _replace(network: nn.Module, path: str, module: nn.Module) -> None:
 
 
 def with_flow_input(backbone: Backbone, channels: int) -> Backbone:
-    """Replaces the first convolution by one with `channels` inputs (optical flow), each with the mean of its RGB
-    kernels.
+    """Replaces the first convolution by one for `channels` channels of optical flow, each with the mean RGB kernel.
 
     Source: `TSN._construct_flow_model` in ops/models.py of mit-han-lab/temporal-shift-module. The kernels are not
     rescaled, so activations grow with the number of channels.
     """
     name, conv = next((name, part) for name, part in backbone.named_modules() if isinstance(part, nn.Conv2d))
-    if type(conv) is not nn.Conv2d:  # TensorFlow's padding, for example
+    if type(conv) is not nn.Conv2d:  # for example timm's Conv2dSame with TensorFlow's padding
         raise ValueError(f"optical flow cannot replace the first layer {name}, a {type(conv).__name__}")
     same = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
     wider = nn.Conv2d(

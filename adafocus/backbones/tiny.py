@@ -12,7 +12,7 @@ from adafocus.backbones.base import Backbone
 
 
 class TinyNet(Backbone):
-    """A 3x3 convolution, BatchNorm and ReLU for each entry of `channels`.
+    """A small network with a 3x3 convolution, BatchNorm and ReLU for each entry of `channels`.
 
     Args:
         channels: number of output channels of each layer.
@@ -38,7 +38,7 @@ class TinyNet(Backbone):
         self.width = channels[-1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to the last layer's feature maps (N, width, h, w)."""
+        """Computes the last layer's feature maps (N, width, h, w) of images (N, 3, H, W)."""
         if self.coordinates:
             rows, columns = (
                 torch.linspace(-1, 1, n, device=images.device, dtype=images.dtype) for n in images.shape[-2:]
@@ -48,17 +48,17 @@ class TinyNet(Backbone):
         return self.layers(images)
 
     def map_size(self, size: int) -> tuple[int, int]:
-        """Height and width of the feature maps for square images of `size` pixels."""
+        """Returns height and width of the feature maps for square images of `size` pixels."""
         for stride in self.strides:
             size = (size - 1) // stride + 1
         return size, size
 
 
 def tiny_glance(channels: Sequence[int] = (16, 32), **options: Any) -> TinyNet:
-    """A glance network for small frames; its map has a quarter of their side, so that it still resolves locations."""
+    """Makes a glance network for small frames; its map has a quarter of their side, to keep locations."""
     return TinyNet(channels, **options)
 
 
 def tiny_focus(channels: Sequence[int] = (32, 64, 128), **options: Any) -> TinyNet:
-    """A focus network for patches, or for whole frames in a recognizer."""
+    """Makes a focus network for patches, or for whole frames in a recognizer."""
     return TinyNet(channels, **options)

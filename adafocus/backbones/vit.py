@@ -15,21 +15,21 @@ from torch.nn import functional
 
 from adafocus.backbones.base import Backbone
 
-#: Keys and values (B, heads, n, D / heads) of the tokens so far, in one block.
+#: Keys and values (B, heads, n, D / heads) in one block, of all tokens processed so far.
 Past = tuple[Tensor, Tensor]
 
 
 def attend(attn: nn.Module, x: Tensor, lengths: Sequence[int], past: Past | None = None) -> tuple[Tensor, Past]:
-    """Multi-head self-attention in which a group of tokens attends to itself and to what came before it.
+    """Computes multi-head self-attention in which a group of tokens attends to itself and to all earlier groups.
 
     Args:
-        attn: the layers: an `Attention` of this module or of timm.
+        attn: the layers, an `Attention` of this module or of timm.
         x: (B, n, D) tokens of one or more groups.
-        lengths: numbers of tokens of these groups, which add up to n.
+        lengths: number of tokens of each of these groups; they add up to n.
         past: keys and values of earlier groups.
 
     Returns:
-        (B, n, D), and the keys and values of all groups so far.
+        the output (B, n, D), and the keys and values of all groups so far.
     """
     layers: Any = attn
     q, k, v = layers.qkv(x).unflatten(-1, (3, layers.num_heads, -1)).permute(2, 0, 3, 1, 4)
@@ -49,7 +49,7 @@ def attend(attn: nn.Module, x: Tensor, lengths: Sequence[int], past: Past | None
 
 
 def run_block(block: nn.Module, x: Tensor, lengths: Sequence[int], past: Past | None = None) -> tuple[Tensor, Past]:
-    """A transformer block on tokens in groups; see `attend`."""
+    """Applies a transformer block to tokens in groups; arguments and results are those of `attend`."""
     layers: Any = block
     attended, kept = attend(layers.attn, layers.norm1(x), lengths, past)
     x = x + layers.drop_path1(layers.ls1(attended))
@@ -57,7 +57,7 @@ def run_block(block: nn.Module, x: Tensor, lengths: Sequence[int], past: Past | 
 
 
 class Attention(nn.Module):
-    """The layers of multi-head self-attention, which `attend` computes."""
+    """The layers of multi-head self-attention; the function `attend` computes it."""
 
     def __init__(self, width: int, num_heads: int) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """The layers of a transformer block with normalization before attention and MLP, which `run_block` computes."""
+    """The layers of a transformer block with normalization before attention and MLP; `run_block` computes it."""
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
@@ -87,7 +87,7 @@ class PatchEmbedding(nn.Module):
 
 
 class ViT(Backbone):
-    """A vision transformer without a classifier, also a backbone: the tokens of the last block are a map.
+    """A vision transformer without a classifier; as a backbone, it returns the tokens of the last block as a map.
 
     Args:
         size: side of the square images in pixels.
@@ -130,7 +130,7 @@ class ViT(Backbone):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) to (N, D, h, w)."""
+        """Computes feature maps (N, D, h, w) of images (N, 3, H, W)."""
         maps = self.patch_embed.proj(images)
         tokens = torch.cat([self.cls_token.expand(maps.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)], 1)
         x = tokens + self.pos_embed
@@ -139,6 +139,6 @@ class ViT(Backbone):
         return self.norm(x)[:, 1:].transpose(1, 2).unflatten(2, maps.shape[-2:])
 
     def map_size(self, size: int) -> tuple[int, int]:
-        """Sides of the map for square images of `size` pixels."""
+        """Returns height and width (h, w) of the map for square images of `size` pixels."""
         side = size // self.patch_embed.proj.kernel_size[0]
         return side, side

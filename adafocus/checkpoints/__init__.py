@@ -77,8 +77,8 @@ class LoadReport:
     source: str
     loaded: int
     dropped: list[str] = field(default_factory=list)
-    classes: list[str] | None = None  # class names by id, if the file holds them
-    left: list[str] = field(default_factory=list)  # keys that the file lacks but that are not needed here
+    classes: list[str] | None = None  # class names by id, if the file has them
+    left: list[str] = field(default_factory=list)  # keys that the file lacks but that are not needed
 
     def __str__(self) -> str:
         dropped = f", {len(self.dropped)} unused entries dropped ({self.dropped[0]} ...)" if self.dropped else ""
@@ -87,7 +87,7 @@ class LoadReport:
 
 
 def detect(state: State) -> str | None:
-    """The layout of a state dict, from its keys alone: a key of SOURCES, or None."""
+    """Returns the layout of a state dict, a key of SOURCES, from its keys alone; None if it is unknown."""
     if any(key.startswith("glancer.net.") for key in state) and any(key.startswith("focuser.net.") for key in state):
         return "adafocus_v1"
     if any(key.startswith("policy_stn.gru.") for key in state) and any(key.startswith("global_CNN.") for key in state):
@@ -103,13 +103,13 @@ def detect(state: State) -> str | None:
         return "mmaction2"
     if "features.0.0.weight" in state and "classifier.weight" in state and "features.3.conv.0.weight" in state:
         return "tsm_online"
-    if any(key.startswith(("glance.", "glance_net.", "backbone.")) for key in state):
+    if any(key.startswith(("glance.", "glance_net.", "focus_net.", "backbone.")) for key in state):
         return "adafocus"
     return None
 
 
 def convert(content: Mapping[str, Any], path: Path) -> tuple[str, State, State]:
-    """Renames the tensors of a file: (layout, original state dict, state dict with this package's keys)."""
+    """Renames the tensors of a file; returns layout, original state dict, and state dict with this package's keys."""
     state = tensors(content, f"checkpoint {path}")
     source = detect(state)
     if source is None:
@@ -119,7 +119,7 @@ def convert(content: Mapping[str, Any], path: Path) -> tuple[str, State, State]:
     except (IndexError, KeyError, ValueError, RuntimeError) as error:
         # Exceptions of a converter for tensors of unexpected shapes or unknown keys.
         raise UserError(
-            f"checkpoint {path}: {SOURCES[source].name} layout, but with keys or shapes of another "
+            f"checkpoint {path}: {SOURCES[source].name} layout, but unexpected keys or shapes "
             f"({str(error).partition(chr(10))[0]})"
         ) from error
 
@@ -133,7 +133,7 @@ def load_checkpoint(
         path: the file.
         model: the network.
         content: content of the file, if it has been read already.
-        without: prefixes of keys that are not needed here, so that the file may lack them.
+        without: prefixes of keys that the file may lack, because they are not needed.
     """
     content = load_file(path) if content is None else content
     source, state, ours = convert(content, path)
@@ -142,7 +142,7 @@ def load_checkpoint(
         dropped = [key for key in state if HEADS.match(re.sub(r"^(global|local)_CNN\.", "", key))]
     if source == "adafocus_v1" and not without and not any(key.startswith("policy.") for key in ours):
         raise UserError(
-            f"{path} is a file of AdaFocus V1's stage 1, before there is a policy: evaluate it with "
+            f"{path} was saved in stage 1 of AdaFocus V1 and has no policy: evaluate it with "
             f"stage=1 (random patches), or "
             f"train the policy with init.from={path} stage=2"
         )
@@ -158,7 +158,7 @@ def load_start(path: Path, model: nn.Module, part: str | None = None) -> StartRe
     Args:
         path: the file.
         model: the network.
-        part: None: the whole network (see `start_from`); "glance" or "focus": that network only (see `start_part`).
+        part: "glance" or "focus" loads only this network (`start_part`); None loads all (`start_from`).
     """
     _, _, ours = convert(load_file(path), path)
     return start_from(model, ours, str(path)) if part is None else start_part(model, part, ours, str(path))

@@ -1,4 +1,4 @@
-"""Renames the keys of AdaFocus V1 checkpoints, which hold sections `glancer`, `focuser`, `fc` and `policy`."""
+"""Renames the keys of AdaFocus V1 checkpoints, which have sections `glancer`, `focuser`, `fc` and `policy`."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def from_adafocus_v1(state: State) -> State:
             ours |= {name + key: value for key, value in backbone_state(net).items()}
         for key in (key for key in state if key.startswith("classifier.")):
             ours[key.replace("classifier.fc.", "classifier.head.")] = state[key]
-    # Without a convolution the released encoder gets flat maps; ours flattens them in a layer of its own.
+    # Without a convolution the published encoder gets flat maps; here a layer of the encoder flattens them.
     flat = not tsm and "policy.state_encoder.2.weight" in state
     for key, value in state.items():
-        # Without `policy_old`, a copy that only the released loop needs.
+        # `policy_old`, a copy that only the published training loop needs, is dropped.
         policy = re.match(r"(?:focuser\.policy\.policy|policy)\.(state_encoder|gru|actor|critic)\.(.*)", key)
         if policy:
             part, leaf = policy.groups()

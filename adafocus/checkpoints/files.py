@@ -32,14 +32,14 @@ def save_safetensors(path: Path, state: State, notes: Mapping[str, object]) -> N
 
 
 def load_file(path: Path) -> Mapping[str, Any]:
-    """The content of a .safetensors, .pt, .pth or .pth.tar file.
+    """Reads a .safetensors, .pt, .pth or .pth.tar file.
 
     Raises:
         UserError: the file is missing, unreadable or damaged, or a pickle with more than tensors and plain data, which
             could run code.
     """
     if not path.exists():
-        raise UserError(f"checkpoint {path} does not exist")
+        raise UserError(f"checkpoint {path} does not exist; name a file or a run folder")
     if not path.is_file():
         raise UserError(f"checkpoint {path} is a folder or a device, not a file; name a checkpoint file")
     try:
@@ -47,7 +47,9 @@ def load_file(path: Path) -> Mapping[str, Any]:
     except OSError as error:
         raise UserError(f"checkpoint {path} cannot be read ({error.strerror or error})") from error
     if not isinstance(content, Mapping):
-        raise UserError(f"checkpoint {path} holds a {type(content).__name__}, not a dictionary of tensors")
+        raise UserError(
+            f"checkpoint {path} has a {type(content).__name__} instead of a dictionary of tensors; save a state dict"
+        )
     return content
 
 
@@ -60,11 +62,13 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
             notes = file.metadata() or {}
         state = dict(load_safetensors(path))
     except SafetensorError as error:
-        raise UserError(f"checkpoint {path} is damaged ({error})") from error
+        raise UserError(f"checkpoint {path} is damaged ({error}); restore the file") from error
     try:  # the plain data of `save_safetensors`
         return {"model": state, **json.loads(notes[NOTES])} if NOTES in notes else state
     except (ValueError, TypeError) as error:
-        raise UserError(f"checkpoint {path} is damaged (its notes are no JSON object)") from error
+        raise UserError(
+            f"checkpoint {path} is damaged (the entry {NOTES!r} of its header is not a JSON object)"
+        ) from error
 
 
 def _read_torch(path: Path) -> object:
@@ -73,7 +77,7 @@ def _read_torch(path: Path) -> object:
         raise UserError(f"checkpoint {path} {reason}")
     try:
         with torch.serialization.safe_globals(_harmless()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about how the file was written
+            warnings.simplefilter("ignore")  # torch warns about old formats
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
@@ -84,11 +88,11 @@ def _read_torch(path: Path) -> object:
         raise
     except Exception as error:  # damaged files lead to exceptions of many types
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"checkpoint {path} is damaged ({reason[:200]})") from error
+        raise UserError(f"checkpoint {path} is damaged ({reason[:200]}); restore the file") from error
 
 
 def _no_torch_file(path: Path) -> str | None:
-    """The reason why torch's safe loading would refuse a file, found without reading it; None if it would not."""
+    """Returns why torch's safe loading would refuse a file, found without loading it; None if it would not."""
     with path.open("rb") as file:
         start = file.read(512)
         if not start:
@@ -135,7 +139,7 @@ def _no_pickle(start: bytes) -> str | None:
 
 
 def _harmless() -> list[Any]:
-    """Further types that old checkpoints contain and that are safe to load: NumPy numbers and arrays, argparse options.
+    """Returns further types in old checkpoints that are safe to load: NumPy numbers and arrays, argparse options.
 
     Creating them runs no code from the file; all other types are refused. NumPy 2 renamed the modules of its types.
     """
@@ -148,14 +152,15 @@ def _harmless() -> list[Any]:
 
 
 def tensors(content: Mapping[str, Any], source: str = "the checkpoint") -> State:
-    """The tensors of a checkpoint by key: out of sections, or of `state_dict` or `model` if nested, without the
-    prefixes of wrappers (DataParallel's `module.`, torch.compile's `_orig_mod.`).
+    """Returns the tensors of a checkpoint by key, without prefixes of DataParallel (`module.`) and torch.compile.
+
+    They are taken from the sections of AdaFocus V1, from `state_dict` or `model`, or from the top level.
 
     Raises:
-        UserError: tensors under numbers instead of names, or tensors that are no plain arrays.
+        UserError: tensors have numbers instead of names, or are quantized or sparse.
     """
     sections = {"glancer": "glancer.", "focuser": "focuser.", "fc": "classifier.", "policy": "policy."}
-    if isinstance(content.get("glancer"), Mapping):  # AdaFocus V1: a section for each part, and all of it once more
+    if isinstance(content.get("glancer"), Mapping):  # AdaFocus V1: a section per part, and all of them once more
         parts = {prefix: content[name] for name, prefix in sections.items() if isinstance(content.get(name), Mapping)}
     else:
         parts = {
@@ -169,10 +174,14 @@ def tensors(content: Mapping[str, Any], source: str = "the checkpoint") -> State
             if not isinstance(value, Tensor):
                 continue
             if not isinstance(key, str):
-                raise UserError(f"{source} holds tensors under numbers instead of names (first: {key!r})")
+                raise UserError(
+                    f"{source} has tensors with numbers instead of names (first: {key!r}); save a state dict"
+                )
             if value.layout != torch.strided or value.is_quantized:
                 kind = "quantized" if value.is_quantized else "sparse"
-                raise UserError(f"{source} holds {kind} tensors (first: {prefix}{key}); save it again with plain ones")
+                raise UserError(
+                    f"{source} has {kind} tensors (first: {prefix}{key}); save it again with dense float tensors"
+                )
             state[prefix + key] = value
     for wrapper in ("module.", "_orig_mod.", "module."):
         while state and all(key.startswith(wrapper) for key in state):

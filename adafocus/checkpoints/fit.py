@@ -11,13 +11,16 @@ from adafocus.core.errors import UserError
 
 
 def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = ()) -> list[str]:
-    """Strict loading; one line says what does not fit. Returns the keys that the state lacks by permission.
+    """Loads a state dict strictly, except for the parts in `without`; returns the keys that it lacks.
 
     Args:
-        without: parts, as prefixes of keys, that stay as they are if the state holds nothing of them.
+        model: the network.
+        state: the state dict.
+        source: name of the file, for messages.
+        without: prefixes of keys that keep their values if the state dict has none of them.
 
     Raises:
-        UserError: other keys, other shapes, whole numbers in place of weights, NaN or infinite weights.
+        UserError: keys or shapes differ, or weights are integers, NaN or infinite.
     """
     own = model.state_dict()
     without = tuple(part for part in without if not any(key.startswith(part) for key in state))
@@ -48,17 +51,19 @@ def fit(model: nn.Module, state: State, source: str, without: tuple[str, ...] = 
 
 
 def _check_values(own: State, state: State, source: str) -> None:
-    """Refuses integer, NaN and infinite weights, which would load without an error; `state` has the keys of `own`."""
+    """Checks that no weights are integers, NaN or infinite, which torch would load; `state` has the keys of `own`.
+
+    Raises:
+        UserError: there are such weights.
+    """
     for key, value in state.items():
         if not own[key].is_floating_point():
             continue
         if not value.is_floating_point():
             kind = str(value.dtype).removeprefix("torch.")
-            raise UserError(
-                f"{source} holds {kind} numbers where weights belong (first: {key}); it may be a quantized file"
-            )
+            raise UserError(f"{source} has {kind} numbers as weights (first: {key}); a quantized file cannot be loaded")
         if not value.isfinite().all():
-            raise UserError(f"{source} holds weights that are NaN or infinite (first: {key}): its training diverged")
+            raise UserError(f"{source} has weights that are NaN or infinite (first: {key}): use another checkpoint")
 
 
 @dataclass
@@ -86,7 +91,7 @@ class StartReport:
 
 
 def start_from(model: nn.Module, state: State, source: str) -> StartReport:
-    """Loads the entries that fit, for fine-tuning; layers are matched with and without a temporal module around them.
+    """Loads the entries that fit, for fine-tuning; layers match with or without a temporal module around them.
 
     Raises:
         UserError: less than half of the model's tensors fit, so the file is of another network.
@@ -139,7 +144,7 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing:
         raise UserError(
-            f"{source} does not hold the {part} network: {len(missing)} layers missing (first: {missing[0]})"
+            f"{source} does not contain the {part} network: {len(missing)} layers are missing (first: {missing[0]})"
         )
     _check_values(everything, taken, source)
     model.load_state_dict(taken, strict=False)
@@ -147,5 +152,5 @@ def start_part(model: nn.Module, part: str, state: State, source: str) -> StartR
 
 
 def _plain(key: str) -> str:
-    """A key without the `net` of wrapping temporal modules."""
+    """Returns a key without the `net` of wrapping temporal modules."""
     return key.replace(".net.", ".").replace(".block.", ".")

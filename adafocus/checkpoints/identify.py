@@ -27,8 +27,8 @@ class Identity:
     """The configuration of a checkpoint's network, as far as its tensors determine it.
 
     Attributes:
-        said: group or key -> value, as in an override.
-        open: group -> options among which the tensors do not decide.
+        said: YAML group or key -> value, as in an override.
+        open: YAML group -> options that the tensors do not distinguish.
         classes: number of classes K.
     """
 
@@ -37,7 +37,7 @@ class Identity:
     classes: int = 0
 
     def overrides(self, typed: Iterable[str], *, dataset: bool = True) -> list[str]:
-        """The overrides for the network, without those whose keys are given already.
+        """Returns the overrides for the network, without those whose keys are given already.
 
         Args:
             typed: the given keys; `experiment` determines everything.
@@ -80,15 +80,15 @@ def identify(source: str, state: State) -> Identity | None:
     try:
         found = reader(state)
     except KeyError as error:
-        raise UserError(f"the file has the layout {source}, but lacks {error.args[0]}") from error
+        raise UserError(f"the file has the layout {source}, but lacks {error.args[0]}; choose another file") from error
     except (IndexError, ZeroDivisionError) as error:
-        raise UserError(f"the file has the layout {source}, but with tensors of other shapes") from error
+        raise UserError(f"the file has the layout {source}, but other shapes; choose another file") from error
     names = DATASETS.get(found.classes, ())
     if len(names) == 1:
         found.said["dataset"] = names[0]
     elif names:
         found.open = {"dataset": names, **found.open}
-    else:  # another data set, with the frame size of the repositories
+    else:  # a data set of none of the papers, with the frame size of the repositories
         found.said |= {"dataset": "folder", "dataset.classes": str(found.classes), "dataset.frame_size": "224"}
         found.said |= {"dataset.fit": "crop", "dataset.decode_short_side": "256"}
     return found
@@ -165,7 +165,7 @@ def _adafocus_v1(state: State) -> Identity:
         said["backbone.policy_hidden"] = str(state["policy.gru.weight_hh_l0"].shape[1])
         said["policy.convolution"] = str(state["policy.state_encoder.0.weight"].ndim == 4).lower()
     else:
-        said["stage"] = "1"  # the repository's program saves no policy before stage 2
+        said["stage"] = "1"  # files of stage 1 have no policy
     return Identity(said, {"patch": ("96", "128", "160", "192")}, _rows(state, "classifier.fc.weight"))
 
 
@@ -177,7 +177,9 @@ def _head(state: State) -> int:
     for key in state:
         if re.match(r"(new_fc|base_model\.(fc|classifier)|cls_head\.fc_cls)(\.\d+)?\.weight$", key):
             return _rows(state, key)
-    raise UserError("the file holds no classifier; it is for init.from, not for evaluation")
+    raise UserError(
+        "the file has no classifier, so it cannot be evaluated; use it to start training with init.from=FILE"
+    )
 
 
 def _tsm(state: State) -> Identity:
@@ -214,7 +216,7 @@ def _tsm(state: State) -> Identity:
 
 
 def _depth(state: State) -> str:
-    """The name of the ResNet, from the number and the type of its blocks."""
+    """Returns the name of the ResNet, from the number and the type of its blocks."""
     blocks = tuple(
         len(_numbers(state, rf"(?:base_model|backbone)\.layer{stage}\.(?:net\.)?(\d+)\.")) for stage in (1, 2, 3, 4)
     )

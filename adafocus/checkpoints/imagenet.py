@@ -1,4 +1,4 @@
-"""ImageNet weights, torchvision's or from a file, for the backbones."""
+"""Initializes backbones with ImageNet weights, torchvision's or from a file."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEADS = re.compile(r"^(fc|classifier)(\.\d+)?\.(weight|bias)$")
 
 
 def mobilenet_to_torchvision(key: str) -> str:
-    """A key of the third-party (tonylins) MobileNetV2 as torchvision's; torchvision's own keys stay as they are."""
+    """Renames a key of tonylins' MobileNetV2 to torchvision's; torchvision's own keys are returned unchanged."""
     match = re.match(r"features\.(\d+)\.conv\.(\d+)\.(.*)", key)
     if not match:
         return re.sub(r"^classifier\.(weight|bias)$", r"classifier.1.\1", key)
@@ -36,8 +36,7 @@ def mobilenet_to_torchvision(key: str) -> str:
 
 
 def backbone_state(state: State) -> State:
-    """An ImageNet state dict (torchvision's or tonylins') with the keys of this package's backbones, without the
-    head."""
+    """Renames an ImageNet state dict (torchvision's or tonylins') for this package's backbones and drops the head."""
     flat = any(re.match(r"features\.2\.conv\.0\.weight", key) for key in state)
     renamed = {mobilenet_to_torchvision(key) if flat else key: value for key, value in state.items()}
     return {
@@ -52,7 +51,7 @@ def imagenet_weights(backbone: nn.Module, name: str, source: str) -> None:
 
     Args:
         backbone: a network of `adafocus.backbones`.
-        name: its name there.
+        name: name of the backbone.
         source: "imagenet" (torchvision's V1 weights), "none" (leave it as it is) or a file in torchvision's or the
             third-party MobileNetV2's layout.
 

@@ -1,6 +1,6 @@
-"""Networks that are shared: a folder of a few named files, here, behind an fsspec address, or on the Hugging Face Hub.
+"""Sends and fetches shared networks: folders of a few files, local, at an fsspec address, or on the Hugging Face Hub.
 
-What comes back is one .safetensors file, which is data; nothing else of such a place is read.
+Only the .safetensors file of a shared network is read, which cannot run code.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ HUB = "hf://"
 
 
 def is_address(target: str) -> bool:
-    """Whether a target is an address such as `s3://bucket/net` or `hf://owner/name`, and no path."""
+    """Returns whether a target is an address such as `s3://bucket/net` or `hf://owner/name` instead of a path."""
     return "://" in target
 
 
 @contextmanager
 def fetched(target: str) -> Iterator[Path]:
-    """The .safetensors file behind an address, which may be gone after the context.
+    """Downloads the .safetensors file at an address, as a context after which the file may be deleted.
 
     Raises:
-        UserError: it cannot be fetched, or a package is missing.
+        UserError: the file cannot be downloaded, or a package is missing.
     """
     with TemporaryDirectory() as place:
         if target.startswith(HUB):
@@ -48,10 +48,10 @@ def send(files: Sequence[Path], target: str, *, public: bool = False) -> None:
     Args:
         files: the files.
         target: an fsspec address, or `hf://owner/name`.
-        public: whether a repository that is made on the Hub can be seen by everybody.
+        public: whether a repository that is created on the Hub is public.
 
     Raises:
-        UserError: they cannot be written, or a package is missing.
+        UserError: the files cannot be written, or a package is missing.
     """
     if target.startswith(HUB):
         _to_hub(files, target, public)
@@ -66,7 +66,7 @@ def send(files: Sequence[Path], target: str, *, public: bool = False) -> None:
 
 
 def _repository(target: str) -> tuple[str, str | None]:
-    """Repository and revision of `hf://owner/name` or `hf://owner/name@revision`."""
+    """Returns repository and revision of `hf://owner/name` or `hf://owner/name@revision`."""
     name, _, revision = target.removeprefix(HUB).partition("@")
     if len([part for part in name.split("/") if part]) != 2:
         raise UserError(f"{target}: write hf://owner/name, or hf://owner/name@revision")
@@ -95,7 +95,7 @@ def _to_hub(files: Sequence[Path], target: str, public: bool) -> None:
 
 @contextmanager
 def _failing(target: str, verb: str) -> Iterator[None]:
-    """Clients of stores raise exceptions of many types; each is one line here, with what can be done."""
+    """Turns exceptions of storage clients, which have many types, into a `UserError` of one line, as a context."""
     try:
         yield
     except UserError:

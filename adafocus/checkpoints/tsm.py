@@ -82,7 +82,7 @@ def _adapted(name: str, wrapper: str) -> str:
 
 
 def _backbone_key(name: str) -> str:
-    branch = re.match(r"(features\.\d+\.conv\.)net\.(.*)", name)  # the fork's shift around the whole branch
+    branch = re.match(r"(features\.\d+\.conv\.)net\.(.*)", name)  # WavesUR/embedded_TSM shifts the whole branch
     if branch:
         head, _, tail = mobilenet_to_torchvision(branch.group(1) + branch.group(2)).partition(".conv.")
         name = f"{head}.conv.net.{tail}"

@@ -1,1 +1,1 @@
-"""The commands of the console script except `run`: they parse arguments, call other subpackages and print results."""
+"""The commands of `adafocus` except `run`: they parse arguments, call other subpackages and print results."""

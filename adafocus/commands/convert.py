@@ -13,7 +13,7 @@ from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Runs `adafocus convert`; returns the exit status."""
     parser = ArgumentParser(
         prog="adafocus convert",
         description="Writes the network with its configuration and class names to one .safetensors file.",
@@ -23,7 +23,7 @@ def main(argv: Sequence[str]) -> int:
     options.device = "cpu"
     typed, others = split_typed(options.rest)
     if len(others) != 1 or Path(others[0]).suffix != ".safetensors":
-        raise UserError("name one output file that ends in .safetensors")
+        raise UserError("the output must be one file whose name ends in .safetensors")
     out = writable("OUT", Path(others[0]))
     predictor = load_predictor(options, videos=True)
 

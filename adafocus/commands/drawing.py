@@ -1,4 +1,4 @@
-"""Pictures of a prediction: the frames that the focus network saw, with the patches outlined."""
+"""Draws a prediction: the frames that the focus network saw, with the patches outlined."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from adafocus.evaluation.places import boxes_of_frames
 from adafocus.runs.plots import PATCH, contact_sheet
 
 SUFFIXES = (".png", ".jpg", ".gif", ".mp4")
-SHORT_SIDE = 256  # shorter side of the frames in the picture, in pixels
+SHORT_SIDE = 256  # shorter side of the drawn frames in pixels
 RATE = 4.0  # frames per second of GIF and MP4
 
 
 def draw(prediction: Any, path: Path, *, template: str | None = None, reader: str = "auto") -> Path:
-    """Draws the `Prediction` of a file or frame folder: frames side by side (PNG, JPEG), or as animation (GIF, MP4).
+    """Draws the `Prediction` for a video: frames side by side (PNG, JPEG) or as animation (GIF, MP4); returns the path.
 
     Raises:
         UserError: the file has another suffix, or the prediction is averaged over several clips.
@@ -46,7 +46,7 @@ def draw(prediction: Any, path: Path, *, template: str | None = None, reader: st
     if prediction.boxes:
         x1, y1, x2, y2 = (np.array(prediction.boxes) * scale).T
         boxes = np.stack([y1, x1, y2 - y1, x2 - x1], 1)[:, None]
-        if several:  # several patches of a frame are drawn into one picture
+        if several:  # patches of the same frame are drawn into one image
             of = torch.tensor(prediction.frames)
             boxes = boxes_of_frames(of, torch.from_numpy(boxes[:, 0]))[1].numpy()
     caption = f"{prediction.labels[0]}  {100 * prediction.scores[0]:.0f} %"

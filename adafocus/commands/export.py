@@ -1,4 +1,4 @@
-"""`adafocus export`: exports the networks of a run by torch.export and ONNX, to be used without this package."""
+"""`adafocus export`: exports the networks of a run with torch.export and ONNX, for use without this package."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from adafocus.core.outputs import writable
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Runs `adafocus export`; returns the exit status."""
     parser = ArgumentParser(
         prog="adafocus export",
-        description="Glance, policy and focus networks by torch.export, and export.json: how to join them.",
+        description="Exports glance, policy and focus networks with torch.export; export.json describes them.",
     )
     add_model_arguments(parser)
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="folder to write (default: export in CHECKPOINT's folder)"
     )
     parser.add_argument(
-        "--onnx", action="store_true", help="also ONNX, where its operators allow (needs adafocus[onnx])"
+        "--onnx",
+        action="store_true",
+        help="also write ONNX files (needs adafocus[onnx]); networks with unsupported operators are skipped",
     )
     options = parser.parse_args(argv)
     predictor = load_predictor(options)
     if isinstance(options.checkpoint, str):
-        raise UserError(
-            f"{options.checkpoint}: exported networks are written beside the checkpoint; name a folder or file"
-        )
+        raise UserError(f"{options.checkpoint}: the exported networks need a folder; name it with --out")
     beside = options.checkpoint if options.checkpoint.is_dir() else options.checkpoint.parent
     folder = _folder(options.out or beside / "export")
     export(predictor, folder, onnx=options.onnx)
@@ -40,7 +40,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _folder(folder: Path) -> Path:
-    """Creates the folder to write into; UserError if that fails."""
+    """Creates the folder to write into.
+
+    Raises:
+        UserError: that fails.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -60,14 +64,13 @@ def export(predictor: Any, folder: Path, *, onnx: bool = False) -> dict[str, Any
     import torch
 
     from adafocus.core.files import write_json
-    from adafocus.methods.programs import programs
 
     model = predictor.model.cpu().eval()
     folder.mkdir(parents=True, exist_ok=True)
     size = predictor.view().size
     known: dict[str, torch.Tensor] = {}
     entries = []
-    for program in programs(model):
+    for program in model.programs():
         for name, count in program.frames.items():  # a batch of two, because torch.export treats size 1 as constant
             known.setdefault(name, torch.randn(2, count, _channels(predictor), size, size))
         inputs = tuple(known[name] for name in program.inputs)
@@ -100,7 +103,7 @@ def _onnx(program: Any, inputs: tuple[Any, ...], folder: Path) -> dict[str, str]
     try:
         import onnxscript  # noqa: F401 - torch's exporter needs it
     except ImportError as error:
-        raise UserError('--onnx needs more packages: pip install "adafocus[onnx]"') from error
+        raise UserError('--onnx needs packages that are not installed: pip install "adafocus[onnx]"') from error
     batch = torch.export.Dim("batch", min=1, max=4096)
     try:
         torch.onnx.export(
@@ -129,7 +132,7 @@ def _channels(predictor: Any) -> int:
 
 
 def _description(predictor: Any, model: Any) -> dict[str, Any]:
-    """The content of export.json: classes, normalization, frames and patches, which users of the programs need."""
+    """Returns the content of export.json: what a user of the exported networks must know to feed and join them."""
     from adafocus import build
 
     settings = predictor.settings

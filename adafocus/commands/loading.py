@@ -1,4 +1,4 @@
-"""Arguments and loading of the checkpoint, shared by the commands that work on one model."""
+"""Command-line arguments and loading of a checkpoint, shared by the commands that work on one network."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adafocus.core.errors import UserError
 
 
 def _place(text: str) -> Path | str:
-    """A path, or an address of `adafocus push`, which would not survive as one."""
+    """Returns a path, or an address of `adafocus push` as text, because Path would change "hf://" to "hf:/"."""
     return text if "://" in text else Path(text)
 
 
@@ -38,20 +38,20 @@ def add_model_arguments(parser: argparse.ArgumentParser, rest: str = "KEY=VALUE"
 
 
 def split_typed(values: list[str]) -> tuple[list[str], list[str]]:
-    """Splits arguments into overrides (those with `=` that are not existing files) and others."""
+    """Splits arguments into overrides (those with `=` that are not existing files) and the others."""
     typed = [value for value in values if "=" in value and not Path(value).exists()]
     return typed, [value for value in values if value not in typed]
 
 
 def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
-    """The predictor that the arguments name; overrides are in `options.rest`, which may also hold videos."""
+    """Loads the predictor that the arguments name; overrides are in `options.rest`, which may also hold videos."""
     plugins.load(options.plugins)
     from adafocus import predict
     from adafocus.data.annotations import read_classes
 
     typed, others = split_typed(options.rest)
     if others and not videos:
-        raise UserError(f"{others[0]!r} is not an override; write key=value")
+        raise UserError(f"{others[0]!r} is not an override; write KEY=VALUE")
     classes = read_classes(options.classes) if options.classes else None
     program = {name: getattr(options, name) for name in ("precision", "fold_norm", "compiled") if name in options}
     return predict.load(options.checkpoint, typed, classes=classes, device=options.device, **program)

@@ -1,4 +1,4 @@
-"""`adafocus predict`: predicts labels of videos, or of a stream frame by frame."""
+"""`adafocus predict`: predicts labels of videos, or of a video stream frame by frame."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ spreadsheet program would read as a formula (it begins with = + - @) gets an apo
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 1 if a video could not be read."""
+    """Runs `adafocus predict`; returns the exit status: 1 if a video could not be read."""
     options = _parse(argv)
     videos = split_typed(options.rest)[1]
     if not videos:
@@ -86,7 +86,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _check(options: argparse.Namespace) -> None:
-    """Checks the arguments before the model is loaded; raises UserError."""
+    """Checks the arguments before the model is loaded.
+
+    Raises:
+        UserError: arguments are wrong or do not fit together.
+    """
     from adafocus.commands.drawing import SUFFIXES
 
     for name in ("every", "top"):
@@ -104,7 +108,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def find_videos(named: Sequence[str], template: str) -> list[str]:
-    """The videos that are named by files and folders; those below a folder are sorted by path, and none is repeated.
+    """Returns the videos that files and folders name; those below a folder are sorted by path, and none is repeated.
 
     Args:
         named: files, folders of videos, and folders of frames.
@@ -135,7 +139,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
             below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
         if not below:
             raise UserError(
-                f"{name} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
+                f"{name} has no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
                 f"{template.format(1, axis='x', video=Path(name).name)}"
             )
         found += sorted(below)
@@ -143,7 +147,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
 
 
 def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
-    """Prints or tabulates the labels of all videos; returns the entries for --json."""
+    """Predicts all videos, prints their labels or writes the table, and returns the entries for --json."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
@@ -186,7 +190,7 @@ def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> lis
 
 
 def _columns(top: int) -> dict[str, type]:
-    """Columns of a table and their types; `label` and `score` are the most probable class, `label_2` the second."""
+    """Returns the columns of a table and their types; `label` and `score` are those of the most probable class."""
     others = {f"{name}_{rank}": kind for rank in range(2, top + 1) for name, kind in (("label", str), ("score", float))}
     boxes = dict.fromkeys(("frames", "x1", "y1", "x2", "y2"), list)
     found = {"path": str, "label": str, "score": float, **others, "exit": int, "cost_multiply_adds": int}
@@ -205,7 +209,7 @@ def _row(prediction: Any, top: int) -> dict[str, Any]:
 
 
 def _entry(prediction: Any) -> dict[str, Any]:
-    """The entry of a prediction in --json, without classes and protocol, which the file has only once."""
+    """Returns the entry of a prediction in --json, without classes and protocol, which the file has only once."""
     if prediction.error is not None:
         return {"video": prediction.video, "error": printable(prediction.error)}
     names = ("video", "labels", "scores", "logits", "frames", "cost", "seconds")
@@ -220,8 +224,7 @@ def _show(prediction: Any, top: int) -> None:
 
 
 def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
-    """The path of the picture for each video; with several, it contains the part of the path that distinguishes
-    them."""
+    """Returns the path of each video's image; with several videos it contains the part of the path that differs."""
     if len(videos) == 1:
         return {videos[0]: path}
     whole = [os.path.abspath(video) for video in videos]
@@ -240,7 +243,7 @@ def _pictures(path: Path, videos: Sequence[str]) -> dict[str, Path]:
 
 
 def _draw(predictor: Any, prediction: Any, path: Path, entry: dict[str, Any]) -> None:
-    """Draws the patches of a prediction; a failure is printed and recorded, and the other videos continue."""
+    """Draws the patches of a prediction; an error is printed and recorded, and the other videos are still predicted."""
     from adafocus.commands.drawing import draw
     from adafocus.data.video import VideoError
 

@@ -24,16 +24,16 @@ interrupted extraction."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status: 1 if a file is bad or missing."""
+    """Runs `adafocus prepare`; returns the exit status: 1 if a file is bad or missing."""
     if argv and argv[0] in FORMATS:
         return _dataset(argv)
     names = ", ".join(sorted(FORMATS))
     parser = ArgumentParser(prog="adafocus prepare", description=_NOTE, epilog=f"DATASET: {names}")
     parser.add_argument("what", help="check, or the name of a data set")
     parser.add_argument("root", type=Path, help="folder with train.txt/val.txt lists or class folders of videos")
-    parser.add_argument("--output", type=Path, default=None, help="where to write (default: the folder itself)")
+    parser.add_argument("--output", type=Path, default=None, help="folder for bad.txt and check.json (default: ROOT)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--timeout", type=float, default=60.0, help="seconds that one file may take")
+    parser.add_argument("--timeout", type=float, default=60.0, help="time limit in seconds for one file")
     options = parser.parse_args(argv)
     if options.what != "check":
         raise UserError(f"prepare {options.what} is unknown; choose check, {names}")
@@ -68,23 +68,23 @@ def _say_bad(results: Sequence, folder: Path) -> int:
 def _dataset(argv: Sequence[str]) -> int:
     parser = ArgumentParser(prog=f"adafocus prepare {argv[0]}", description=_NOTE)
     parser.add_argument("dataset", choices=sorted(FORMATS))
-    parser.add_argument("root", type=Path, help="folder to create, for dataset.root")
+    parser.add_argument("root", type=Path, help="folder to create; set dataset.root to it later")
     parser.add_argument("--annotations", type=Path, required=True, help="folder of the official annotation files")
     parser.add_argument(
-        "--videos", type=Path, help="folder of the videos, at any depth; omit it if frames lie below ROOT"
+        "--videos", type=Path, help="folder with the videos, at any depth; omit it if ROOT has the frames"
     )
-    parser.add_argument("--no-frames", action="store_true", help="lists of the video files themselves, no extraction")
+    parser.add_argument("--no-frames", action="store_true", help="list the video files, without extracting frames")
     parser.add_argument(
         "--split", type=int, default=1, choices=(1, 2, 3), help="number of the split, for UCF101 and HMDB51"
     )
     parser.add_argument(
-        "--short-side", type=int, default=256, help="shorter side of the extracted frames (default 256); 0: as stored"
+        "--short-side", type=int, default=256, help="shorter side of extracted frames (default 256); 0: as stored"
     )
-    parser.add_argument("--check", action="store_true", help="decode every listed file or frame afterwards")
+    parser.add_argument("--check", action="store_true", help="afterwards decode every listed file or frame as a check")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(argv)
     if options.no_frames and not options.videos:
-        raise UserError("--no-frames lists video files: say where they are with --videos FOLDER")
+        raise UserError("--no-frames lists video files; name their folder with --videos FOLDER")
 
     from adafocus.config.compose import compose
     from adafocus.data.official import read_official
@@ -105,7 +105,7 @@ Found = dict[
 
 
 def _index(folder: Path) -> dict[str, Path]:
-    """The video files below a folder, by file name without suffix."""
+    """Returns the video files below a folder by file name without suffix."""
     if not folder.is_dir():
         raise UserError(f"--videos {folder} is not a folder")
     return {path.stem: path for path in sorted(folder.rglob("*")) if is_video(path.name)}

@@ -14,17 +14,17 @@ from adafocus.core.arguments import ArgumentParser
 from adafocus.core.errors import UserError
 
 EPILOG = """TARGET is a folder, an address that fsspec knows (s3://bucket/net, gs://bucket/net; its package must be
-installed), or hf://owner/name, a repository of the Hugging Face Hub, which is made private if it is new. What is
-shared: model.safetensors, config.json (without paths of this machine), classes.txt, protocol.json, and README.md, the
-model card. `adafocus.load("TARGET")` and `adafocus predict TARGET` read it."""
+installed), or hf://owner/name, a repository of the Hugging Face Hub, which is created as private if it does not exist.
+The shared files are model.safetensors, config.json (without paths of this machine), classes.txt, protocol.json and the
+model card README.md. `adafocus.load("TARGET")` and `adafocus predict TARGET` read them."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Returns the exit status."""
+    """Runs `adafocus push`; returns the exit status."""
     parser = ArgumentParser(prog="adafocus push", description="Shares the network of a run.", epilog=EPILOG)
     parser.add_argument("run", type=Path, help="the folder of a finished run")
     parser.add_argument("target", metavar="TARGET", help="a folder, an fsspec address, or hf://owner/name")
-    parser.add_argument("--public", action="store_true", help="a new repository of the Hub is seen by everybody")
+    parser.add_argument("--public", action="store_true", help="create a new repository of the Hub as public")
     parser.add_argument(
         "--plugins", action="append", default=[], metavar="NAME", help="a module or .py file to import; may be repeated"
     )
@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def push(run: Path, target: str, *, public: bool = False) -> None:
-    """Shares the network of a run; see the module.
+    """Shares the network of a run in a folder, at an fsspec address, or on the Hugging Face Hub.
 
     Raises:
         UserError: the run is not finished, or the target cannot be written or holds something else.
@@ -47,10 +47,10 @@ def push(run: Path, target: str, *, public: bool = False) -> None:
 
     summary = read_json(run / "summary.json", dict) or {}
     if summary.get("state") != "finished" or "parts" not in (summary.get("cost") or {}):
-        raise UserError(f"{run} is no finished training or evaluation, so there is no score to put on its card")
+        raise UserError(f"{run} has no score for the model card; name the folder of a finished training or evaluation")
     folder = Path(target).expanduser()
     if not is_address(target) and folder.exists() and (not folder.is_dir() or _foreign(folder, WEIGHTS)):
-        raise UserError(f"{target} exists and is no network that was shared before; choose another folder")
+        raise UserError(f"{target} exists and does not hold a shared network; choose another folder")
     with TemporaryDirectory() as place:
         files = bundle(run, summary, Path(place), target)
         if is_address(target):
@@ -68,8 +68,7 @@ def _foreign(folder: Path, weights: str) -> bool:
 
 
 def bundle(run: Path, summary: dict[str, Any], place: Path, address: str) -> list[Path]:
-    """Writes the files that are shared into an empty folder.
-
+    """Writes the files that are shared into an empty folder and returns their paths.
     Raises:
         UserError: the run has no checkpoint, or its summary is damaged.
     """
@@ -85,7 +84,7 @@ def bundle(run: Path, summary: dict[str, Any], place: Path, address: str) -> lis
     backbone = predictor.settings.backbone
     if own := [name for name in (backbone.glance, backbone.focus) if str(name).startswith("file/")]:
         raise UserError(
-            f"{run} has the network {own[0]}, whose folder is not shared along with it; share that yourself"
+            f"{run} has the backbone {own[0]}, whose own folder would be missing; a network with it cannot be shared"
         )
     values = config.to_dict(without_paths(predictor.settings))
     notes = {"config": values, "classes": predictor.classes, "overrides": []}
@@ -104,7 +103,7 @@ def bundle(run: Path, summary: dict[str, Any], place: Path, address: str) -> lis
 
 
 def without_paths(settings: Any) -> Any:
-    """The configuration without names of files and folders of the machine that trained."""
+    """Returns the configuration without names of files and folders of the machine that trained."""
     settings = deepcopy(settings)
     dataset = settings.dataset
     dataset.root, dataset.videos = ".", "."
@@ -112,7 +111,7 @@ def without_paths(settings: Any) -> Any:
         setattr(dataset, name, None)
     settings.init = dict.fromkeys(settings.init)
     settings.teacher.checkpoint = None
-    for name in ("weights", "glance_weights"):  # the network's own weights are shared, not those that it began with
+    for name in ("weights", "glance_weights"):  # files of initial weights, which the shared weights replace
         if getattr(settings.backbone, name) not in (None, "imagenet", "none"):
             setattr(settings.backbone, name, "none")
     settings.name = settings.checkpoint = settings.early_exit.baseline = None

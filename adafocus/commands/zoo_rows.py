@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from adafocus import build
-from adafocus.commands.zoo import Row
+from adafocus.commands.published import Row
 from adafocus.config.compose import compose as compose_overrides
 from adafocus.config.compose import conf_folder
 from adafocus.methods import method_of
@@ -18,7 +18,7 @@ _COUNTED: dict[str, tuple[float, float, int]] = {}
 
 
 def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
-    """The rows for the models in conf/published.yaml; `names` selects experiments, None means all."""
+    """Yields the rows for the models in conf/published.yaml; `names` selects experiments, None means all."""
     published = yaml.safe_load((conf_folder() / "published.yaml").read_text(encoding="utf-8"))
     for name in sorted(published["models"] if names is None else names):
         home = next(project for project in published["projects"] if name.startswith(project["starts"]))
@@ -26,7 +26,7 @@ def rows(names: Iterable[str] | None = None) -> Iterator[Row]:
 
 
 def compose(name: str, *typed: str) -> Any:
-    """The configuration of an experiment, without its data and weights."""
+    """Composes the configuration of an experiment, without its data and weights."""
     fixed = ("dataset.root=DATA", "mode=evaluate", "checkpoint=FILE", "backbone.weights=none")
     return compose_overrides([f"experiment={name}", *fixed, *typed])
 
@@ -37,7 +37,7 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
     address = printed.get("address")
     if address is None and file is not None:
         address = home["address"] + (file if home["address"].endswith("/") else "")
-    # Stage 1 of AdaFocus V1 starts from trained networks: an experiment of that stage alone needs their files.
+    # An experiment of stage 1 of AdaFocus V1 starts from networks that were trained before, so it needs their files.
     start = " init.glance=GLANCE_FILE init.focus=FOCUS_FILE" if plain.stage.name == "1" else ""
     for extra in ({}, *printed.get("others", ())):
         typed = [word for word in extra.get("typed", []) if not word.startswith("mode=")]
@@ -72,7 +72,7 @@ def _rows(name: str, printed: dict[str, Any], home: dict[str, str]) -> Iterator[
 
 
 def _frames(settings: Any) -> str:
-    """The numbers of frames of a test clip, as "glance+focus of candidates"."""
+    """Formats the numbers of frames of a test clip as "glance+focus of candidates"."""
     plan = build.frame_plan(replace(settings, mode="evaluate"))
     frames = str(settings.protocol.segments or plan.glance)
     if plan.focus:
@@ -81,13 +81,12 @@ def _frames(settings: Any) -> str:
 
 
 def _without_flip(settings: Any) -> Any:
-    """The configuration without flip pairs, which would need class names."""
+    """Returns the configuration without flip pairs, which would need class names."""
     return replace(settings, dataset=replace(settings.dataset, flip=0.0))
 
 
 def _count(settings: Any, classes: int) -> tuple[float, float, int]:
-    """Counted and needed multiply-adds per clip in units of 1e9, and number of parameters; cached for equal
-    networks."""
+    """Returns counted and needed multiply-adds per clip in units of 1e9, and the number of parameters; cached."""
     same = (settings.method, settings.backbone, settings.segments, settings.patch, settings.protocol.segments)
     key = repr((same, settings.dataset.frame_size, settings.dataset.modality, classes))
     if key not in _COUNTED:

@@ -1,7 +1,7 @@
 """The configuration: types (schema), overrides (compose, naming, renamed, stored), checks (load, effects).
 
-The functions of `load` and `same_run` can be imported from this package. They are imported when first
-used, so that commands which need only other modules, such as `adafocus zoo`, start without OmegaConf.
+The functions of `load` and `same_run` can be imported from this package. These modules are imported when they are
+first used, so that commands that do not need them, such as `adafocus zoo`, start without OmegaConf.
 """
 
 from __future__ import annotations

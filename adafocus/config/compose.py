@@ -18,14 +18,14 @@ if TYPE_CHECKING:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from omegaconf import DictConfig
 
-#: Groups whose options are numbers, with the key that sets a number for which there is no file.
+#: YAML groups whose options are numbers -> the key that sets a number for which there is no file.
 LEAVES = {"patch": "patch.size", "segments": "segments.glance"}
-_FILES = ("debug", "experiment")  # groups that are not sections of the configuration
+_FILES = ("debug", "experiment")  # YAML groups that are not sections of the configuration
 _NO_RECIPE = "this method has no schedule for this data set; choose another schedule or method"
 
 
 def conf_folder() -> Path:
-    """The folder `conf/`: next to the package in a checkout, inside it in an installed wheel."""
+    """Returns the folder `conf/`, next to the package in a checkout, inside it in an installed wheel."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / "conf", package.parent / "conf"):
         if (folder / "config.yaml").is_file():
@@ -34,13 +34,13 @@ def conf_folder() -> Path:
 
 
 class Composed(NamedTuple):
-    """What Hydra makes of overrides.
+    """Result of composing overrides with Hydra.
 
     Attributes:
-        node: the configuration, not yet typed.
-        folder: of the run that the overrides describe.
-        overrides: all of them, without those about Hydra itself.
-        choices: the option of every group.
+        node: the configuration as OmegaConf node.
+        folder: the run folder for these overrides.
+        overrides: all overrides except those of Hydra's own settings.
+        choices: the chosen option of every YAML group.
     """
 
     node: Any
@@ -64,13 +64,14 @@ def compose(typed: list[str]) -> Config:
 
 @contextmanager
 def composed(typed: list[str], stored: Sequence[str] = ()) -> Iterator[Composed]:
-    """These overrides through Hydra; inside the context `said` can be asked.
+    """Composes overrides with Hydra, as a context in which `said` can be called.
 
     Args:
-        stored: overrides that an older run says, before the typed ones, which win.
+        typed: overrides of the command line, which take precedence.
+        stored: overrides of an earlier run.
 
     Raises:
-        UserError: one line about the override that is wrong.
+        UserError: an override is wrong.
     """
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
@@ -104,10 +105,10 @@ def composed(typed: list[str], stored: Sequence[str] = ()) -> Iterator[Composed]
 
 
 def load_plugins(typed: Iterable[str]) -> None:
-    """Imports the plug-ins that overrides name, so that what they register can be chosen.
+    """Imports the plug-ins in the override `plugins=[...]`, so that the names they register are known.
 
     Raises:
-        UserError: they are no list, or one of them cannot be imported.
+        UserError: the value is not a list, or a plug-in cannot be imported.
     """
     named = typed_value(typed, "plugins")
     if named is not None and not (isinstance(named, list) and all(isinstance(name, str) for name in named)):
@@ -116,7 +117,7 @@ def load_plugins(typed: Iterable[str]) -> None:
 
 
 def said(overrides: Sequence[str]) -> set[str]:
-    """Keys that are set by overrides, or by the debug and experiment files that the overrides choose.
+    """Returns the keys that are set by overrides, or by the debug and experiment files that the overrides choose.
 
     It must be called while Hydra is initialized, because the files are found on Hydra's search path.
     """
@@ -153,19 +154,19 @@ def refuse_empty(overrides: Sequence[str]) -> None:
             continue
         name = key.lstrip("+~")
         if not name:
-            raise UserError(f"{override!r} has no key; an override is key=value")
+            raise UserError(f"{override!r} has no key; write KEY=VALUE")
         if not value and name in (*GROUPS, *_FILES):
-            raise UserError(f"{override!r} names no option of {name}; an override is key=value")
+            raise UserError(f"{override!r} names no option of {name}; write {name}=OPTION")
         if not value and name.startswith("hydra"):
-            raise UserError(f"{override!r} has no value; an override is key=value")
+            raise UserError(f"{override!r} has no value; write KEY=VALUE")
         if value.strip() == "{}":
             raise UserError(
-                f"{override} changes nothing: tables are merged. Set single entries, as in {name}.NAME=VALUE"
+                f"{override} has no effect, because tables are merged; set single entries, as in {name}.NAME=VALUE"
             )
 
 
 def explain(error: Exception, unparsable: str | None = None) -> str:
-    """A one-line message for an error of Hydra or OmegaConf: what is wrong, and what to write instead."""
+    """Returns a one-line message for an error of Hydra or OmegaConf: what is wrong, and what to write instead."""
     if unparsable is not None:
         return f"cannot read {unparsable!r}; an override is key=value, and a value with commas or brackets needs quotes"
     causes: list[BaseException] = [error]
@@ -197,7 +198,7 @@ def explain(error: Exception, unparsable: str | None = None) -> str:
 
 
 def _no_option(group: str, option: str, text: str) -> str:
-    """The message for an option that has no file; Hydra's text lists the options, including those of plug-ins."""
+    """Returns the message for an option without a file; Hydra's `text` lists the options, including plug-ins' ones."""
     listed = re.search(rf"Available options in '{group}': (.*?) Config search path", text)
     options = listed.group(1).split() if listed else [path.stem for path in (conf_folder() / group).glob("*.yaml")]
     if group == "schedule" and "_" in option:
@@ -214,7 +215,7 @@ def _no_option(group: str, option: str, text: str) -> str:
 
 
 def first_unparsable(arguments: list[str]) -> str | None:
-    """The first override that Hydra's parser refuses; None if it accepts all."""
+    """Returns the first override that Hydra's parser refuses; None if it accepts all."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -248,7 +249,7 @@ def quote_paths(arguments: Iterable[str]) -> list[str]:
 
 
 def quoted(value: str) -> str:
-    """A text in Hydra's grammar, whatever characters it holds."""
+    """Quotes a text for Hydra's grammar, if its characters require that."""
     from hydra.core.override_parser.types import Quote, QuotedString
 
     return QuotedString(value, Quote.single).with_quotes()
@@ -262,7 +263,7 @@ def _exists(value: str) -> bool:
 
 
 def typed_value(arguments: Iterable[str], key: str) -> object:
-    """The value of the last override of a key, unquoted; Hydra's sweep object for several values; None if not set."""
+    """Returns the last value of a key, unquoted; Hydra's sweep object for several values; None if it is not set."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -300,11 +301,11 @@ def check_typed(arguments: list[str], *, sweep: bool) -> int:
                 continue
             values = sum(1 for _ in read.sweep_iterator()) if read.is_discrete_sweep() else 1
         except (HydraException, ValueError):
-            continue  # Hydra reports this one itself
+            continue  # Hydra reports it
         if not sweep:
-            raise UserError(f"{argument} holds several values: add -m to run them all, or quote it as one value")
+            raise UserError(f"{argument} has several values: add -m to run them all, or quote it as one value")
         if not values:
-            raise UserError(f"{argument} holds no value, so there is nothing to run")
+            raise UserError(f"{argument} has no value, so the sweep has no jobs; give it one or several")
         key = naming.key_of(argument)
         if key in ("name", "hydra.sweep.dir"):
             raise UserError(f"{argument}: all jobs of a sweep are in one folder; give it one {key}")
@@ -317,7 +318,7 @@ def register(arguments: list[str], *, stored: Iterable[str] = ()) -> None:
 
     Args:
         arguments: all overrides.
-        stored: those of them that were read from an older run or a checkpoint; they are left out of the names.
+        stored: the overrides among them that come from an earlier run or a checkpoint; they are left out of names.
     """
     from hydra.core.config_store import ConfigStore
     from omegaconf import OmegaConf

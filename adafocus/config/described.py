@@ -1,9 +1,9 @@
-"""Networks that a folder describes as data: `backbone.focus=file/FOLDER`.
+"""Backbones that a folder describes: `backbone.focus=file/FOLDER`.
 
-The folder is one as timm and the Hugging Face Hub keep them (`timm.models.save_for_hf`, `hf download timm/NAME`):
+The folder has the format of timm and the Hugging Face Hub (`timm.models.save_for_hf`, `hf download timm/NAME`):
 config.json names an architecture of timm, its arguments and its normalization, and model.safetensors (or
-pytorch_model.bin) holds the weights. It becomes the plain keys that say the same, so that a run and its checkpoints do
-not need the folder any more. Nothing in it is executed.
+pytorch_model.bin) holds the weights. The override is replaced by the keys for this name, these options and weights, so
+that a run and its checkpoints do not need the folder later. Nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from typing import Any
 from adafocus.core.errors import UserError
 
 PREFIX = "file/"
-_LARGEST = 2**20  # bytes of a description
+_LARGEST = 2**20  # maximal size of config.json in bytes
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def is_folder(name: str) -> bool:
-    """Whether a typed name, perhaps in quotes, is that of a folder."""
+    """Returns whether a backbone's name in an override, with or without quotes, has the form file/FOLDER."""
     return name.strip("'\"").startswith(PREFIX)
 
 
 def named(values: dict[str, Any]) -> dict[str, Any]:
-    """A composed configuration in which folders are replaced by the name, options and weights of their networks.
+    """Replaces folders in a composed configuration by the name, options and weights of their networks.
 
-    Weights that are typed (a file or none) stay; `imagenet` becomes the folder's.
+    Weights set to a file or to none are kept; `imagenet` is replaced by the folder's weights.
 
     Raises:
         UserError: a folder does not describe a network.
@@ -50,15 +50,15 @@ def named(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read(folder: Path, key: str) -> tuple[str, dict[str, Any], Path | None]:
-    """Name, options and file of weights of a folder's network."""
+    """Reads name, options and weights file of a folder's network."""
     file = folder / "config.json"
     if folder.is_file():
         raise UserError(
-            f"{key}=file/{folder} is a file, which does not say of which network it is: "
+            f"{key}=file/{folder} is a file, which does not name its network; write "
             f"{key}=timm/NAME backbone.weights={folder}"
         )
     if not file.is_file() or file.stat().st_size > _LARGEST:
-        raise UserError(f"{key}=file/{folder}: no config.json of a network of timm is there (timm.models.save_for_hf)")
+        raise UserError(f"{key}=file/{folder}: no config.json of a timm network; write it with timm.models.save_for_hf")
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError, RecursionError) as error:
@@ -67,7 +67,7 @@ def _read(folder: Path, key: str) -> tuple[str, dict[str, Any], Path | None]:
     architecture, described = content.get("architecture"), content.get("pretrained_cfg") or content
     options = content.get("model_args") or {}
     if not (isinstance(architecture, str) and re.fullmatch(r"\w+", architecture)) or not isinstance(options, dict):
-        raise UserError(f"{file} does not name an architecture of timm")
+        raise UserError(f"{file} does not name an architecture of timm; write it with timm.models.save_for_hf")
     known = described if isinstance(described, dict) else {}
     options = {**{name: known[name] for name in ("mean", "std") if known.get(name)}, **options}
     weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)

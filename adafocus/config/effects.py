@@ -36,13 +36,13 @@ class Readers:
     inside: bool = True
 
     def ignored(self, config: Config, typed: str) -> bool:
-        """Whether a typed key is one of these and nothing reads it."""
+        """Returns whether a key of the command line is one of `keys` and is not read with this configuration."""
         inside = self.inside and any(typed.startswith(f"{key}.") for key in self.keys)
         return (inside or typed in self.keys) and not self.read(config)
 
 
 def _of_methods() -> Iterator[Readers]:
-    """One entry for the options of each class; the method tells whether it reads them."""
+    """Yields an entry for each class of method-specific options; the method says whether it reads them."""
     sections = [section for section in get_type_hints(Config).values() if isinstance(section, type)]
     for kind in (base for section in sections for base in section.__bases__ if issubclass(base, Options)):
         yield Readers(kind.keys(), kind.needs, partial(_has, kind))
@@ -127,7 +127,7 @@ READERS = (
     ),
     Readers(("protocol",), "a data set of files (synthetic videos have no protocol)", _views),
     Readers(
-        _keys("dataset", "task glyph_size visible tints frames train_videos val_videos"),
+        _keys("dataset", "task glyph_size visible tints decoys frames train_videos val_videos"),
         "dataset=glyphs",
         lambda config: config.dataset.source == "glyphs",
     ),
@@ -153,7 +153,7 @@ READERS = (
         _supervised,
     ),
     Readers(
-        _keys("schedule", "class_weights"),
+        _keys("schedule", "class_weights sampling"),
         "a data set of files or of a plug-in (synthetic videos have balanced classes)",
         _views,
     ),
@@ -219,5 +219,5 @@ def check(config: Config, typed: Iterable[str]) -> None:
 
 
 def unread(config: Config) -> set[str]:
-    """Keys and sections that nothing reads in this combination, so that their values do not make it another run."""
+    """Returns keys and sections that are not read with this configuration, so that they do not identify a run."""
     return {key for readers in READERS for key in readers.keys if readers.ignored(config, key)}

@@ -57,7 +57,7 @@ def _write(schedule: dict[str, Any], table: dict[str, Any], path: list[str], sai
 
 
 def from_dict(values: dict[str, Any]) -> Config:
-    """The typed, checked configuration from stored plain data; one stored by version 0.1 is converted.
+    """Makes a typed, checked configuration of stored plain data; data stored by version 0.1 are converted.
 
     Raises:
         UserError: the data are not a configuration, or have an unknown key or a value that is not allowed.
@@ -94,9 +94,11 @@ def plain(values: Any, where: str) -> Any:
             todo += [(key, inner) for inner in value]
         elif isinstance(value, str):
             if "${" in value or value == "???" or printable(value) != value:
-                raise UserError(f"{where}: {key}={value[:80]!r} is not a plain value (no '${{', no control codes)")
+                raise UserError(f"{where}: {key}={value[:80]!r} must be plain text without '${{' and control codes")
         elif not isinstance(value, (bool, int, float, type(None))):
-            raise UserError(f"{where}: {key} holds a {type(value).__name__}, which is not a plain value")
+            raise UserError(
+                f"{where}: {key} is a {type(value).__name__}; only numbers, text, lists and dictionaries are allowed"
+            )
         if seen + len(todo) > _MOST_VALUES:
             raise UserError(f"{where} holds more than {_MOST_VALUES} values, so it is not a configuration of adafocus")
     return values
@@ -125,7 +127,7 @@ def _typed(values: Any) -> Config:
 
 
 def _object(schema: type[Section], *values: Any) -> Section:
-    """An instance of a dataclass from plain data; later tables replace values of earlier ones.
+    """Makes an instance of a dataclass of plain data; later tables replace values of earlier ones.
 
     Raises:
         OmegaConfBaseException, ValueError: there is an unknown key, or a value of another type.
@@ -134,7 +136,7 @@ def _object(schema: type[Section], *values: Any) -> Section:
 
 
 def _set_normalization(config: Config) -> None:
-    """Sets the mean and std that are left open, unless a network may have a normalization of its own."""
+    """Sets mean and std to ImageNet's if they are None, unless a network may have a normalization of its own."""
     backbone, dataset = config.backbone, config.dataset
     networks = (backbone.focus, backbone.glance) if method_of(config).has_glance else (backbone.focus,)
     own = any(name not in choices.BACKBONES for name in networks) and dataset.modality == "rgb"
@@ -163,11 +165,11 @@ def _type_own_options(config: Config) -> None:
 
 
 def _read_as_before(config: Config) -> None:
-    """Converts a configuration of version 0.1 so that it has the effect that it had there.
+    """Converts a configuration of version 0.1 so that it has the same effect as in that version.
 
     In version 0.1 a schedule key that differed from its default took precedence over `schedule.stages`; policies on TSM
-    and of AdaFocus V1 were at most 1024 wide, whatever the key said; parts that a network does not have had a width as
-    well; AdaFocus V2 on TSM did not read `backbone.glance_size`.
+    and of AdaFocus V1 were at most 1024 wide, even if the key was larger; widths were also stored for parts that a
+    network does not have; AdaFocus V2 on TSM did not read `backbone.glance_size`.
     """
     defaults = asdict(ScheduleConfig())
     for table in config.schedule.stages.values():
@@ -187,7 +189,7 @@ def _read_as_before(config: Config) -> None:
 
 
 def _texts(values: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
-    """All texts in nested plain data, dictionary keys included: (the full key where it is, the text)."""
+    """Yields (full key, text) for all texts in nested plain data, dictionary keys included."""
     if isinstance(values, str):
         yield prefix, values
     elif isinstance(values, dict):
@@ -205,17 +207,17 @@ def _one_line(error: Exception) -> str:
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """The configuration as nested plain data, which config.json and checkpoints hold."""
+    """Converts a configuration to nested plain data, as config.json and checkpoints store it."""
     return asdict(config)
 
 
 def stages(config: Config) -> tuple[str, ...]:
-    """Names of the stages that a run trains, in order."""
+    """Returns the names of the stages that a run trains, in order."""
     return method_of(config).stages if config.stage.name == "all" else (config.stage.name,)
 
 
 def for_stage(config: Config, name: str) -> Config:
-    """The configuration of one stage: its values in `schedule.stages` replace those of the schedule."""
+    """Returns the configuration of one stage, in which its values in `schedule.stages` replace the schedule's."""
     table = config.schedule.stages.get(name, {})
     try:
         merged = _object(ScheduleConfig, asdict(config.schedule), table)
@@ -230,7 +232,7 @@ def for_stage(config: Config, name: str) -> Config:
 
 
 class Amounts(NamedTuple):
-    """The numbers of a schedule that every training needs and that have no default."""
+    """The numbers of a schedule that every training needs and that have no default values."""
 
     lr: float
     epochs: int
@@ -239,9 +241,10 @@ class Amounts(NamedTuple):
 
 
 def amounts_of(config: Config) -> Amounts:
-    """
+    """Returns the numbers of a schedule that have no default values.
+
     Raises:
-        UserError: the schedule does not set one of them.
+        UserError: one of them is not set.
     """
     values = {key: getattr(config.schedule, key) for key in Amounts._fields}
     for key, value in values.items():
@@ -251,14 +254,18 @@ def amounts_of(config: Config) -> Amounts:
 
 
 def read(folder: Path) -> Config:
-    """The configuration of a run folder."""
+    """Reads the configuration of a run folder.
+
+    Raises:
+        UserError: the folder has no config.json, or it is damaged.
+    """
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(f"{folder} is not a run folder: it has no config.json")
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error})") from error
+        raise UserError(f"{path} is damaged ({error}); restore it") from error
 
 
 def check(config: Config) -> None:
@@ -274,10 +281,10 @@ def check(config: Config) -> None:
 
 
 def check_start(config: Config) -> None:
-    """Checks that the weights are named which training must start from.
+    """Checks that the configuration names the weights that training must start from.
 
     Raises:
-        UserError: they are not named.
+        UserError: it does not.
     """
     if config.mode != "train" or config.init.get("from"):
         return
@@ -326,7 +333,7 @@ def _check_clips(config: Config) -> None:
         )
     sizes = {len(numbers) for numbers in (dataset.mean, dataset.std) if numbers is not None}
     if not sizes <= {1, 3} or len(sizes) > 1:
-        raise UserError("dataset.mean and dataset.std need three numbers, for R, G, B, or one for all channels")
+        raise UserError("dataset.mean and dataset.std must have three numbers, for R, G and B, or one for all channels")
     if dataset.modality == "flow" and (dataset.frame_template is None or not method.reads_flow):
         raise UserError("dataset.modality=flow needs frame folders (dataset.frame_template) and method=recognizer")
     if config.protocol.segments not in (None, segments.glance) and not method.any_number_of_frames:

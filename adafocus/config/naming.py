@@ -13,42 +13,42 @@ from zlib import crc32
 from adafocus.config.schema import RUNTIME
 from adafocus.core.errors import UserError
 
-#: Groups whose options are numbers. Hydra reads `patch=128` as an integer and stops; quoted it is an option's name.
+#: YAML groups with numeric options. Hydra refuses `patch=128` as an integer, but accepts it quoted, as a name.
 NUMERIC_GROUPS = ("patch", "segments", "stage")
-#: Keys that do not affect results, so that they are not part of a run folder's name.
+#: Keys that do not affect results and are therefore not part of a run folder's name.
 UNNAMED = (*RUNTIME, "hydra")
-#: Keys of which a name has only the value; a name begins with them in this order.
+#: Keys whose values alone, in this order, are the beginning of a run folder's name.
 _TELLING = ("checkpoint", "dataset.root", "dataset", "experiment", "method", "backbone", "protocol", "debug")
-#: Keys that have a group for the same number: patch.size=128 is named like patch=128.
+#: Keys with a YAML group for the same number, so that patch.size=128 gives the same folder name as patch=128.
 _ALSO = {"patch.size": "patch", "segments.glance": "segments"}
-#: Short forms of keys, as typed -> key; a section such as `teacher` cannot have a value of its own.
+#: Short forms on the command line -> key; possible because a section such as `teacher` has no value of its own.
 _SHORT = {"teacher": "teacher.checkpoint", "logger": "output.loggers"}
 _NUMBER = re.compile(r"(?<![\w.+'\"])(\d+)(?![\w.+'\"])")
 _LONGEST = 80
 
 
 def split_override(override: str) -> tuple[str, str]:
-    """(key, value) of an override, without `+`, `++` or `~` before the key, and with a short form written out."""
+    """Returns (key, value) of an override, without `+`, `++` or `~`, with short forms replaced by full keys."""
     key, _, value = override.partition("=")
     key = key.lstrip("+~")
     return _SHORT.get(key, key), value
 
 
 def key_of(override: str) -> str:
-    """The key of an override, without `+`, `++` or `~` before it."""
+    """Returns the key of an override, without `+`, `++` or `~` before it."""
     return split_override(override)[0]
 
 
 def unquoted(value: str) -> str:
-    """A value without the quotes around it."""
+    """Returns a value without quotes around it."""
     return value[1:-1] if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"" else value
 
 
 def quote_numbers(arguments: Iterable[str]) -> list[str]:
-    """Overrides in the form that Hydra reads.
+    """Converts overrides to the form that Hydra reads.
 
-    Purely numeric choices are quoted: `patch=96,128` becomes `patch='96','128'`; `segments=8+12` stays. Short forms are
-    written out: `teacher=RUN` becomes `teacher.checkpoint=RUN`, and `logger=csv` becomes `output.loggers=[csv]`.
+    Numeric options of YAML groups are quoted: `patch=96,128` becomes `patch='96','128'`. Short forms are replaced:
+    `teacher=RUN` becomes `teacher.checkpoint=RUN`, and `logger=csv` becomes `output.loggers=[csv]`.
     """
     quoted = []
     for argument in arguments:
@@ -79,21 +79,21 @@ def check_name(name: str) -> str:
 def folder_name(
     overrides: Sequence[str], *, without: Iterable[str] = (), texts: Mapping[tuple[str, str], str] | None = None
 ) -> str:
-    """A folder name made from overrides, such as `sthv2_patch-128`. The same overrides give the same name.
+    """Makes a folder name of overrides, such as `sthv2_patch-128`; the same overrides give the same name.
 
     It has only letters, digits, `.`, `_`, `-` and `+`, so it needs no quotes in a shell or in Hydra. Two commands can
     give the same name (data folders whose paths end alike); then the run folder refuses the second command.
 
     Args:
-        overrides: as Hydra lists them.
-        without: keys that are left out; in a sweep those that all jobs share.
+        overrides: the overrides, in Hydra's order.
+        without: keys that are left out, in a sweep those that all jobs share.
         texts: (key, value) -> text that replaces the value in the name, for values that would look the same.
     """
     skip, texts = {*UNNAMED, *without}, texts or {}
     typed: dict[str, str] = {}
     for override in overrides:
         key, value = split_override(override)
-        # A group that all jobs share, such as dataset=folder, does not hide a key in it, such as dataset.fold=0.
+        # A shared group such as dataset=folder is left out, but not a key in its section such as dataset.fold=0.
         if key not in skip and re.split("[./]", key)[0] not in UNNAMED:
             typed[_ALSO.get(key, key)] = texts.get((key, value)) or _told(key, value)
     if "dataset.root" in typed and typed.get("dataset") == "folder":
@@ -106,7 +106,7 @@ def folder_name(
 
 
 def _told(key: str, value: str) -> str:
-    """The text for a value in a folder name; a hash is added if characters had to be left out."""
+    """Returns the text for a value in a folder name, with a hash if characters had to be left out."""
     value = unquoted(value)
     if key == "checkpoint":
         return _checkpoint(value)
@@ -118,7 +118,7 @@ def _told(key: str, value: str) -> str:
 
 
 def _checkpoint(value: str) -> str:
-    """The text for a checkpoint: the name of a run in outputs/ or multirun/, else the file's name and a path hash."""
+    """Returns the text for a checkpoint in a folder name: the run's name in outputs/, else file name and path hash."""
     path = Path(value).expanduser()
     known = [path.absolute().relative_to(home) for home in _homes() if path.absolute().is_relative_to(home)]
     if known and known[0].parts and ".." not in path.parts:
@@ -134,7 +134,7 @@ def _homes() -> tuple[Path, Path]:
 
 
 def _plain(text: str) -> str:
-    """The text with only letters, digits, `.`, `_`, `-`, `+`; others become `-`, and a hash may be added."""
+    """Replaces all characters but letters, digits, `.`, `_`, `-` and `+` by `-`; then a hash is added if needed."""
     plain = re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-.") if not re.fullmatch(r"-[\d.]+", text) else text
     told = plain and (text.isascii() or len(plain) == len(text))
     return plain if told else f"{plain or 'x'}-{_hash(text)}"
@@ -142,7 +142,7 @@ def _plain(text: str) -> str:
 
 @cache
 def _ambiguous() -> frozenset[str]:
-    """Last parts of keys that occur in several sections of the configuration, or are names of groups."""
+    """Returns last parts of keys that occur in several sections of the configuration or are names of YAML groups."""
     from adafocus.config.schema import Config
 
     def leaves(node: object) -> list[str]:
@@ -155,25 +155,25 @@ def _ambiguous() -> frozenset[str]:
 
 
 def _short(key: str) -> str:
-    """The last part of a key if it is unique or the key is in `schedule`; else the whole key."""
+    """Returns the last part of a key if it is unique or the key is in `schedule`; else the whole key."""
     section, _, last = key.rpartition(".")
     tells = section == "schedule" or (section.isidentifier() and last not in _ambiguous())
     return last if tells or not section else key.replace("/", ".").replace("@", ".")
 
 
 def shared_keys(arguments: Iterable[str]) -> list[str]:
-    """Keys whose override has one value only, so that all jobs of a sweep share it."""
+    """Returns the keys whose override has a single value, which all jobs of a sweep share."""
     return [key for key, value in map(split_override, arguments) if value and not swept(value)]
 
 
 def swept(value: str) -> bool:
-    """Whether an override holds several values: commas outside brackets and quotes, or a call such as range(1,4)."""
+    """Returns whether a value is several values: commas outside brackets and quotes, or a call such as range(1,4)."""
     bare = re.sub(r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\"", "", value)
     return "," in bare or bool(re.match(r"(choice|range|glob|interval)\(", value))
 
 
 def distinct(arguments: Iterable[str]) -> dict[tuple[str, str], str]:
-    """Texts that distinguish the values of a sweep whose names would be equal: one more part of a path, or a hash."""
+    """Returns texts for values of a sweep whose names would be equal: with one more part of the path, or a hash."""
     texts: dict[tuple[str, str], str] = {}
     for key, value in map(split_override, arguments):
         values = [part.strip() for part in value.split(",")] if swept(value) and "(" not in value else []

@@ -1,4 +1,4 @@
-"""Files and folders that a configuration names: those that are missing are told before anything is made."""
+"""Checks that the files and folders that a configuration names exist, before anything is created."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from adafocus.core.errors import UserError
 
 
 def check(config: Config, *, fresh: bool) -> None:
-    """Refuses paths that name nothing.
+    """Checks that the paths in a configuration exist.
 
     Args:
-        fresh: nothing was trained yet. A run that goes on needs nothing of what it started from.
+        config: the configuration.
+        fresh: whether training starts. A resumed run does not need the weights that it started from.
 
     Raises:
-        UserError: the first such path, with its key.
+        UserError: a path does not exist; the message names the first one with its key.
     """
     root = config.dataset.root
     if config.dataset.source == "files" and root and not Path(root).expanduser().is_dir():
         raise UserError(f"dataset.root={root} is not a folder")
     for key, path in _starts(config).items() if config.mode == "train" and fresh else ():
         if not Path(path).expanduser().exists():
-            raise UserError(f"{key}={path}: no such run folder or file")
+            raise UserError(f"{key}={path}: there is no such run folder or file")
 
 
 def _starts(config: Config) -> dict[str, str]:
-    """Keys of the weights that training starts from or learns from, and their paths."""
+    """Returns key -> path of the weights that training starts from, and of the teacher."""
     parts = {f"init.{part}": config.start(part) for part in ("from", "glance", "focus")}
     parts["teacher"] = config.teacher.checkpoint
     backbone = config.backbone

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
-#: Keys of version 0.1 -> present keys, for stored configurations.
+#: Keys of version 0.1 -> current keys, for stored configurations.
 KEYS = {
     "schedule.optimiser": "schedule.optimizer",
     "schedule.rate": "schedule.lr",
@@ -76,7 +76,7 @@ ELSEWHERE = {
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """The message for a key that does not exist, with the key that was probably meant."""
+    """Returns the message for an unknown key, with the key that was probably meant."""
     known = list(known)
     renamed = KEYS.get(key)
     if renamed:
@@ -103,7 +103,7 @@ def _near_leaf(leaf: str, known: list[str]) -> list[str]:
 
 
 def unknown_option(group: str, option: str, options: Iterable[str]) -> str:
-    """The message for an option that a group does not have, with the option that was probably meant."""
+    """Returns the message for an unknown option of a YAML group, with the option that was probably meant."""
     options = sorted(options)
     near = [] if option.isdigit() else difflib.get_close_matches(option, options, 1, 0.5)
     if near and len(options) > 12:  # a long list would hide the suggestion
@@ -113,13 +113,13 @@ def unknown_option(group: str, option: str, options: Iterable[str]) -> str:
 
 
 def is_older(values: dict[str, Any]) -> bool:
-    """Whether a stored configuration was written by version 0.1, before the keys were renamed."""
+    """Returns whether a stored configuration was written by version 0.1, before the keys were renamed."""
     schedule = values.get("schedule")
     return isinstance(schedule, dict) and "rate" in schedule
 
 
 def with_loggers(values: dict[str, Any]) -> dict[str, Any]:
-    """A stored configuration in which the loggers of a run are a list; version 0.1 had one, which was on or off."""
+    """Converts a stored configuration so that loggers are a list; version 0.1 had a switch for a single one."""
     output = values.get("output")
     if not isinstance(output, dict) or "tensorboard" not in output:
         return values
@@ -128,7 +128,7 @@ def with_loggers(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def translated(values: dict[str, Any]) -> dict[str, Any]:
-    """A configuration of version 0.1 with the present keys and words; `load` converts values that changed meaning."""
+    """Renames keys and words of a configuration of version 0.1; `load` converts values that changed their meaning."""
     new = {section: _renamed(section, part) for section, part in values.items()}
     stages = new["schedule"].get("stages")
     if isinstance(stages, dict):

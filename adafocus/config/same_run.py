@@ -1,4 +1,4 @@
-"""What makes two runs the same run: a folder goes on with the run that it holds, and refuses every other one."""
+"""The identity of a run: the part of its configuration that a command must repeat to resume the run in a folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from adafocus.core.errors import UserError
 
 
 def identity(values: dict[str, Any], unread: Collection[str] = ()) -> dict[str, Any]:
-    """The part of a configuration that makes two runs the same run; without keys that nothing reads in this one."""
+    """Returns the part of a configuration that identifies the run, without the keys in `unread`."""
     left_out = {*RUNTIME, *ABOUT, *unread}
 
     def kept(part: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -25,10 +25,10 @@ def identity(values: dict[str, Any], unread: Collection[str] = ()) -> dict[str, 
 
 
 def stored_identity(values: dict[str, Any] | None, unread: Collection[str] = ()) -> dict[str, Any] | None:
-    """The identity of a configuration that a run folder holds; keys that are newer than the run have their defaults."""
+    """Returns the identity of a stored configuration; keys that are newer than the run get their defaults."""
     if values is None:
         return None
     try:
         return identity(to_dict(from_dict(values)), unread)
-    except UserError:  # it is of a version with other keys: then it is another configuration
+    except UserError:  # a version with other keys wrote it, so it identifies another run
         return identity(values, unread)

@@ -44,17 +44,17 @@ EvaluationRule = Annotated[
     ),
 ]
 
-#: Configuration groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
+#: YAML groups: GROUP=OPTION loads conf/GROUP/OPTION.yaml.
 GROUPS = ("dataset", "method", "backbone", "patch", "policy", "segments", "stage", "schedule", "protocol")
 #: Keys that do not affect results, except for rounding; a run may be resumed with other values of them.
 RUNTIME = ("name", "device", "devices", "tf32", "keep_freed_memory", "inline", "loader", "output", "plugins")
-#: Keys of what is done with a trained network; they are not part of a run's identity either.
+#: Keys that concern the use of a trained network; they are not part of a run's identity either.
 ABOUT = ("mode", "early_exit", "checkpoint")
 
 
 @dataclass
 class DatasetConfig:
-    """Where the videos and lists of a data set are, and how clips are made from them."""
+    """Paths of a data set's videos and lists, and the way clips are made from them."""
 
     name: Words = MISSING
     source: Annotated[str, OneOf(choices.SOURCES, registry.DATASETS)] = "files"
@@ -123,12 +123,14 @@ class DatasetConfig:
     mean: Annotated[list[Annotated[float, Between(-1, 1)]], Length(1, 3)] | None = None
     std: Annotated[list[Amount], Length(1, 3)] | None = None
     # source=glyphs: synthetic videos, see `adafocus.data.glyphs`
-    task: Annotated[str, OneOf(choices.TASKS)] = "where"  # what tells the class: a location, a time or a direction
+    task: Annotated[str, OneOf(choices.TASKS)] = "where"  # what shows the class: a location, a time, a direction
     glyph_size: Annotated[int, OneOf((8, 16))] = 16  # side of a glyph in pixels
     visible: Count | None = None  # number of frames that show the glyph (task=when); None: a quarter of them
     tints: Count = (
         1  # number of glyph colors; with more than one the color narrows down the class even at low resolution
     )
+    # Number of glyphs in every frame that have the color of the class's glyph and belong to no class.
+    decoys: Annotated[int, Between(0, 64)] = 0
     frames: Count | None = None  # frames per video; None: as many as the networks see
     train_videos: Count = 4096  # number of training videos
     val_videos: Count = 512  # number of evaluation videos
@@ -173,14 +175,16 @@ class SegmentsConfig(options.FocusFrames, options.Candidates):
 
 
 @dataclass
-class MethodConfig(options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background):
+class MethodConfig(
+    options.Where, uni.When, tokens.Tokens, v2.Order, v2.Diversity, options.Background, options.Consensus
+):
     name: Annotated[str, OneOf(METHODS)] = MISSING
     options: dict[str, Any] = field(default_factory=dict)  # options of a plug-in's method
 
 
 @dataclass
 class PolicyConfig(v1.PlainPolicy, v1.TSMPolicy, v1.PPO, v2.Policy, v2.HeatMap, uni.TemporalPolicy):
-    """The policies of the methods."""
+    """Options of the policies that choose patch locations and frames."""
 
 
 @dataclass
@@ -225,6 +229,9 @@ class ScheduleConfig(
     # Weights of the classes in the cross entropy: none, or balanced (inversely proportional to their number of training
     # clips).
     class_weights: Annotated[str, OneOf(choices.CLASS_WEIGHTS)] = "none"
+    # Which clips make up an epoch: shuffled (every clip once), or balanced (as many clips of every class; those of rare
+    # classes repeatedly, of frequent ones a part that changes from epoch to epoch).
+    sampling: Annotated[str, OneOf(choices.SAMPLINGS)] = "shuffled"
     mixup_alpha: Weight = 0.0  # mixup with shares from Beta(alpha, alpha); 0: none
     cutmix_alpha: Weight = 0.0  # CutMix likewise, with the same box in all frames; with both each clip gets one of them
     # Decay of the exponential moving average of weights and BatchNorm statistics, which is then evaluated and saved;
@@ -258,7 +265,7 @@ class TeacherConfig:
 
 @dataclass
 class ProtocolConfig:
-    """The protocol: which frames and crops training and evaluation use."""
+    """The protocol: rules for the frames and crops of training and evaluation clips."""
 
     name: Words = "single"  # name of the protocol in logs and tables
     # Rule for the frames of a training clip (`adafocus.data.sampling.training_frames`); None: the method's default.
@@ -322,8 +329,7 @@ class LoaderConfig:
 class OutputConfig:
     log_every: Count = 10  # steps between two lines of metrics.jsonl
     save_seconds: Weight = 300.0  # seconds between two checkpoints within an epoch
-    # Loggers that get what metrics.jsonl gets, and pictures: tensorboard, csv, mlflow, wandb, or those of plug-ins.
-    # Empty: none.
+    # Loggers that get the metrics of metrics.jsonl, and images: tensorboard, csv, mlflow, wandb, or a plug-in's.
     loggers: list[Annotated[str, OneOf(choices.LOGGERS, registry.LOGGERS)]] = field(
         default_factory=lambda: ["tensorboard"]
     )
@@ -353,7 +359,7 @@ class Config:
     output: OutputConfig = field(default_factory=OutputConfig)
     init: Annotated[dict[str, Words | None], Keys(("from", "glance", "focus"))] = field(
         default_factory=lambda: dict.fromkeys(("from", "glance", "focus"))
-    )  # a dataclass cannot name a field `from`
+    )  # a dictionary, because a dataclass cannot have a field named `from`
     plugins: list[Words] = field(default_factory=list)  # modules or .py files that register what this run uses
     mode: Annotated[str, OneOf(("train", "evaluate", "early_exit", "cost"))] = "train"
     name: Words | None = None  # name of the run folder; None: made from the overrides
@@ -375,7 +381,6 @@ class Config:
     inline: bool = False  # whether to train in the process of the command, for a debugger
 
     def start(self, part: str = "from") -> str | None:
-        """The run folder or checkpoint of a key of `init` ("from", "glance", "focus"); None if it is unset or
-        "none"."""
+        """Returns the path in `init.from`, `init.glance` or `init.focus`; None if it is not set or "none"."""
         value = self.init.get(part)
         return None if value == "none" else value

@@ -1,4 +1,4 @@
-"""The `conf/` folders of plug-ins in Hydra's search path, after our own."""
+"""Adds the `conf/` folders of plug-ins to Hydra's search path, after that of this package."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from adafocus.core.errors import UserError
 
 
 class PluginFolders(SearchPathPlugin):
-    """Asked by Hydra when a configuration is composed."""
+    """Hydra plug-in that is called whenever a configuration is composed."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        """Adds the folders."""
+        """Appends the `conf/` folders of the plug-ins that are imported."""
         for name, folder in plugins.conf_folders().items():
             search_path.append(f"adafocus plug-in {name}", f"file://{folder}")
 
 
 def add_folders(ours: Path) -> None:
-    """Lets Hydra find the options of the plug-ins that are imported.
+    """Adds the `conf/` folders of the plug-ins that are imported to Hydra's search path.
 
     Args:
-        ours: our own folder.
+        ours: the `conf/` folder of this package.
 
     Raises:
-        UserError: an option of a plug-in has the name of another one, which would hide it.
+        UserError: an option of a plug-in has the name of an earlier one, which would hide it.
     """
     taken = {
         (group, path.stem): "adafocus"

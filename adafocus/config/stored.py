@@ -23,7 +23,7 @@ from adafocus.config.schema import Config
 from adafocus.core import plugins
 from adafocus.core.errors import UserError
 
-#: Keys that are not taken over from a stored run: those of the run itself, and of weights and other runs that it used.
+#: Keys whose stored overrides are dropped: those of the run itself, and of weights and other runs that it used.
 _ITS_OWN = (
     *naming.UNNAMED,
     *("mode", "checkpoint", "init", "teacher", "published", "early_exit.baseline"),
@@ -34,7 +34,7 @@ _LONGEST = 4096
 
 
 def from_folder(folder: Path, typed: Iterable[str]) -> list[str]:
-    """The stored overrides of a run folder; see `overrides`."""
+    """Returns the stored overrides of a run folder that apply to a new command, checked as in `overrides`."""
     path = folder / "overrides.json"
     if not path.is_file():
         return []
@@ -46,7 +46,7 @@ def from_folder(folder: Path, typed: Iterable[str]) -> list[str]:
 
 
 def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
-    """The overrides of a stored list that apply to a new command.
+    """Checks a stored list of overrides and returns those that apply to a new command.
 
     Keys that the command sets itself, and keys that concern only the stored run, are left out.
 
@@ -74,7 +74,7 @@ def overrides(said: object, typed: Iterable[str], where: str) -> list[str]:
 
 
 def without_folders(overrides: Sequence[str], config: Config) -> list[str]:
-    """Overrides as a run stores them: networks of `file/FOLDER` by name and options, so that it needs no folder."""
+    """Replaces networks `file/FOLDER` in overrides by name and options, so that the run does not need the folder."""
     kept = list(overrides)
     for role in ("focus", "glance"):
         key = f"backbone.{role}"
@@ -117,7 +117,7 @@ def _read(text: object, where: str) -> tuple[str, Any, str]:
 
 
 def _is_leaf(parts: Sequence[str]) -> bool:
-    """Whether the configuration has this key; in a dictionary any identifier is a key."""
+    """Returns whether the configuration has this key; in a dictionary any identifier is a key."""
     node: Any = Config()
     for part in parts:
         if isinstance(node, dict) and part.isidentifier() and not part.startswith("_"):

@@ -1,4 +1,4 @@
-"""A batch of clips: what the data loader yields and what training and evaluation read."""
+"""`Batch`, the clips that the data loader yields and that training and evaluation read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class BadVideo:
-    """A video that could not be read: its index in the list of the split, its path, and the reason the reader gave."""
+    """A video that could not be read: its index in the list of the split, its path, and the reason."""
 
     index: int
     path: str
@@ -20,7 +20,7 @@ class BadVideo:
 
 @dataclass(frozen=True)
 class Mixed:
-    """How clips of a batch were mixed with others of it (mixup, cutmix).
+    """The partners and shares of clips that were mixed with other clips of the batch (mixup, CutMix).
 
     Attributes:
         partner: (B,) int64, the row of the clip that each was mixed with.
@@ -47,9 +47,11 @@ class Batch:
         source: reads candidate frames on demand, for networks that choose their frames: called with (list of video
             indices, (B, n) candidate positions), it returns (B, n, H, W, C) uint8 and the videos that could not be
             read. None: `frames` already holds every frame.
-        kept: by video index, all candidates (N, H, W, C) of videos for which they are decoded already.
+        kept: video index -> all candidates (N, H, W, C), for videos whose candidates are decoded already.
         teacher: (B, K) logits of a teacher; a row is NaN if it could not read the video. None without a teacher.
-        mixed: how the clips were mixed; None if they were not.
+        mixed: partners and shares of mixed clips; None if clips were not mixed.
+        subject: (B, T, 2) true center (y, x) of the subject in every frame, as shares of the frame's side; None if it
+            is not known, as of real videos.
     """
 
     frames: Tensor
@@ -62,6 +64,7 @@ class Batch:
     kept: dict[int, Tensor] = field(default_factory=dict)
     teacher: Tensor | None = None
     mixed: Mixed | None = None
+    subject: Tensor | None = None
 
     def read(self, rows: Tensor, candidates: Tensor) -> Tensor:
         """Reads the candidate frames that a network chose.
@@ -112,11 +115,12 @@ class Batch:
             frames=self.frames.to(device, non_blocking=True),
             labels=self.labels.to(device, non_blocking=True),
             teacher=None if self.teacher is None else self.teacher.to(device, non_blocking=True),
+            subject=None if self.subject is None else self.subject.to(device, non_blocking=True),
         )
 
 
 def only(batch: Batch, valid: Tensor) -> Batch:
-    """The clips of a batch that could be read."""
+    """Returns a batch with only the clips that `valid` (B,) bool selects."""
     return replace(
         batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
     )

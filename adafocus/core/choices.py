@@ -1,6 +1,4 @@
-"""The allowed words of options, which the configuration schema and the code that reads them share; those of methods are
-in their folders.
-
+"""Allowed values of configuration keys that schema and code share; those of methods are in the methods' folders.
 This module imports nothing, so a configuration can be checked without importing torch.
 """
 
@@ -35,8 +33,9 @@ OPTIMIZERS = ("sgd", "adamw")
 LR_SCHEDULES = ("cosine", "step", "constant")
 LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
+SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
-#: What a run tells to whom, beside metrics.jsonl.
+#: Loggers that a run may have in addition to metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

@@ -1,4 +1,4 @@
-"""Records of what a network costs: its parts, and the multiply-adds of each."""
+"""Records of a network's cost: its parts, and the multiply-adds of each."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Part:
     Attributes:
         name: glance, policy, focus, head, ...
         modules: paths of its submodules.
-        auxiliary: whether only training and controls need it, so that a prediction does without.
+        auxiliary: whether only training and controls need it, not predictions.
         published: whether the cost table of the method's repository counts it.
     """
 
@@ -26,7 +26,7 @@ class Part:
         return f"auxiliary {self.name}" if self.auxiliary else self.name
 
 
-#: The bilinear interpolation of patches, which no paper counts.
+#: The part for the bilinear interpolation of patches, which no paper counts.
 CROP = Part("crop", published=False)
 
 
@@ -35,9 +35,9 @@ class Cost:
     """Multiply-adds (MACs) per video.
 
     Attributes:
-        parts: by part; `CROP` is always among them.
-        published: in the convention of the method's paper: without the crop, but with auxiliary heads if the paper's
-            repository counts them. It is comparable with published figures.
+        parts: part -> its multiply-adds; `CROP` is always one of the parts.
+        published: multiply-adds in the convention of the method's paper, for comparison with published figures: without
+            the crop, and with auxiliary heads if the paper's repository counts them.
     """
 
     parts: dict[Part, int]
@@ -45,11 +45,11 @@ class Cost:
 
     @property
     def total(self) -> int:
-        """Those of a prediction: of all parts but the auxiliary ones."""
+        """Multiply-adds of a prediction: of all parts but the auxiliary ones."""
         return sum(count for part, count in self.parts.items() if not part.auxiliary)
 
     def of(self, *names: str, auxiliary: bool = False) -> int:
-        """Those of the named parts together.
+        """Returns the multiply-adds of the named parts together.
 
         Raises:
             KeyError: there is no such part.
@@ -58,6 +58,6 @@ class Cost:
         return sum(found[name] for name in names)
 
     def as_dict(self) -> dict[str, Any]:
-        """As cost.json and summary.json hold it; a crop that costs nothing is left out."""
+        """Returns the entry for cost.json and summary.json; a crop without cost is left out."""
         parts = {str(part): count for part, count in self.parts.items() if part != CROP or count}
         return {"parts": parts, "total": self.total, "published": self.published}

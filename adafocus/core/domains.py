@@ -1,4 +1,4 @@
-"""Allowed values of configuration keys, written into their types, and the function that checks a configuration by them.
+"""Domains, the allowed values of configuration keys in their types, and the function that checks a configuration.
 
     epochs: Annotated[int, AtLeast(1)]
     optimizer: Annotated[str, OneOf(OPTIMIZERS)]
@@ -14,11 +14,12 @@ import math
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol, Union, get_args, get_origin, get_type_hints
 
 from adafocus.core.errors import UserError
 
-#: Upper limit of all numbers without another one; some of the code that uses them counts in 32 bits.
+#: Upper limit of all numbers that have no other, because some code uses 32-bit integers.
 LARGEST = 2**31 - 1
 
 
@@ -29,51 +30,36 @@ class Domain(Protocol):
 
 
 @dataclass(frozen=True)
-class AtLeast:
+class Interval:
+    """Numbers from `low` to `high`, both included unless `above` excludes `low` or `below` excludes `high`."""
+
     low: float
     high: float = LARGEST
+    above: bool = False
+    below: bool = False
 
     def holds(self, value: float) -> bool:
-        return self.low <= value <= self.high
+        """See `Domain`."""
+        return self.low <= value <= self.high and not (
+            self.above and value == self.low or self.below and value == self.high
+        )
 
     def __str__(self) -> str:
+        if self.above:
+            return f"greater than {self.low:g}"
+        if self.below:
+            return f"at least {self.low:g} and below {self.high:g}"
         return f"at least {self.low:g}" if self.high >= LARGEST else f"between {self.low:g} and {self.high:g}"
 
 
-def Between(low: float, high: float) -> AtLeast:  # noqa: N802 - used like the class AtLeast
-    """Numbers from `low` to `high`, both included."""
-    return AtLeast(low, high)
-
-
-@dataclass(frozen=True)
-class Above:
-    low: float
-    high: float = LARGEST
-
-    def holds(self, value: float) -> bool:
-        return self.low < value <= self.high
-
-    def __str__(self) -> str:
-        return f"greater than {self.low:g}"
-
-
-@dataclass(frozen=True)
-class Below:
-    """Numbers from `low` (included) to `high` (excluded)."""
-
-    low: float
-    high: float
-
-    def holds(self, value: float) -> bool:
-        return self.low <= value < self.high
-
-    def __str__(self) -> str:
-        return f"at least {self.low:g} and below {self.high:g}"
+AtLeast = Between = Interval
+Above = partial(Interval, above=True)
+Below = partial(Interval, below=True)
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """Words or numbers from a list; of `registered` as well, which plug-ins fill later."""
+    """Words or numbers from a list, or keys of the table `registered`, to which plug-ins add."""
 
     words: Collection[Any]
     registered: Collection[Any] = ()
@@ -141,7 +127,7 @@ class Keys:
         return not set(value) - set(self.names)
 
 
-#: Types of many keys.
+#: Types that several keys have.
 Count = Annotated[int, AtLeast(1)]
 NotNegative = Annotated[int, AtLeast(0)]
 Amount = Annotated[float, Above(0)]
@@ -179,7 +165,7 @@ def _check_value(key: str, value: Any, hint: Any) -> None:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
-    """The type without `| None` and `Annotated`, and the domains in `Annotated`."""
+    """Returns the type without `| None` and `Annotated`, and the domains in `Annotated`."""
     if get_origin(hint) is Union or type(hint).__name__ == "UnionType":
         hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is Annotated:
@@ -188,7 +174,7 @@ def _split(hint: Any) -> tuple[Any, tuple[Domain, ...]]:
 
 
 def _parts(value: Any, hint: Any) -> Iterator[tuple[str, Any, Any]]:
-    """The elements of a list or dictionary: (suffix of the key for messages, value, type) each."""
+    """Yields the elements of a list or dictionary as (suffix of the key for messages, value, type)."""
     inner = get_args(hint)[-1] if get_args(hint) else Any
     if isinstance(value, list):
         yield from ((f"[{number}]", part, inner) for number, part in enumerate(value))
@@ -201,7 +187,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in domain.choices], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         return f"{key}={value!r} is unknown; choose one of {', '.join(map(str, domain.choices))}{hint}"
-    if isinstance(domain, (AtLeast, Above)) and value > domain.high >= LARGEST:
+    if isinstance(domain, Interval) and value > domain.high >= LARGEST:
         return f"{key}={value} must be at most {domain.high}"
     if isinstance(domain, Keys):
         unknown = min(set(value) - set(domain.names))
@@ -210,7 +196,7 @@ def _sentence(key: str, value: Any, domain: Domain) -> str:
 
 
 def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
-    """All keys of a dataclass, nested ones with dots between, with their types."""
+    """Returns all keys of a dataclass with their types; keys of nested dataclasses have dots."""
     found: dict[str, Any] = {}
     hints = get_type_hints(cls, include_extras=True)
     for name, hint in ((field.name, hints[field.name]) for field in fields(cls)):
@@ -220,7 +206,7 @@ def leaves(cls: type, prefix: str = "") -> dict[str, Any]:
 
 
 def undescribed(cls: type) -> list[str]:
-    """Keys with numbers or text that have no domain; a test requires that there are none."""
+    """Returns the keys with numbers or text that have no domain; a test requires that there are none."""
 
     def open_ended(hint: Any) -> bool:
         base, domains = _split(hint)

@@ -1,4 +1,4 @@
-"""`UserError`, the exception for every mistake that the user can correct, and text that is safe to print."""
+"""`UserError`, the exception for mistakes that the user can correct, and escaping of text for messages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u20
 
 
 def printable(text: object) -> str:
-    """The text in one line that is safe to print: control codes and line breaks become escapes such as `\\x1b`.
+    """Returns the text with control codes and line breaks as escapes such as `\\x1b`, so that it is safe to print.
 
     Use it for names, paths and messages that were read from a file.
     """
@@ -26,7 +26,7 @@ def printable(text: object) -> str:
 
 
 class UserError(Exception):
-    """Bad input: the message is one line that says what is wrong, where, and what to do.
+    """Raised for wrong input, with a message of one line that says what is wrong, where, and what to do.
 
     The command line prints only the message and exits with status 2. Any other exception is a bug of this package and
     is shown with its traceback. Control codes in the message are escaped, because it may quote a file's content.
@@ -38,7 +38,7 @@ class UserError(Exception):
 
 @contextmanager
 def as_user_error() -> Iterator[None]:
-    """Converts a ValueError of a network or data class, whose arguments come from the configuration, to a UserError."""
+    """Converts a ValueError inside the context to a UserError, for classes whose arguments the user has configured."""
     try:
         yield
     except ValueError as error:

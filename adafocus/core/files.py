@@ -1,4 +1,4 @@
-"""Atomic writing of files, and JSON files with one-line errors."""
+"""Writes files atomically, and reads and writes JSON files, with errors in one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from adafocus.core.errors import UserError
 class _Recording:
     """A file object that stores the exception of a failed write instead of raising it.
 
-    torch.save writes from C++, and a second failure while an exception is being handled there aborts the whole process.
+    torch.save writes from C++, where a second error while an exception is handled aborts the whole process.
     """
 
     def __init__(self, file: Any) -> None:
@@ -60,7 +60,7 @@ def write_bytes(path: Path, write: Callable[[Any], object]) -> None:
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
-    """The error for a file that cannot be written."""
+    """Returns the error for a file that cannot be written."""
     return UserError(
         f"{path} cannot be written ({error.strerror or error}); files saved earlier are complete: free disk space or "
         f"choose another folder, and start again"
@@ -75,7 +75,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, kind: type | None = None) -> Any:
-    """The content of a JSON file; None if the file does not exist.
+    """Reads a JSON file; None if the file does not exist.
 
     Args:
         path: the file.
@@ -99,6 +99,6 @@ _JSON: dict[type, str] = {dict: "object", list: "array"}
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message, or the name of its type if the message is empty."""
+    """Returns the first line of an exception's message, or the name of its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "".join(char for char in lines[0] if char.isprintable()) if lines else type(error).__name__

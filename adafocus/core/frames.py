@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class FramePlan:
-    """Number of frames that the glance network sees, that frames are chosen from, and that the focus network sees.
+    """Numbers of glance frames, candidates and focus frames of a clip.
 
     Attributes:
         glance: number of frames that the glance network sees.
@@ -41,10 +41,10 @@ class FramePlan:
 
 
 def coarse_to_fine(segments: int) -> list[int]:
-    """Coarse-to-fine processing order of `segments` frames: middle, first, last, then the midpoints between those.
+    """Returns the coarse-to-fine order of `segments` frames: middle, first, last, then midpoints between those.
 
-    Source: FrameExit (arXiv 2104.13400), as used by AdaFocus V2. With fewer than three frames its rule would list too
-    many, so the temporal order is returned.
+    Source: FrameExit (arXiv 2104.13400), as used by AdaFocus V2. For fewer than three frames, where its rule gives too
+    many, the result is the temporal order.
     """
     if segments < 3:
         return list(range(segments))
@@ -61,10 +61,10 @@ def coarse_to_fine(segments: int) -> list[int]:
 
 
 def segment_centers(candidates: int, segments: int) -> list[int]:
-    """Positions of G glance frames among N candidates in evaluation: the center of each segment of N // G candidates.
+    """Returns the positions of G glance frames among N candidates in evaluation: centers of segments of N // G.
 
-    Uni-AdaFocus (models/uni_adafocus.py, `AdaFocus.forward`) takes every (N // G)-th candidate from position 1 on. That
-    is the same for N / G = 2 or 3, and one frame too few for N / G = 1.
+    Uni-AdaFocus (models/uni_adafocus.py, `AdaFocus.forward`) takes every (N // G)-th candidate from position 1 on,
+    which is the same for N / G = 2 or 3, but one frame too few for N / G = 1.
     """
     length = candidates // segments
     return [segment * length + length // 2 for segment in range(segments)]

@@ -1,4 +1,4 @@
-"""`Objective`, the loss of a prediction: cross entropy, and the options of a recipe that change it."""
+"""`Objective`, the loss of predictions: cross entropy with label smoothing, class weights, mixed clips, a teacher."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from adafocus.core.batch import Batch
 
 
 class Objective:
-    """Cross entropy of predictions with the first label of each clip; a teacher adds its own term.
+    """Cross entropy of predictions with the first label of each clip, plus a term for a teacher's logits.
 
     With a teacher, temperature^2 KL(softmax(teacher / temperature) || softmax(logits / temperature)) is added, times
     its weight; the square keeps the size of its gradient independent of the temperature (arXiv 1503.02531, section 2).
-    A mixed clip (`Batch.mixed`) has both terms for its own label and its partner's, in their shares.
+    For a mixed clip (`Batch.mixed`), both terms are averages over its own and its partner's target, by their shares.
 
     Args:
         label_smoothing: share of the target that all classes divide evenly, see `torch.nn.functional.cross_entropy`.
         class_weights: (K,) factors of the cross entropy by class; the mean over clips is not divided by their sum, so
             that it does not depend on how a batch is divided among processes. None: 1 for every class.
         teacher_weight: weight of the teacher's term, for batches that have the teacher's logits.
-        temperature: of that term.
+        temperature: temperature of the teacher's term.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class Objective:
         self.teacher_weight, self.temperature = teacher_weight, temperature
 
     def __call__(self, logits: Tensor, batch: Batch) -> Tensor:
-        """The loss, averaged over all predictions.
+        """Computes the loss, averaged over all predictions.
 
         Args:
-            logits: (B, T, K), T predictions for each clip.
+            logits: (B, T, K) logits of T predictions for each clip.
             batch: the clips; `labels`, `mixed` and `teacher` are read.
         """
         loss = self._cross_entropy(logits, batch)
@@ -66,7 +66,7 @@ class Objective:
         return (share * clips(label) + (1 - share) * clips(label[batch.mixed.partner])).mean()
 
     def _distance(self, logits: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """The teacher's term; clips for which the teacher has no logits (NaN) count as 0."""
+        """Computes the teacher's term, which is 0 for clips without logits of the teacher (NaN)."""
         known = teacher.isfinite().all(1)
         target = (teacher.nan_to_num() / self.temperature).softmax(1)
         if batch.mixed is not None:

@@ -31,17 +31,17 @@ Field = TypeVar("Field")
 
 
 def given(value: Field | None) -> Field:
-    """The value of a field that a network fills although not every network does."""
+    """Returns a field of a record that is optional in general but is set by the network at hand."""
     assert value is not None
     return value
 
 
 @dataclass
 class _Rows:
-    """Base of records whose tensors all have the batch as first dimension."""
+    """Base class of records whose tensors all have the batch as first dimension."""
 
     def rows(self: Record, keep: Tensor) -> Record:
-        """The record with only the clips that the boolean mask `keep` (B,) selects."""
+        """Returns the record with only the clips that the boolean mask `keep` (B,) selects."""
         values = {item.name: getattr(self, item.name) for item in fields(self)}
         return replace(self, **{name: value[keep] for name, value in values.items() if isinstance(value, Tensor)})
 
@@ -59,7 +59,7 @@ class GlanceOutput(_Rows):
         steps: (B, G or 1, K) predictions from the glance frames alone (Uni-AdaFocus on plain backbones); else None.
         running_max: (B, W) maximum over the glance frames of the classifier's W hidden features, from which the later
             steps continue (Uni-AdaFocus on plain backbones); else None.
-        motion: (B, G, h', w') how much the frames change in each cell of a heat map, for policies that read it; see
+        motion: (B, G, h', w') change of the frames in each of h' x w' cells, for policies that read it; see
             `adafocus.policies.heat_map.cell_motion`.
     """
 
@@ -74,7 +74,7 @@ class GlanceOutput(_Rows):
 
 @dataclass
 class Plan(_Rows):
-    """Where and when the focus network looks.
+    """The decisions of the policies: patch locations and frames for the focus network.
 
     Attributes:
         where: (B, T, 2) patch locations (y, x) as the module docstring defines them, or (B, T, 4) rectangles (y, x,
@@ -104,7 +104,7 @@ class Overrides:
 
     Attributes:
         where: patch locations that replace the policy's, shaped as `Plan.where`. Uni-AdaFocus takes rectangles for all
-            candidates, (B, N, 4), or (B, 1, 4) on TSM. TokenFocus takes cells, (B, K) int64.
+            candidates, (B, N, 4), or (B, 1, 4) on TSM. TokenFocus takes cells, (B, n) int64.
         diversity: locations of a second pass through the focus network, which training adds (AdaFocus V2,
             Uni-AdaFocus).
         frames: (B, F) int64 candidates that replace the chosen ones.
@@ -112,6 +112,7 @@ class Overrides:
             for sampling cells by their scores.
         count: number of cells to choose (TokenFocus, training).
         offsets: (B, G) int64 position of each glance frame within its segment of candidates (training).
+        motion: whether to put patches where the motion is largest, for an untrained use of policies that read motion.
     """
 
     where: Tensor | None = None
@@ -119,6 +120,7 @@ class Overrides:
     frames: Tensor | None = None
     thresholds: Tensor | None = None
     offsets: Tensor | None = None
+    motion: bool = False
     count: int | None = None
 
 
@@ -129,7 +131,7 @@ class Output:
     Attributes:
         logits: (B, K), the final prediction.
         steps: (B, T, K), the prediction after each step, in processing order; None if the network has no steps.
-        where, frames, weights, rectangles, scores: see `Plan`; `where` is None for whole frames.
+        where, frames, weights, rectangles, scores: fields of the `Plan`; `where` is None for whole frames.
         aux_glance: (B, T, K) auxiliary logits of the glance features, in processing order.
         aux_focus: (B, T, K) auxiliary logits of the focus features.
         place_logits: (B, T or P, K) auxiliary logits of the focus features of each of the clip's P patch locations

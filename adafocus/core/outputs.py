@@ -1,4 +1,4 @@
-"""Output files of commands: a check before the work starts, and tables that are written row by row."""
+"""Output files of commands: checks them before the work starts, and writes tables row by row."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def writable(option: str, path: Path) -> Path:
 
 
 def original(cell: str) -> str:
-    """The text of a cell of a `CSVTable`, without the apostrophe in front of what looks like a formula."""
+    """Returns the text of a cell of a `CSVTable`, without the apostrophe in front of texts that look like formulas."""
     return cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULA) else cell
 
 
@@ -64,7 +64,7 @@ def table(option: str, path: Path, columns: Mapping[str, type]) -> Table:
 
 
 class CSVTable:
-    """Comma-separated, with a header. A row is in the file when `write` returns.
+    """A table in CSV with a header; a row is in the file when `write` returns.
 
     Lists are JSON in a cell. Text that a spreadsheet program would run as a formula (it begins with = + - @, a tab or a
     carriage return) gets an apostrophe in front; bytes of a file name that are no UTF-8 are written as `\\udcNN`.
@@ -92,7 +92,7 @@ class CSVTable:
 
 
 class JSONLTable:
-    """One JSON object a line. A row is in the file when `write` returns."""
+    """A table with one JSON object per line; a row is in the file when `write` returns."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         self.file = path.open("w", encoding="utf-8")
@@ -107,7 +107,7 @@ class JSONLTable:
 
 
 class ParquetTable:
-    """A Parquet table; `close` writes all rows. Needs pyarrow."""
+    """A Parquet table; `close` writes all rows. It needs pyarrow."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
         try:

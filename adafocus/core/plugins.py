@@ -1,7 +1,7 @@
-"""Plug-ins: Python code of others that a command names, imported so that it can register what it adds.
+"""Plug-ins: Python modules that a command names and that register backbones, methods and the like when imported.
 
-Importing runs code. So only what was typed for this command is imported, and installed packages with an entry point of
-the group `adafocus.plugins`. A checkpoint or a run folder only says which plug-ins it needs.
+Importing runs code. Therefore only plug-ins on this command line are imported, and installed packages with an entry
+point in the group `adafocus.plugins`. A checkpoint or run folder only lists the plug-ins that it needs.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from zlib import crc32
 
 from adafocus.core.errors import UserError
 
-#: What this process has imported: plug-ins as they were named, and what they are.
+#: The plug-ins that this process has imported: name -> module.
 LOADED: dict[str, ModuleType] = {}
 
 
 def load(names: Iterable[str] = ()) -> None:
-    """Imports plug-ins that a command names, and those that are installed with an entry point; each once a process.
+    """Imports plug-ins that a command names, and installed ones with an entry point, each once per process.
 
     Args:
         names: dotted names of modules, which may lie in the current folder, or paths of .py files.
@@ -37,14 +37,14 @@ def load(names: Iterable[str] = ()) -> None:
 
 
 def require(names: Iterable[str], where: str) -> None:
-    """Refuses what needs plug-ins that are not imported here; imports nothing.
+    """Checks that the plug-ins that a stored configuration needs are imported; imports nothing.
 
     Args:
-        names: plug-ins that a stored configuration names; data of somebody.
-        where: what needs them, for the message.
+        names: the plug-ins in the stored configuration, which is not trusted.
+        where: name of the file that needs them, for the message.
 
     Raises:
-        UserError: which to name.
+        UserError: plug-ins are missing; the message says how to name them.
     """
     known = {_key(name) for name in LOADED} | sys.modules.keys()
     if missing := [name for name in names if _key(name) not in known]:
@@ -57,7 +57,7 @@ def require(names: Iterable[str], where: str) -> None:
 
 
 def conf_folders() -> dict[str, Path]:
-    """By plug-in, the `conf/` that lies beside its module: in a package, or in the folder of a single file."""
+    """Returns the `conf/` folder of each plug-in that has one: in its package, or next to its file."""
     found = {}
     for name, module in LOADED.items():
         if module.__file__ is not None and (folder := Path(module.__file__).resolve().parent / "conf").is_dir():
@@ -66,7 +66,7 @@ def conf_folders() -> dict[str, Path]:
 
 
 def _key(name: str) -> str:
-    """A file is known by its name alone: the folder may be another one on another machine."""
+    """Returns the name by which plug-ins are compared; of a file without its folder, which differs between machines."""
     return Path(name).name if name.endswith(".py") else name
 
 
@@ -75,7 +75,7 @@ def _load_installed() -> None:
     for entry in metadata.entry_points(group="adafocus.plugins"):
         module = entry.load()
         if not isinstance(module, ModuleType):
-            raise UserError(f"the entry point {entry.name} of adafocus.plugins is {entry.value}, which is no module")
+            raise UserError(f"the entry point {entry.name} of adafocus.plugins is {entry.value}, which is not a module")
         LOADED[module.__name__] = module
 
 
@@ -83,13 +83,13 @@ def _from_name(name: str) -> ModuleType:
     if (here := str(Path.cwd())) not in sys.path:  # `python run.py` and `adafocus` do not look there by themselves
         sys.path.append(here)
     if not all(part.isidentifier() for part in name.split(".")):
-        raise UserError(f"plug-in {name!r} is neither the dotted name of a module nor a .py file")
+        raise UserError(f"plug-in {name!r} must be the dotted name of a module or a .py file")
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
         missing = error.name
         if missing is None or not f"{name}.".startswith(f"{missing}."):
-            raise  # it is there, and imports something that is not
+            raise  # the module exists, but a module that it imports does not
         raise UserError(
             f"plug-in {name!r} cannot be imported: there is no module {missing!r} in {Path.cwd()} or among the "
             f"installed ones"
@@ -99,7 +99,7 @@ def _from_name(name: str) -> ModuleType:
 def _from_file(name: str) -> ModuleType:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
-        raise UserError(f"plug-in {name!r}: there is no such file")
+        raise UserError(f"plug-in {name!r}: there is no such file; give its path")
     spec = spec_from_file_location(f"adafocus_plugin_{path.stem}_{crc32(str(path).encode()):08x}", path)
     assert spec is not None and spec.loader is not None  # it ends in .py
     module = module_from_spec(spec)

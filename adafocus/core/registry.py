@@ -1,7 +1,7 @@
-"""What packages outside this one add, by name: backbones, data sets, policies and loggers.
+"""Tables of the backbones, data sets, policies and loggers that plug-ins register, and the functions that fill them.
 
-Plain tables, filled by the functions below when a plug-in is imported (see `adafocus.core.plugins`). Methods are in
-`adafocus.methods.METHODS`. Nothing here imports torch, so that a configuration is checked without it.
+Methods are in `adafocus.methods.METHODS`. This module does not import torch, so that a configuration can be checked
+without it.
 """
 
 from __future__ import annotations
@@ -18,57 +18,58 @@ if TYPE_CHECKING:
 
 
 class Videos(Protocol):
-    """One split of a data set: what a factory of `register_dataset` returns.
+    """One split of a data set, as a factory of `register_dataset` returns it.
 
     Attributes:
-        classes: names, the same in every split.
-        labels: class of every video, an index of `classes`.
+        classes: class names, the same in every split.
+        labels: class of every video, as index in `classes`.
     """
 
     classes: Sequence[str]
     labels: Sequence[int]
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The frames of a video, (T, H, W, 3) uint8 in RGB.
+        """Returns the frames (T, H, W, 3) uint8 of a video in RGB.
 
-        It may be called in other processes and must not depend on the calls before.
+        It may be called in other processes and must not depend on earlier calls.
 
         Raises:
-            OSError, ValueError: the video cannot be read; it is counted and named, and the run goes on.
+            OSError, ValueError: the video cannot be read; it is counted and named, and the run continues.
         """
 
 
 class Logger(Protocol):
-    """What a factory of `register_logger` returns. Only the first process of a run has loggers."""
+    """The interface of a logger, as a factory of `register_logger` returns it. Only rank 0 of a run has loggers."""
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """A line of metrics.jsonl: `kind` is train or evaluate, `values` are numbers and texts by name."""
+        """Receives a line of metrics.jsonl: `kind` is train or evaluate, `values` are numbers and texts by name."""
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """A PIL image."""
+        """Receives a PIL image."""
 
     def close(self) -> None:
-        """The run has ended, or was interrupted."""
+        """Closes the logger when the run has ended or was interrupted."""
 
     # Optional: def finish(self, folder: Path, summary: dict[str, Any]) -> None
-    #   The run is complete: `folder` holds report.html, predictions.csv and the checkpoints, and `summary` is the
-    #   content of summary.json. `close` follows. A stage before the last is closed without it.
+    #   Called before `close` when the run is complete: `folder` has report.html, predictions.csv and the checkpoints,
+    #   and `summary` is the content of summary.json. It is not called for the stages before the last.
 
 
-#: (`backbone.focus_options` or `glance_options` by name) -> backbone; see `adafocus.backbones`.
+#: Name -> factory: (`backbone.focus_options` or `glance_options` by name) -> backbone; see `adafocus.backbones`.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {}
-#: ("train" or "val", seed=, root=, and `dataset.options` by name) -> Videos.
+#: Name -> factory: ("train" or "val", seed=, root=, and `dataset.options` by name) -> Videos.
 DATASETS: dict[str, Callable[..., Videos]] = {}
-#: (channels=, map_size=, segments=, hidden=, and `policy.options` by name) -> module; see `adafocus.policies`.
+#: Name -> factory: (channels=, map_size=, segments=, hidden=, and `policy.options`) -> policy; see `adafocus.policies`.
 POLICIES: dict[str, Callable[..., nn.Module]] = {}
-#: (run folder, step=the last step that counts: what was recorded of later ones is recorded again) -> Logger.
+#: Name -> factory: (run folder, step=N) -> Logger. The run continues from step N; later steps will be logged again.
 LOGGERS: dict[str, Callable[..., Logger]] = {}
 
 
 def register_backbone(name: str, factory: Callable[..., nn.Module]) -> None:
-    """Makes a backbone known as `backbone.glance=NAME` and `backbone.focus=NAME`.
+    """Registers a backbone for `backbone.glance=NAME` and `backbone.focus=NAME`.
 
     Args:
+        name: the name.
         factory: called with `backbone.glance_options` or `backbone.focus_options` by name, without arguments if none
             are set; see `adafocus.backbones` for what it returns.
 
@@ -79,7 +80,7 @@ def register_backbone(name: str, factory: Callable[..., nn.Module]) -> None:
 
 
 def register_dataset(name: str, factory: Callable[..., Videos]) -> None:
-    """Makes a data set known as `dataset.source=NAME`; see `Videos` and `DATASETS`.
+    """Registers a data set for `dataset.source=NAME`; `DATASETS` describes the factory's arguments and result.
 
     Raises:
         UserError: the name is taken.
@@ -88,7 +89,7 @@ def register_dataset(name: str, factory: Callable[..., Videos]) -> None:
 
 
 def register_policy(name: str, factory: Callable[..., nn.Module]) -> None:
-    """Makes a policy of AdaFocus V2 known as `policy.name=NAME`; see `POLICIES` and `adafocus.policies`.
+    """Registers a policy of AdaFocus V2 for `policy.name=NAME`; `adafocus.policies` describes its factory.
 
     Raises:
         UserError: the name is taken.
@@ -97,7 +98,7 @@ def register_policy(name: str, factory: Callable[..., nn.Module]) -> None:
 
 
 def register_logger(name: str, factory: Callable[..., Logger]) -> None:
-    """Makes a logger known as `output.loggers=[NAME]`; see `Logger` and `LOGGERS`.
+    """Registers a logger for `output.loggers=[NAME]`; `LOGGERS` describes the factory's arguments and result.
 
     Raises:
         UserError: the name is taken.
@@ -106,13 +107,13 @@ def register_logger(name: str, factory: Callable[..., Logger]) -> None:
 
 
 def add(kind: str, table: dict[str, Any], name: str, value: Any, ours: Collection[str] = ()) -> None:
-    """Adds an entry; `ours` are names that are taken without being in the table.
+    """Adds an entry to a table; the names in `ours` are used by this package.
 
     Raises:
-        UserError: the name is taken, or is none.
+        UserError: the name is used already, or is not an identifier.
     """
     if not name.isidentifier():
         raise UserError(f"{name!r} cannot be the name of a {kind}: use letters, digits and '_'")
     if name in ours or (name in table and table[name] is not value):
-        raise UserError(f"there is already a {kind} of the name {name!r}; register it under another name")
+        raise UserError(f"there is already a {kind} named {name!r}; register this one with another name")
     table[name] = value

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator:
-    """A fresh generator for one purpose.
+    """Makes a new random generator for one purpose.
 
     Args:
         seed: the seed of the run.
@@ -29,6 +29,6 @@ def generator(seed: int, purpose: str, *coordinates: int) -> np.random.Generator
 
 
 def uniform(seed: int, purpose: str, epoch: int, index: Iterable[int], shape: tuple[int, ...]) -> Tensor:
-    """Uniform numbers in [0, 1) for each clip of a batch: (B, *shape) float32, the same in any batch or process."""
+    """Returns uniform numbers in [0, 1) for each clip, (B, *shape) float32, the same in any batch or process."""
     rows = [generator(seed, purpose, epoch, i).random(shape, dtype=np.float32) for i in index]
     return torch.from_numpy(np.stack(rows))

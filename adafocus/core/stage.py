@@ -43,7 +43,7 @@ class StepResult:
 
 
 class PatchNetwork(Protocol):
-    """What evaluation asks of a network that chooses patches; see `methods.network.AdaptiveNetwork`."""
+    """The members of a network with patches that evaluation uses; `methods.network.AdaptiveNetwork` describes them."""
 
     frame_size: int
     num_places: int
@@ -89,7 +89,8 @@ class Stage(ABC):
     constant_place: Tensor | None = None
 
     def __init__(self, model: nn.Module, normalize: Normalize, *, frozen_norm: Iterable[nn.Module] = ()) -> None:
-        """
+        """Makes a stage for a network.
+
         Args:
             model: the network.
             normalize: converts uint8 clips (B, T, H, W, 3) to the network's input (B, T, 3, H, W).
@@ -99,29 +100,29 @@ class Stage(ABC):
         self.net: nn.Module = model
         self.normalize = normalize
         self.frozen_norm = list(frozen_norm)
-        self.frozen: set[int] = set()  # identities of the parameters that `freeze` keeps
+        self.frozen: set[int] = set()  # `id(parameter)` of the parameters that `freeze` keeps
         self.objective = Objective()
 
     @abstractmethod
     def param_groups(self) -> list[ParamGroup]:
-        """The trained parameters; the trainer freezes every parameter that is in no group."""
+        """Returns the trained parameters in groups; the trainer freezes every parameter that is in no group."""
 
     @abstractmethod
     def step(self, batch: Batch) -> StepResult:
-        """Forward and loss of one batch, in training mode."""
+        """Computes the loss of one batch, in training mode."""
 
     @abstractmethod
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        """Outputs of the given evaluation variants, in evaluation mode and without gradient."""
+        """Predicts a batch in each of the given evaluation variants, in evaluation mode and without gradient."""
 
     @torch.no_grad()
     def learned_places(self, batch: Batch) -> Tensor:
-        """Patch locations (B, T or 1, place_size) chosen by the policy; the focus network does not run."""
+        """Returns the policy's patch locations (B, T or 1, place_size), without running the focus network."""
         self.model.eval()
         return self.chooser.decide(self.chooser.glance(self.glance_frames(batch))).where
 
     def glance_frames(self, batch: Batch) -> Tensor:
-        """Normalized frames (B, G, 3, S, S) of a batch that the glance network sees, in processing order."""
+        """Returns the normalized frames (B, G, 3, S, S) that the glance network sees, in processing order."""
         return self.chooser.glance_frames(self.normalize(batch.frames), Overrides())
 
     @property
@@ -141,27 +142,27 @@ class Stage(ABC):
 
     @property
     def answerable(self) -> tuple[Variant, ...]:
-        """The variants that can be evaluated now; the constant patch is among them once its location is measured."""
+        """The variants that can be evaluated, without the constant patch as long as its location is not measured."""
         known = self.constant_place is not None
         return tuple(variant for variant in self.variants if known or variant.where != "constant")
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
-        """Multiply-adds (MACs) per video of each variant, from the cost of the model."""
-        return {self.variants[0]: cost.total}
+        """Returns the multiply-adds (MACs) per video of each variant; those of the whole model unless overridden."""
+        return dict.fromkeys(self.variants, cost.total)
 
     def freeze(self, pattern: str) -> None:
-        """Keeps parameters as they are, and the running statistics of their normalization layers.
+        """Excludes parameters from training, and the running statistics of their BatchNorm layers from updates.
 
         Args:
-            pattern: a regular expression; parameters whose full names begin with a match do not learn.
+            pattern: a regular expression; parameters whose full names begin with a match are frozen.
 
         Raises:
-            ValueError: no parameter's name begins so, or the pattern is none.
+            ValueError: no parameter's name begins with a match, or the pattern is not a regular expression.
         """
         try:
             begins = re.compile(pattern).match
         except re.error as error:
-            raise ValueError(f"frozen={pattern!r} is no regular expression: {error}") from error
+            raise ValueError(f"frozen={pattern!r} is not a regular expression: {error}") from error
         self.frozen = {id(parameter) for name, parameter in self.model.named_parameters() if begins(name)}
         if not self.frozen:
             first = next(iter(dict(self.model.named_parameters())))
@@ -171,7 +172,7 @@ class Stage(ABC):
                 self.frozen_norm.append(layer)
 
     def learning_groups(self) -> list[ParamGroup]:
-        """`param_groups` without the frozen parameters."""
+        """Returns `param_groups` without the frozen parameters."""
         groups = [
             replace(group, parameters=[one for one in group.parameters if id(one) not in self.frozen])
             for group in self.param_groups()
@@ -179,7 +180,7 @@ class Stage(ABC):
         return [group for group in groups if group.parameters]
 
     def compiled(self, **options: Any) -> nn.Module:
-        """The network for training steps, compiled by torch; `options` are those of `torch.compile`."""
+        """Returns the compiled network for training steps; `options` are those of `torch.compile`."""
         return cast(nn.Module, torch.compile(self.model, **options))
 
     def train(self) -> None:
@@ -189,13 +190,14 @@ class Stage(ABC):
             layer.eval()
 
     def state_dict(self) -> dict[str, Tensor]:
-        """State that is not in the model: the constant patch location, once it is measured."""
+        """Returns the state outside of the model: the constant patch location, if it is measured."""
         return {} if self.constant_place is None else {"constant_place": self.constant_place}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """
+        """Sets the constant patch location from a checkpoint's state of the stage.
+
         Raises:
-            ValueError: the state has other keys or values than `state_dict` gives.
+            ValueError: the state has other keys or values than `state_dict` returns.
         """
         if not isinstance(state, dict) or set(state) - {"constant_place"}:
             raise ValueError(
@@ -212,5 +214,5 @@ class Stage(ABC):
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
-    """All BatchNorm layers of a network."""
+    """Returns all BatchNorm layers of a network."""
     return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]

@@ -1,4 +1,4 @@
-"""`status.json` of a run folder: the state and the step of a run, for other programs and for resuming."""
+"""Writes and reads status.json of a run folder: the state and the step of a run, for other programs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write_status(folder: Path, state: str, *, step: int = 0, steps: int = 0, err
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """The content of `status.json`; state None and step 0 if it is missing or damaged, since no run depends on it."""
+    """Reads status.json; state None and step 0 if it is missing or damaged, because no run depends on it."""
     try:
         found = read_json(folder / "status.json", dict) or {}
     except UserError:
@@ -47,6 +47,6 @@ def end_status(folder: Path, state: str, reason: str, *, step: int = 0, steps: i
 
 
 def interruption(number: int, step: int, steps: int) -> str:
-    """The message for a run that was ended by signal `number`."""
+    """Returns the message for a run that was ended by signal `number`."""
     where = f" at step {step} of {steps}" if steps else ""
     return f"interrupted ({signal.Signals(number).name}){where}; the same command continues this run"

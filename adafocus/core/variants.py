@@ -12,8 +12,9 @@ class Variant:
     Attributes:
         label: the name in tables, in `summary.json` and in `adafocus compare`.
         where: how the patch location is chosen: "learned" (the policy), "random", "center", "constant" (the policy's
-            mean location on the training set, the same for all clips and frames), or "none" (no patch); a method may
-            have more words (`methods.tokens.controls.CHOICES`).
+            mean location on the training set, the same for all clips and frames), "motion" (where the motion is
+            largest, as an untrained policy that reads motion chooses it), or "none" (no patch); TokenFocus has more
+            values (`methods.tokens.controls.CHOICES`).
         when: how the focus frames are chosen: "learned" (the temporal policy), "spread" (evenly spaced), or "none" (the
             focus frames are fixed).
     """
@@ -31,12 +32,12 @@ WHOLE_FRAMES = Variant("whole frames")
 
 
 def patch_variant(where: str, when: str = "none") -> Variant:
-    """The variant with a patch whose location is chosen by `where`, in frames chosen by `when`."""
+    """Returns the variant with a patch whose location is chosen by `where`, in frames chosen by `when`."""
     if when == "none":
         return Variant(f"{where} patch", where)
     return Variant(f"{'chosen' if when == 'learned' else when} frames, {where} patch", where, when)
 
 
 def controls_of(where: str) -> tuple[str, ...]:
-    """The control ways to choose the patch location, for a network that was trained with `where`."""
+    """Returns the values of `Variant.where` of the controls, for a network that was trained with `where`."""
     return ("constant", "random", "center") if where == "learned" else ("random", "center")

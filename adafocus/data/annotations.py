@@ -1,4 +1,4 @@
-"""Lists of videos: reading them, and looking up the listed files.
+"""Reads lists of videos and looks up the listed files.
 
 A list row is `path num_frames label [label [label]]` with one separator (a space or a comma); labels count from 0.
 Tables with a header are read in `tables.py`, class folders in `folders.py`.
@@ -20,13 +20,12 @@ MAX_LABELS = 3
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One video of a list: its path below the video root, its class ids (ascending), its frame count if the list
-    says."""
+    """One video of a list: its path below the video root, its class ids (ascending), and its frame count if known."""
 
     path: str
     labels: tuple[int, ...]
     num_frames: int | None = None
-    group: str | None = None  # the group (person, recording) that the list names; videos of a group stay in one split
+    group: str | None = None  # such as a person or recording; videos of a group stay in the same split
 
 
 @dataclass
@@ -34,7 +33,7 @@ class Split:
     """The videos of one split, and what was found when their files were looked up.
 
     Attributes:
-        records: the videos in use. In evaluation they include missing ones, which count as wrong.
+        records: the videos in use; in evaluation including missing ones, which count as wrong.
         listed: number of rows in the list (or of files in the class folders).
         expected: number of videos that the data set should have; None if it is not known.
         too_short: number of rows that were dropped because they have fewer frames than dataset.min_frames.
@@ -54,7 +53,7 @@ class Split:
         self.records = [record for record in self.records if record.path not in paths]
 
     def summary(self) -> dict[str, object]:
-        """Counts and the range of labels, for the log and the run folder."""
+        """Returns counts and the range of labels, for the log and the run folder."""
         seen = [label for record in self.records for label in record.labels]
         return {
             "listed": self.listed,
@@ -68,22 +67,26 @@ class Split:
 
 
 def read_classes(path: Path) -> list[str]:
-    """Class names from a file with one per line; the line number from 0 is the class id."""
+    """Reads class names, one per line; the line number from 0 is the class id."""
     if not path.is_file():
         raise UserError(
             f"class file {path} does not exist; set dataset.class_file (null: classes are numbered) or dataset.root"
         )
     names = [line.strip() for line in read_text(path).splitlines()]
-    while names and not names[-1]:  # a blank last line is not a class
+    while names and not names[-1]:  # blank lines at the end are allowed
         names.pop()
     if not names:
-        raise UserError(f"class file {path} is empty; it needs one class name a line")
+        raise UserError(f"class file {path} is empty; it needs one class name per line")
     places: dict[str, int] = {}
     for number, name in enumerate(names, start=1):
         if not name:
-            raise UserError(f"class file {path}, line {number}: no name; one class name a line, without blank lines")
+            raise UserError(
+                f"class file {path}, line {number}: the name is empty; one class name per line, without blank lines"
+            )
         if name in places:
-            raise UserError(f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}")
+            raise UserError(
+                f"class file {path}, line {number}: {name!r} is already the class of line {places[name]}; remove one"
+            )
         places[name] = number
     return names
 
@@ -97,12 +100,12 @@ def read_list(
     divisor: int = 1,
     videos: Path | None = None,
 ) -> Split:
-    """Reads a list file; every row is checked.
+    """Reads a list file and checks every row.
 
     Args:
         path: the list.
         num_classes: labels must be below this number; None: any.
-        separator: between the fields of a row. With a space, the last two fields are frame count and label, and paths
+        separator: separates the fields of a row. With a space, the last two fields are frame count and label, and paths
             may contain spaces; with a comma, up to three labels follow the count.
         min_frames: rows with fewer frames are dropped.
         divisor: number of files per frame that the counts include.
@@ -152,7 +155,7 @@ def _parse_row(line: str, separator: str, where: str, videos: Path | None) -> Re
 
 @lru_cache(maxsize=10_000)
 def _labels(fields: tuple[str, ...]) -> tuple[int, ...]:
-    """The class ids in fields of a row, sorted; rows of one class share the tuple."""
+    """Returns the class ids in fields of a row, sorted, as one shared tuple for equal ids to save memory."""
     return tuple(sorted({int(value) for value in fields}))
 
 
@@ -163,7 +166,7 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
         split: the split as its list defines it; it is changed in place.
         root: the folder that record paths are relative to.
         bad_list: paths (as in the list) that an earlier check found unreadable.
-        keep_missing: evaluation keeps missing and bad videos (each counts as wrong); training drops them.
+        keep_missing: whether to keep missing and bad videos, which evaluation counts as wrong; training drops them.
 
     Raises:
         UserError: the list and the file names have different text encodings.
@@ -184,7 +187,7 @@ def look_up(split: Split, root: Path, *, bad_list: frozenset[str], keep_missing:
 
 
 def read_bad_list(path: Path | None) -> frozenset[str]:
-    """Paths of `bad.txt`, as `adafocus prepare check` writes it: one path a line, a tab and the reason after it."""
+    """Reads the paths in a bad.txt of `adafocus prepare check`, whose lines are a path, a tab and the reason."""
     if path is None:
         return frozenset()
     if not path.is_file():
@@ -193,7 +196,7 @@ def read_bad_list(path: Path | None) -> frozenset[str]:
 
 
 def resolve_flip_pairs(pairs: Sequence[Sequence[str]], classes: Sequence[str]) -> dict[int, int]:
-    """Class ids that a horizontal flip exchanges, from pairs of class names."""
+    """Returns the class ids that a horizontal flip exchanges, in both directions, from pairs of class names."""
     swap: dict[int, int] = {}
     for pair in pairs:
         unknown = [name for name in pair if name not in classes]

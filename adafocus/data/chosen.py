@@ -27,12 +27,11 @@ class ChosenFrames:
         self._pool = ThreadPoolExecutor(threads, "chosen frames") if threads > 1 else None
 
     def __call__(self, indices: list[int], candidates: Tensor) -> tuple[Tensor, list[BadVideo]]:
-        """See `Batch.source`."""
         run = map if self._pool is None else self._pool.map
         found = list(run(self._read, indices, candidates.numpy()))
         bad = [item for item in found if isinstance(item, BadVideo)]
         like = next((item for item in found if isinstance(item, Tensor)), None)
-        if like is None:  # no video is readable: the result is never used
+        if like is None:  # no video is readable, so the result is not used
             like = torch.zeros(candidates.shape[1], self.clips.size, self.clips.size, 3, dtype=torch.uint8)
         frames = torch.stack([item if isinstance(item, Tensor) else torch.zeros_like(like) for item in found])
         return frames.pin_memory() if self.pin else frames, bad

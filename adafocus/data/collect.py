@@ -24,16 +24,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """The data that an evaluated network was trained on, from its checkpoint: class names by id, and training paths."""
+    """The data that an evaluated network was trained on, from its checkpoint: class names by id, and video paths."""
 
     classes: list[str] | None = None
-    same: bool = True  # whether the evaluated data set is the same; then its hold-out is evaluated
+    same: bool = True  # whether the evaluated data set is the same; then the same hold-out is evaluated
     seen: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Division:
-    """How training videos are split if the data set has no validation videos; see `hold_out.py`."""
+    """Options for splitting the training videos if the data set has no validation videos; see `hold_out.py`."""
 
     fraction: float = 0.2
     group: str | None = None
@@ -53,7 +53,7 @@ class Demands:
         max_bad_fraction: share of the training videos that may be unreadable, besides those in `bad_list`.
         inspect: whether to inspect the packets of all video files.
         timeout: seconds that inspecting one file may take.
-        keep_beside: whether the results may be cached in the folder of the videos, see `broken_files`.
+        keep_beside: whether results of the inspection may be cached in the folder of the videos, see `broken_files`.
     """
 
     expected_train: int | None = None
@@ -76,7 +76,7 @@ class Collected:
         splits: `train` (not in evaluation), `evaluate` (the test videos, or the validation videos if there are none)
             and `validate` if that is another split.
         division: (path, class, group, split) of every video, if a part of the training videos is held out.
-        counts: by split, the number of videos of each class, before unreadable ones are removed.
+        counts: number of videos of each class by split, before unreadable ones are removed.
         notes: remarks about the data for the log.
     """
 
@@ -99,15 +99,15 @@ def collect(
     """Finds the videos of a data set and checks them.
 
     Args:
-        where: the files.
+        where: paths of the lists and videos.
         division: how to split a data set without validation videos.
         demands: requirements on the videos.
-        trained: the training data of the evaluated network; class names get the ids that they have there.
+        trained: the training data of an evaluated network, which defines the ids of class names.
         evaluation: whether to ignore training videos.
         progress: called with (done, all) while files are inspected.
 
     Raises:
-        UserError: missing, ambiguous or broken data.
+        UserError: data is missing, ambiguous or damaged.
     """
     found = find(where, known=trained.classes if trained else None, evaluation=evaluation)
     collected = Collected(found.classes, {}, notes=list(found.notes))
@@ -226,7 +226,7 @@ def _compare_counts(splits: dict[str, Split], demands: Demands) -> None:
 
 
 def _inspect(splits: dict[str, Split], videos: Path, demands: Demands, progress: Progress | None) -> None:
-    """Inspects all files and fills `bad`; unreadable training videos are removed, others count as wrong."""
+    """Inspects all files and fills `bad`; removes unreadable training videos, while others count as wrong."""
     skipped = {path for split in splits.values() for path in (*split.missing, *split.bad)}
     paths = [record.path for split in splits.values() for record in split.records if record.path not in skipped]
     broken = broken_files(
@@ -260,7 +260,7 @@ def _cores() -> int:
 
 
 def write_division(path: Path, rows: Collection[Sequence[str]]) -> None:
-    """Writes `split.csv`, the split of every video; dataset.train_list can read this table."""
+    """Writes split.csv, the split of every video, which can be used as dataset.train_list."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("path", "label", "group", "split"))

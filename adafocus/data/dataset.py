@@ -22,16 +22,16 @@ from adafocus.data.transforms import short_side_size
 from adafocus.data.video import VideoError, open_video
 from adafocus.data.view import View
 
-EVALUATION = -1  # the epoch of an item that is read for evaluation
-REPLACEMENTS = 10  # how many other videos are tried for an unreadable one in training
+EVALUATION = -1  # stands for the epoch in the index of an evaluation item
+REPLACEMENTS = 10  # maximal number of other videos that training tries in place of an unreadable one
 
 
 @dataclass
 class Item:
     """One clip: frames (T, H, W, C) uint8 and labels (3,) int64 padded with -1.
 
-    In evaluation with several views frames are (V, T, H, W, C), crop by crop. `frames` is None if the video could not
-    be read.
+    In evaluation with several views frames are (V, T, H, W, C), ordered by crop, then clip. `frames` is None if the
+    video could not be read.
     """
 
     frames: Tensor | None
@@ -41,13 +41,14 @@ class Item:
     bad: list[BadVideo]
     kept: Tensor | None = None  # all candidates (N, H, W, C), if they were decoded along with the frames
     teacher: Tensor | None = None  # (K,) logits of a teacher, in training
+    subject: Tensor | None = None  # (T, 2), see `Batch.subject`
 
 
 class ClipSource(Protocol):
     """The interface of a data set for the loader: items by (epoch, index).
 
     Attributes:
-        teacher: (N, K) logits of a teacher for every video, which training items then hold; None without one.
+        teacher: (N, K) logits of a teacher for the N videos, which are added to training items; None without a teacher.
     """
 
     teacher: Tensor | None
@@ -57,17 +58,28 @@ class ClipSource(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> Item: ...
 
     def path(self, index: int) -> str:
-        """The name of a video in messages and tables."""
+        """Returns the name of a video for messages and tables."""
 
 
 class ChosenSource(ClipSource, Protocol):
-    """A data set whose evaluation items do not hold the candidate frames, which `choose` decodes on demand."""
+    """A data set whose evaluation items lack the candidate frames; `choose` decodes those that are needed."""
 
     candidates: int  # number of candidate frames N; 0: the items hold all frames
     size: int  # side of the square clip in pixels
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """Decodes the candidates `positions` of an evaluation video: (n, H, W, C) uint8; VideoError if unreadable."""
+        """Decodes some candidate frames of an evaluation video.
+
+        Args:
+            index: index of the video.
+            positions: (n,) positions among its candidates.
+
+        Returns:
+            the frames (n, H, W, C) uint8.
+
+        Raises:
+            VideoError: the video is unreadable.
+        """
 
 
 def pad_labels(labels: Sequence[int]) -> Tensor:
@@ -75,14 +87,13 @@ def pad_labels(labels: Sequence[int]) -> Tensor:
 
 
 class Indexed(Protocol):
-    """Videos by index."""
+    """A sequence of videos as arrays, accessed by index."""
 
     def __getitem__(self, index: int) -> np.ndarray: ...
 
 
 class FrameCache:
-    """Keeps all frames of the videos that are read first, up to a number of bytes, so that later epochs need no
-    decoding.
+    """Caches all frames of the videos that are read first, up to a number of bytes, for later epochs.
 
     Nothing is evicted: a shuffled epoch reads every video once, so an evicted video would be needed again.
     """
@@ -94,12 +105,12 @@ class FrameCache:
     def read(
         self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None
     ) -> np.ndarray:
-        """Frames of a video, from memory or from the file.
+        """Returns frames of a video, from memory or from the file.
 
         Args:
             path: key of the video in the cache.
             opened: opens the video.
-            choose: number of frames of the video -> indices of the frames to read.
+            choose: function from the video's number of frames to the indices of the frames to read.
             short_side: shorter side to decode at; None: as stored.
         """
         frames = self._videos.get(path)
@@ -121,15 +132,15 @@ class FrameCache:
 class VideoClips:
     """Clips of video files or frame folders.
 
-    In training an unreadable video is replaced by another one that (seed, epoch, index) determine, and reported in
-    `Item.bad`; in evaluation it is reported and never replaced.
+    In training, an unreadable video is reported in `Item.bad` and replaced by another one, chosen as a function of
+    (seed, epoch, index); in evaluation it is only reported.
 
     Args:
         records: the videos.
         root: the folder that their paths are relative to.
-        view: how frames become a clip.
+        view: the choice of frames, size, crops and augmentation.
         seed: seed of the run.
-        template: file names in frame folders (`image_{:05d}.jpg`); None for video files.
+        template: pattern of file names in frame folders (`image_{:05d}.jpg`); None for video files.
         reader: reader of video files: auto, decord, pyav or torchcodec.
         known_bad: paths that are missing or known to be unreadable -> reason; they are not opened.
         timeout: seconds that one video may take to decode.
@@ -163,21 +174,18 @@ class VideoClips:
         self.cache = FrameCache(cache_bytes)
         #: Frames, height and width of the videos that this process has opened.
         self.shapes: dict[str, tuple[int, int, int]] = {}
-        self.groups: dict[str, float] = {}  # see Video.group
-        self.teacher: Tensor | None = None  # see `ClipSource`
+        self.groups: dict[str, float] = {}  # path -> `Video.group`
+        self.teacher: Tensor | None = None
 
     @property
     def candidates(self) -> int:
-        """See `ChosenSource`."""
         return self.view.candidates
 
     @property
     def size(self) -> int:
-        """See `ChosenSource`."""
         return self.view.size
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return self.records[index].path
 
     def __len__(self) -> int:
@@ -216,7 +224,7 @@ class VideoClips:
         )
 
     def _taught(self, index: int, flip: bool) -> Tensor | None:
-        """The teacher's logits of a video; those of a flipped one belong to the classes that a flip exchanges."""
+        """Returns the teacher's logits of a video; a flip swaps the logits of classes that it exchanges."""
         if self.teacher is None or not (flip and self.view.flip_labels):
             return None if self.teacher is None else self.teacher[index]
         logits = self.teacher[index]
@@ -246,7 +254,7 @@ class VideoClips:
         return Item(clips, pad_labels(record.labels), index, EVALUATION, [], kept)
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """Decodes only the candidates `positions` of evaluation video `index`; see `ChosenSource.choose`."""
+        """Decodes the candidates at `positions` (n,) of evaluation video `index`, (n, H, W, C) uint8."""
         frames, place = self._read(self.records[index], lambda count: self.view.evaluation_candidates(count)[positions])
         return _gather(self.view.evaluation(frames)[0], place)
 
@@ -257,7 +265,7 @@ class VideoClips:
         return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
 
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:
-        """The distinct frames (n, H, W, C) that `choose` asks for, and the index (..., T, L) of each frame in them."""
+        """Reads the distinct frames (n, H, W, C) that `choose` names, and returns the index (..., T, L) of each one."""
         if record.path in self.known_bad:
             raise VideoError(f"{record.path}: {self.known_bad[record.path]}")
         place: np.ndarray = np.empty(0, np.int64)
@@ -283,11 +291,11 @@ class ArrayClips(VideoClips):
     """Clips of videos that are given as arrays.
 
     Args:
-        videos: by index, (T, H, W, 3) uint8 in RGB. Each is asked for when it is needed. OSError and ValueError mean
-            that it cannot be read.
+        videos: sequence of arrays (T, H, W, 3) uint8 in RGB, each read when it is needed; OSError and ValueError mean
+            that a video cannot be read.
         labels: class of every video.
-        view, seed, cache_bytes: see `VideoClips`.
-        name: what messages call a video, before its number.
+        view, seed, cache_bytes: arguments of `VideoClips`.
+        name: prefix of the video's number in messages.
     """
 
     def __init__(
@@ -313,7 +321,7 @@ class ArrayClips(VideoClips):
 
 
 def _gather(frames: Tensor, place: np.ndarray) -> Tensor:
-    """A clip (T, h, w, L * C) from distinct frames (n, h, w, C) by indices (T, L); not copied if they are in order."""
+    """Makes a clip (T, h, w, L * C) of distinct frames (n, h, w, C) by indices (T, L), without a copy if in order."""
     if place.shape == (len(frames), 1) and (place[:, 0] == np.arange(len(frames))).all():
         return frames
     clip = frames[torch.from_numpy(place)]
@@ -327,8 +335,8 @@ class GlyphClips:
         videos: the videos.
         sets: sizes of sets of evenly spaced frames that a clip concatenates; with (8, 12) a clip has 8 evenly spaced
             frames and then 12. Empty: all frames of the video.
-        candidates, first: as in `View`; evaluation items then hold the glance frames only, and `choose` gives the
-            others.
+        candidates, first: number of candidate frames and positions of the glance frames among them, as in `View`;
+            evaluation items then hold the glance frames only, and `choose` returns the others.
     """
 
     def __init__(
@@ -338,7 +346,7 @@ class GlyphClips:
         spread = [np.arange(count) * videos.frames // count for count in sets]
         self.shown = np.concatenate(spread) if spread else np.arange(videos.frames)
         self.at_once = self.shown[list(first)] if first else self.shown[: len(self.shown) - candidates]
-        self.teacher: Tensor | None = None  # see `ClipSource`
+        self.teacher: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -348,20 +356,20 @@ class GlyphClips:
         drawn = self.videos.draw(index)
         shown = self.at_once if self.candidates and epoch == EVALUATION else self.shown
         taught = None if self.teacher is None or epoch == EVALUATION else self.teacher[index]
-        return Item(torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label]), index, epoch, [], teacher=taught)
+        subject = torch.from_numpy(drawn.where[shown] + self.videos.glyph_size / 2) / self.size
+        frames, label = torch.from_numpy(drawn.frames[shown]), pad_labels([drawn.label])
+        return Item(frames, label, index, epoch, [], teacher=taught, subject=subject)
 
     def path(self, index: int) -> str:
-        """See `ClipSource`."""
         return f"glyphs {index}"
 
     def choose(self, index: int, positions: np.ndarray) -> Tensor:
-        """See `ChosenSource`."""
         candidates = self.shown[len(self.shown) - self.candidates :]
         return torch.from_numpy(self.videos.draw(index).frames[candidates[positions]])
 
 
 def collate(items: Sequence[Item]) -> Batch:
-    """Joins items to a batch. Unreadable videos (in evaluation only) get frames of zeros and `valid` False."""
+    """Joins items to a batch; unreadable videos (in evaluation only) get frames of zeros and `valid` False."""
     shape = next((item.frames.shape for item in items if item.frames is not None), None)
     if shape is None:  # no video is readable, so the shape of a clip is unknown: the batch has no frames
         frames = torch.empty(0, dtype=torch.uint8)
@@ -370,6 +378,7 @@ def collate(items: Sequence[Item]) -> Batch:
             [torch.zeros(shape, dtype=torch.uint8) if item.frames is None else item.frames for item in items]
         )
     taught = [item.teacher for item in items if item.teacher is not None]
+    subjects = [item.subject for item in items if item.subject is not None]
     return Batch(
         frames=frames,
         labels=torch.stack([item.labels for item in items]),
@@ -379,4 +388,5 @@ def collate(items: Sequence[Item]) -> Batch:
         bad=[bad for item in items for bad in item.bad],
         kept={item.index: item.kept for item in items if item.kept is not None},
         teacher=torch.stack(taught) if taught else None,
+        subject=torch.stack(subjects) if subjects else None,
     )

@@ -1,4 +1,4 @@
-"""Extracts videos to folders of JPEG frames, in parallel; an interrupted extraction continues where it was."""
+"""Extracts videos to folders of JPEG frames, in parallel; repeating an interrupted extraction continues it."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def extract_frames(
     1.
 
     Args:
-        video, folder, template: the video, the folder for its frames, and their file names.
+        video, folder, template: the video, the folder for its frames, and the pattern of their file names.
         short_side: frames are reduced (never enlarged) to this shorter side; None: as stored. TSM's tools scale the
             height instead (331 for Kinetics, 256 for Something-Something V2), which differs for portrait videos.
         quality: JPEG quality (with 4:2:0 chroma subsampling).
         staging: where the temporary folder is created, on the same disk; None: next to `folder`.
 
     Raises:
-        VideoError: it cannot be decoded to its end; nothing is left behind.
+        VideoError: the video cannot be decoded to its end; no frames are left then.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     own = Path(tempfile.mkdtemp(prefix=STAGING, dir=staging or folder.parent))
@@ -111,9 +111,9 @@ def extract_all(
 
 @contextmanager
 def _staging(root: Path, wanted: bool) -> Iterator[Path | None]:
-    """A new temporary folder for unfinished frames; at the end it is removed, with those of killed extractions.
+    """Makes a temporary folder for unfinished frames, as a context; at the end it is removed.
 
-    A folder is a leftover if no process holds the lock file in it.
+    Temporary folders of killed extractions are removed too: those whose lock file no process holds.
     """
     if not wanted:
         yield None
@@ -142,7 +142,7 @@ def _one(video: Path, folder: Path, template: str, short_side: int | None, stagi
 
 
 def count_frames(folder: Path, template: str) -> int:
-    """Number n of frames in a folder, assuming that 1..n exist without a gap, by bisection; 0 if there are none."""
+    """Returns the number n of frames in a folder, by bisection, assuming that the files 1..n exist without a gap."""
     if not (folder / template.format(1)).is_file():
         return 0
     low, high = 1, 2
@@ -158,7 +158,7 @@ def count_frames(folder: Path, template: str) -> int:
 
 
 def count_video(path: Path) -> tuple[int, str]:
-    """(number of frames of a video file, ""), or (0, the reason why it cannot be read)."""
+    """Returns (number of frames of a video file, ""), or (0, the reason why it cannot be read)."""
     try:
         with open_video(path) as video:
             return video.num_frames, ""

@@ -37,9 +37,9 @@ class ClassFolders:
     """The class folders below a folder.
 
     Attributes:
-        videos: the videos of each class folder that holds any, by its name, sorted.
+        videos: name of each class folder that has videos -> its videos, sorted.
         empty: folders without a video.
-        odd: entries that are named like videos but are not, or that are not searched, each with its reason.
+        odd: entries that are named like videos but are not, or that are not searched, each with the reason.
         loose: videos next to the class folders, which belong to no class.
     """
 
@@ -50,23 +50,23 @@ class ClassFolders:
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes, sorted, as they can be shown."""
+        """Names of the classes, sorted, with unprintable characters escaped."""
         return [printable(name) for name in self.videos]
 
 
 def is_video(name: str) -> bool:
-    """Whether a file name has a video suffix; names like `._a.mp4`, which macOS creates for metadata, do not count."""
+    """Returns whether a file name has a video suffix; macOS metadata files such as `._a.mp4` do not count."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES and not name.startswith("._")
 
 
 def folders_below(root: Path) -> list[Path]:
-    """Folders directly below `root`, sorted, without hidden ones and the metadata folders of macOS archives."""
+    """Returns the folders directly below `root`, sorted, without hidden ones and metadata folders of macOS archives."""
     found = sorted(path for path in root.iterdir() if not path.name.startswith(".") and path.name != "__MACOSX")
     return [path for path in found if os.path.isdir(path)]
 
 
 def class_folders(root: Path, *, without: Iterable[str] = ()) -> ClassFolders:
-    """All folders directly below `root` as classes, except those with the names in `without`."""
+    """Searches the folders directly below `root`, except those named in `without`, each of which is a class."""
     found = ClassFolders()
     for folder in folders_below(root):
         if folder.name in without:
@@ -82,7 +82,7 @@ def class_folders(root: Path, *, without: Iterable[str] = ()) -> ClassFolders:
 
 
 def videos_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
-    """(videos at any depth, sorted; entries that are named like videos but are not, or are not searched).
+    """Returns the videos at any depth, sorted, and the entries that look like videos or folders but are not read.
 
     Links to files are followed, links to folders are not, because they may form a loop or lead to the whole disk.
     """
@@ -102,7 +102,7 @@ def videos_below(folder: Path) -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def folder_split(root: Path, found: ClassFolders, classes: list[str]) -> Split:
-    """The videos of class folders as a split; record paths are relative to `root`, labels are indices in `classes`."""
+    """Makes a split of the videos in class folders; paths are relative to `root`, labels are indices in `classes`."""
     numbers = {name: number for number, name in enumerate(classes)}
     records = [
         Record(str(video.relative_to(root)), (numbers[printable(name)],))

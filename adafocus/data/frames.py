@@ -29,12 +29,12 @@ class FrameFolder(Video):
 
     Args:
         path: the folder.
-        template: file names: `image_{:05d}.jpg`. For optical flow with a file for each direction the name also holds
-            `{axis}` (x or y), and `{video}` where it repeats the folder's name.
+        template: pattern of file names, such as `image_{:05d}.jpg`. For optical flow with a file for each direction it
+            also has `{axis}` (x or y), and `{video}` if names repeat the folder's name.
         num_frames: number of frames according to the list; None: the number of files that match.
         first: number of the first frame.
-        flow: frames are optical flow, (H, W, 2): from two gray files, or from R and G of one where the template names
-            no axis.
+        flow: whether frames are optical flow (H, W, 2), from two gray files, or from R and G of one file if the
+            template has no axis.
 
     Raises:
         VideoError: the folder does not exist or has no frame. From `read`: a frame is missing, broken or of another
@@ -71,7 +71,7 @@ class FrameFolder(Video):
 
     @cached_property
     def _size(self) -> tuple[int, int]:
-        """(height, width) of the first frame, from its header."""
+        """Returns (height, width) of the first frame, from its header."""
         path = self._file(0)
         try:
             with _open(path) as file:
@@ -79,7 +79,7 @@ class FrameFolder(Video):
             if head[:2] == b"\xff\xd8":
                 try:
                     return simplejpeg.decode_jpeg_header(head, strict=False)[:2]
-                except ValueError:  # the header is long or damaged: Pillow decides
+                except ValueError:  # the header is very long or damaged; Pillow tells which
                     pass
             with _open(path) as file, Image.open(file) as image:  # reads the header only
                 return image.height, image.width
@@ -101,11 +101,11 @@ class FrameFolder(Video):
                 )
             if not np.may_share_memory(image, frames):
                 frames[position] = image
-        assert frames is not None  # nobody reads no frame
+        assert frames is not None  # at least one frame is requested
         return frames
 
     def _file(self, index: int, axis: str = AXES[0]) -> str:
-        # Plain text instead of Path: creating eight Path objects takes a tenth of the decoding time.
+        # Strings instead of Path objects, which would take a tenth of the decoding time.
         return f"{self.path}/{self.template.format(index + self.first, axis=axis, video=self.path.name)}"
 
     def _open(self, index: int, height: int, width: int, out: np.ndarray | None) -> np.ndarray:
@@ -116,7 +116,11 @@ class FrameFolder(Video):
 
 
 def _open(path: str | Path) -> BinaryIO:
-    """Opens a regular file; VideoError for others, such as a FIFO, whose reading could block."""
+    """Opens a regular file.
+
+    Raises:
+        VideoError: it is another kind of file, such as a FIFO, whose reading could block.
+    """
     file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 (the caller closes it)
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
@@ -134,8 +138,9 @@ def decode_picture(
     """Decodes an image file to (H, W, 3) uint8 RGB, or (H, W, 1) if `gray`.
 
     Args:
+        path: the image file.
         height, width: a JPEG may be decoded at 1/2, 1/4, ... of its size, but not below this; 0: at full size.
-        out: memory for the pixels; a JPEG of exactly this size is decoded into it.
+        out: an array for the result; a JPEG of exactly its size is decoded into it.
 
     Raises:
         VideoError: the file does not exist or is damaged.
@@ -149,7 +154,7 @@ def decode_picture(
                     out = None
                 space = "GRAY" if gray else "RGB"
                 return simplejpeg.decode_jpeg(data, space, min_height=height, min_width=width, buffer=out)
-            except ValueError:  # an unsupported or damaged JPEG: Pillow decides
+            except ValueError:  # an unsupported or damaged JPEG; Pillow tells which
                 pass
         with Image.open(io.BytesIO(data)) as image:
             pixels = np.asarray(image.convert("L" if gray else "RGB"))
@@ -159,7 +164,11 @@ def decode_picture(
 
 
 def decode_folder(path: Path) -> int:
-    """Decodes every image of a folder and returns their number; VideoError at the first one that fails."""
+    """Decodes every image of a folder and returns their number.
+
+    Raises:
+        VideoError: an image cannot be decoded.
+    """
     files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not files:
         raise VideoError(f"{path}: no picture in this folder")

@@ -1,8 +1,8 @@
 """Synthetic videos (`dataset=glyphs`), rendered at run time, in which only a small patch shows the class.
 
 A cluttered frame holds one warm-colored glyph and a few cold-colored ones of other classes. Every 2x2 block of a
-glyph's cells has exactly two cells of ink, so a view reduced to a quarter shows the same warm spot for every class: it
-tells where the glyph is, not which it is. A video is a pure function of (seed, split, index).
+glyph's cells has exactly two cells of ink, so a frame reduced to a quarter of its side shows the same warm spot for
+every class, which is the glyph's location but not its class. A video is a pure function of (seed, split, index).
 
 Tasks:
     where: the glyph drifts through all frames; a network must look at the right location.
@@ -23,8 +23,8 @@ import numpy as np
 from adafocus.core.choices import TASKS
 from adafocus.core.rng import generator
 
-CELLS = 8  # cells of a glyph's side
-REDUCTION = 4  # glyph positions are multiples of this many pixels; reduced by this factor all glyphs look alike
+CELLS = 8  # number of cells along a glyph's side
+REDUCTION = 4  # glyph locations are multiples of this many pixels; in frames reduced by this factor glyphs look alike
 _BLOCKS = np.array(
     [  # the six 2x2 blocks with two cells of ink
         [[1, 1], [0, 0]],
@@ -54,7 +54,7 @@ class Drawn:
 
 
 def glyph_patterns(classes: int) -> np.ndarray:
-    """(classes, 8, 8) cells of 0 or 1. Class k is the same pattern for every seed and number of classes."""
+    """Returns the glyphs of all classes as cells (classes, 8, 8) of 0 or 1, the same for every seed."""
     patterns = []
     for label in range(classes):
         blocks = _BLOCKS[generator(0, "glyph", label).integers(len(_BLOCKS), size=(CELLS // 2, CELLS // 2))]
@@ -73,12 +73,14 @@ class GlyphVideos:
         classes: number of classes, at least 2; in `motion`, the directions are evenly spaced on a circle.
         glyph_size: side of a glyph in pixels, 8 or 16; a pixel of the reduced frame must cover whole 2x2 blocks of
             cells, or it would show the class.
-        task: "where", "when" or "motion", see the module docstring.
-        visible: number of frames that show the glyph in `when`; None: a quarter of them, at least one.
+        task: "where", "when" or "motion", as the module docstring describes.
+        visible: number of frames that show the glyph in the task "when"; None: a quarter of them, at least one.
         seed: seed of the run.
         others: number of cold-colored glyphs of other classes in every frame.
         tints: number of glyph colors; class k has color k % tints, which is visible in a reduced frame too. With 1 a
             reduced frame shows nothing of the class, with more it narrows the class down.
+        decoys: number of warm-colored glyphs in every frame that belong to no class (there are `classes` different
+            ones). In a reduced frame they look like the glyph of the class, so several locations must be looked at.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class GlyphVideos:
         seed: int = 0,
         others: int = 3,
         tints: int = 1,
+        decoys: int = 0,
     ) -> None:
         if task not in TASKS:
             raise ValueError(f"task={task!r} is unknown; choose one of {', '.join(TASKS)}")
@@ -114,8 +117,8 @@ class GlyphVideos:
         self.split, self.size, self.frames, self.frame_size = split, size, frames, frame_size
         self.classes, self.glyph_size, self.task, self.seed, self.others = classes, glyph_size, task, seed, others
         self.visible = visible or max(1, frames // 4)
-        self.tints = tints
-        cells = glyph_patterns(classes)
+        self.tints, self.decoys = tints, decoys
+        cells = glyph_patterns(2 * classes)  # the second half belongs to the decoys
         self.ink = np.kron(cells, np.ones((1, glyph_size // CELLS, glyph_size // CELLS), np.uint8)).astype(np.float32)
         # Interpolates a coarse grid of colors to a frame: background = rows @ grid @ rows.T for each channel.
         place = np.linspace(0, 5, frame_size)
@@ -134,6 +137,10 @@ class GlyphVideos:
         for _ in range(self.others):
             other = self._path(rng, 2.0)
             self._put(frames, other, self.ink[rng.integers(self.classes)], _cold(rng), np.ones(self.frames, bool))
+        for _ in range(self.decoys):
+            ink = self.ink[self.classes + rng.integers(self.classes)]
+            colors = _warm(rng, int(rng.integers(self.tints)), self.tints)
+            self._put(frames, self._path(rng, 2.0), ink, colors, np.ones(self.frames, bool))
         shown = np.ones(self.frames, bool)
         if self.task == "when":
             shown[:] = False
@@ -148,29 +155,28 @@ class GlyphVideos:
         return Drawn(frames, label, where.astype(np.float32), shown)
 
     def _background(self, rng: np.random.Generator) -> np.ndarray:
-        """A background (H, W, 3) of smooth colors with noise, so gray that no part is as warm or cold as a glyph."""
+        """Makes a background (H, W, 3) of smooth, nearly gray colors with noise, never as warm or cold as a glyph."""
         grid = 110 + 40 * rng.random((1, 6, 6), dtype=np.float32) + 20 * rng.random((3, 6, 6), dtype=np.float32)
         smooth = (self._spread @ grid @ self._spread.T).transpose(1, 2, 0)
         grain = rng.integers(-20, 21, size=(self.frames, self.frame_size, self.frame_size, 1), dtype=np.int16)
         return (smooth.astype(np.int16) + grain).astype(np.uint8)
 
     def _path(self, rng: np.random.Generator, speed: float) -> np.ndarray:
-        """Glyph locations (T, 2) in integer pixels along a straight path that is reflected at the borders."""
+        """Returns glyph locations (T, 2) in integer pixels along a straight path that is reflected at the borders."""
         free = self.frame_size - self.glyph_size
         start, velocity = rng.uniform(0, free, 2), rng.uniform(-speed, speed, 2)
         place = start + velocity * np.arange(self.frames)[:, None]
         return _on_grid(free - np.abs(free - np.mod(place, 2 * free)), free)
 
     def _directed(self, rng: np.random.Generator, label: int) -> np.ndarray:
-        """Locations (T, 2) along a straight path in the direction of the class that wraps around at the borders.
+        """Returns locations (T, 2) along a straight path in the direction of the class, wrapped around at the borders.
 
         With wrap-around a uniform start makes the location in every frame uniform. A path inside the frame would start
         on the left for one class and on the right for another, so that a single frame would show the class.
         """
         places = (self.frame_size - self.glyph_size) // REDUCTION + 1
         angle = 2 * np.pi * label / self.classes
-        # The path covers half the frame in T steps: a step is far below half a frame, at which a direction looks like
-        # its opposite.
+        # The path covers half the frame in T steps. A step of half a frame would look the same in both directions.
         step = places / (2 * self.frames) * np.array([np.sin(angle), np.cos(angle)])
         way = rng.uniform(0, places, 2) + step * np.arange(self.frames)[:, None]
         return (np.floor(way).astype(np.int64) % places) * REDUCTION
@@ -187,12 +193,12 @@ class GlyphVideos:
 
 
 def _on_grid(place: np.ndarray, free: int) -> np.ndarray:
-    """Rounds locations to integer pixels that are multiples of REDUCTION in [0, free]."""
+    """Rounds locations to multiples of REDUCTION pixels, from 0 to the largest offset `free`."""
     return (np.floor(np.minimum(place, free) / REDUCTION) * REDUCTION).astype(np.int64)
 
 
 def _warm(rng: np.random.Generator, tint: int, tints: int) -> np.ndarray:
-    """Random warm colors (2, 3) float32 of background and ink; several tints range from magenta over red to green."""
+    """Returns random warm colors (2, 3) float32 of background and ink; tints range from magenta over red to green."""
     colors = np.array([[120, 10, 10], [250, 200, 60]], np.float32)
     if tints > 1:
         hue = (200 * tint / (tints - 1) - 80) / 360

@@ -1,4 +1,4 @@
-"""Splits training videos into training and validation: by a hash of the path, respecting groups, or in folds."""
+"""Splits training videos into training and validation, by a hash of the path or in folds; groups stay together."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ORDERS, _TRIED = 20, 5000  # maximal number of orders of the groups that are tr
 
 
 def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None) -> tuple[Split, Split]:
-    """(train, validation): within each class, a share of the videos chosen by a hash of the path.
+    """Returns (train, validation) with a share of each class for validation, chosen by a hash of the path.
 
-    Without groups the choice depends on the path alone, so adding videos moves none of the old ones; a class of two or
-    more videos always has one on each side.
+    Without groups the choice depends on the path alone, so adding videos does not move others; a class of two or more
+    videos always has one on each side.
 
     Args:
         split: all videos.
@@ -40,13 +40,13 @@ def hold_out(split: Split, fraction: float, groups: Sequence[str] | None = None)
 
 
 def fold_out(split: Split, folds: int, fold: int, groups: Sequence[str] | None = None) -> tuple[Split, Split]:
-    """(train, validation) for one fold of cross-validation; the parts hold the classes in equal shares.
+    """Returns (train, validation) for one fold of cross-validation, in which the classes have equal shares.
 
     Args:
         split: all videos.
         folds: number of parts.
         fold: index of the part for validation.
-        groups: as in `hold_out`.
+        groups: the group of each record; a group is never divided. None: no groups.
 
     Raises:
         UserError: there are fewer videos or groups than folds.
@@ -65,7 +65,7 @@ def fold_out(split: Split, folds: int, fold: int, groups: Sequence[str] | None =
 
 
 def _by_class(records: Sequence[Record]) -> dict[Hashable, list[int]]:
-    """Indices of the records of each class, in the order of a hash of their paths."""
+    """Returns the indices of the records of each class, ordered by a hash of their paths."""
     found: dict[Hashable, list[int]] = {}
     for place, record in enumerate(records):
         found.setdefault(record.labels, []).append(place)
@@ -81,12 +81,12 @@ def _two_sides(split: Split, chosen: np.ndarray) -> tuple[Split, Split]:
 
 
 def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndarray) -> np.ndarray:
-    """The part (index) of each record, so that groups are not divided and each part gets its target share of every
-    class.
+    """Returns the part (index) of each record, with undivided groups and the target shares of the classes in each part.
 
-    Starting with the largest, each group is put where it improves the balance most; then single groups are moved as
-    long as that helps. This is repeated for several orders of groups of equal size, and the best result is taken. A
-    part without a class that has enough groups for all parts costs as much as the worst share.
+    Starting with the largest, each group goes to the part where it improves the balance most; then single groups are
+    moved as long as that helps. This is repeated for several orders of groups of equal size, and the best result is
+    returned. A part that lacks a class, although the class has enough groups for all parts, costs as much as the worst
+    share.
     """
     names = sorted(set(groups))
     classes = sorted({record.labels for record in records})
@@ -115,7 +115,7 @@ def _balanced(records: Sequence[Record], groups: Sequence[str], targets: np.ndar
 def _placed(
     shares: np.ndarray, order: np.ndarray, count: int, cost: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[float, np.ndarray]:
-    """Puts groups with these shares of the classes into `count` parts, in this order; (cost, part of each group)."""
+    """Assigns groups with these shares of the classes to `count` parts in this order; returns cost and parts."""
     parts, places = np.full(len(shares), -1), np.arange(count)
     held = np.zeros((count, shares.shape[1]))
     for turn in range(_PASSES):
@@ -138,10 +138,10 @@ def _placed(
 def groups_of(
     split: Split, by: str, columns: Sequence[str], classes_below: Sequence[str] | None
 ) -> tuple[list[str], str]:
-    """The group of each record, and a remark for the log ("" if there is none).
+    """Returns the group of each record, and a remark for the log ("" if there is none).
 
     Args:
-        split: the videos; `Record.group` is set where `by` is a column of their table.
+        split: the videos; `Record.group` is set if `by` is a column of their table.
         by: a column of the table, `parent` for the folder that the video is in, or a regular expression with one group
             that is searched in the file's name.
         columns: names of the table's columns; empty if there is no table.
@@ -162,7 +162,7 @@ def groups_of(
         found = [match and match.group(1) for match in matches]
     alone = [record.path for record, group in zip(records, found, strict=True) if not group]
     if len(alone) == len(records):
-        raise UserError(f"dataset.group={by} applies to no video; the first is {printable(records[0].path)}")
+        raise UserError(f"dataset.group={by} matches no video, of which the first is {printable(records[0].path)}")
     groups = [group or f"\0{record.path}" for record, group in zip(records, found, strict=True)]
     pairs = {(group, record.labels) for record, group in zip(records, groups, strict=True)}
     labels = {record.labels for record in records}
@@ -196,17 +196,17 @@ def _pattern(by: str, columns: Sequence[str]) -> re.Pattern[str]:
     try:
         pattern = re.compile(by)
     except re.error as error:
-        raise UserError(f"dataset.group={by}: neither {known}`parent`, nor a regular expression ({error})") from error
+        raise UserError(f"dataset.group={by} must be {known}`parent`, or a regular expression ({error})") from error
     if pattern.groups != 1:
         raise UserError(
-            f"dataset.group={by}: neither {known}`parent`, nor a regular expression with one group, such as "
+            f"dataset.group={by} must be {known}`parent`, or a regular expression with one group, such as "
             f"'^(person\\d+)_'"
         )
     return pattern
 
 
 def straddling(groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Groups that are in more than one of the splits, sorted; each split's groups by its name."""
+    """Returns the groups that are in more than one split, sorted; `groups` maps names of splits to their groups."""
     sides: dict[str, int] = {}
     for names in groups.values():
         for name in set(names):

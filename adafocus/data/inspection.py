@@ -19,8 +19,8 @@ from adafocus.data.video import inspect_video
 
 KEPT = ".adafocus-inspection.json"
 _FORMAT = 1
-_LARGEST = 2**28  # bytes of a kept finding; a million files take about half of that
-_REASON = 300  # characters of a reason
+_LARGEST = 2**28  # maximal size of the cache file in bytes; a million entries take about half of that
+_REASON = 300  # maximal number of characters of a reason
 
 #: path -> (size in bytes, time of the last change in nanoseconds, why it is broken or "")
 Findings = dict[str, tuple[int, int, str]]
@@ -35,19 +35,20 @@ def broken_files(
     beside: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, str]:
-    """The unreadable files among `paths`, with reasons, found by inspecting packets and decoding one frame.
+    """Finds the unreadable files among `paths` by inspecting packets and decoding one frame; returns path -> reason.
 
     Results are cached by path, size and modification time, in `root`, or in the user's cache folder if `root` cannot be
     written. Processes that call this at the same time wait for the first one and use its results.
 
     Args:
         paths: paths relative to `root`.
+        root: folder of the videos.
         workers: number of processes.
         timeout: seconds for one file. A file that takes longer counts as readable here, because the result must not
             depend on the load of the machine; dataset.video_timeout limits reading.
-        beside: whether results may be cached in `root`; if not, they go to the user's cache folder. An evaluation
-            sets it to False, because its root may be a path that the run folder of somebody else names.
-        progress: called with (done, all) of the files that had to be looked at.
+        beside: whether results may be cached in `root`, else in the user's cache folder. It is False in evaluation,
+            whose root may come from an untrusted run folder.
+        progress: called with (done, all) of the files that had to be inspected.
     """
     stamps = {path: stamp for path in dict.fromkeys(paths) if (stamp := _stamp(root / path)) is not None}
     broken = {path: "no regular file of this name can be read" for path in paths if path not in stamps}
@@ -83,7 +84,7 @@ def _short(reason: str, path: Path) -> str:
 
 
 def _place(root: Path, beside: bool) -> Path | None:
-    """The cache file for `root`; None if neither `root` nor the user's cache folder can be written."""
+    """Returns the cache file for `root`; None if neither `root` nor the user's cache folder can be written."""
     if beside and os.access(root, os.W_OK):
         return root / KEPT
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
@@ -114,7 +115,7 @@ def _locked(place: Path | None) -> Iterator[None]:
 
 
 def _load(place: Path | None) -> Findings:
-    """The cached results; empty if the file is damaged. It may come from elsewhere, so every entry is checked."""
+    """Reads the cached results, empty if the file is damaged; checks every entry, since the file is not trusted."""
     if place is None:
         return {}
     try:

@@ -35,6 +35,6 @@ JESTER = (
     "Zooming Out With Full Hand",
     "Zooming Out With Two Fingers",
 )
-#: What `process_output` in TSM's online_demo/main.py does: classes that are never shown, a class that is shown as
-#: another. The label shown at rest is the first entry of `history` in `main` of that file.
+#: Rules of `process_output` in TSM's online_demo/main.py: classes that are never shown, and a class that is shown as
+#: another one. The label shown before the first prediction is the first entry of `history` in `main` of that file.
 JESTER_SMOOTHING: dict[str, Any] = {"ignored": (7, 8, 21, 22, 3), "replaced": {0: 2}, "rest": 2}

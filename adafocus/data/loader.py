@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
+import numpy as np
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from adafocus.core.batch import Batch
@@ -27,25 +28,38 @@ Key = tuple[int, int]
 class TrainOrder:
     """A batch sampler for training that yields (epoch, index) and can start at any step.
 
-    All processes use the same permutation of the data. An optimizer step takes the next `batch` clips; of them process
+    All processes use the same permutation of the data. An optimizer step takes the next `batch` clips, of which process
     r of w takes the r-th of w equal parts, divided among its accumulation steps. So the clips of a step do not depend
     on the numbers of processes and accumulation steps. The last incomplete step of an epoch is dropped.
 
     Args:
-        size: clips in the data set.
+        size: number of clips in the data set.
         batch: number of clips per optimizer step, over all processes and accumulation steps.
         parts: number of accumulation steps per optimizer step.
         rank, world: index of this process, and number of processes.
         seed: seed of the run.
+        classes: the class of each clip, for epochs with as many clips of every class: clips of rare classes are
+            repeated, of frequent ones some are left out, others in every epoch. None: every clip once an epoch.
     """
 
-    def __init__(self, size: int, batch: int, *, parts: int = 1, rank: int = 0, world: int = 1, seed: int = 0) -> None:
+    def __init__(
+        self,
+        size: int,
+        batch: int,
+        *,
+        parts: int = 1,
+        rank: int = 0,
+        world: int = 1,
+        seed: int = 0,
+        classes: Sequence[int] | None = None,
+    ) -> None:
         if batch % (world * parts):
             raise ValueError(f"a batch of {batch} cannot be shared by {world} processes in {parts} parts")
         if size < batch:
             raise ValueError(f"a batch of {batch} is larger than the training set of {size} clips")
         self.size, self.batch, self.parts = size, batch, parts
         self.rank, self.world, self.seed = rank, world, seed
+        self.classes = None if classes is None else np.asarray(classes)
         self.steps = size // batch
         self.epoch, self.first_step = 0, 0
 
@@ -54,12 +68,25 @@ class TrainOrder:
         self.epoch, self.first_step = epoch, first_step
 
     def __iter__(self) -> Iterator[list[Key]]:
-        order = generator(self.seed, "order", self.epoch).permutation(self.size)
+        order = self._order()
         share = self.batch // self.world // self.parts
         for step in range(self.first_step, self.steps):
             for part in range(self.parts):
                 first = step * self.batch + part * (self.batch // self.parts) + self.rank * share
                 yield [(self.epoch, int(index)) for index in order[first : first + share]]
+
+    def _order(self) -> np.ndarray:
+        """Returns the clips of the epoch (size,), a function of (seed, epoch)."""
+        rng = generator(self.seed, "order", self.epoch)
+        if self.classes is None:
+            return rng.permutation(self.size)
+        found = rng.permutation(np.unique(self.classes))
+        parts = []
+        for number, label in enumerate(found):
+            own = np.flatnonzero(self.classes == label)
+            wanted = self.size // len(found) + (number < self.size % len(found))
+            parts.append(np.concatenate([rng.permutation(own) for _ in range(-(-wanted // len(own)))])[:wanted])
+        return rng.permutation(np.concatenate(parts))
 
     def __len__(self) -> int:
         return (self.steps - self.first_step) * self.parts
@@ -69,10 +96,10 @@ class EvaluationOrder:
     """A batch sampler that yields every clip exactly once over all processes; process r takes r, r + world, ...
 
     Args:
-        size: clips in the data set.
+        size: number of clips in the data set.
         batch: number of clips per batch.
-        limit: maximal number of clips, evenly spread over the data set; None: all.
-        epoch: whose version of a clip is taken: EVALUATION for evaluation views, or a training epoch.
+        limit: maximal number of clips, evenly spaced in the data set; None: all.
+        epoch: EVALUATION for evaluation clips, or the training epoch whose augmented clips are read.
         rank, world: index of this process, and number of processes.
     """
 
@@ -101,8 +128,8 @@ class EvaluationOrder:
 def _settle(worker: int) -> None:
     """Initializes a loader process.
 
-    It ignores SIGINT and SIGTERM, because a signal to the process group asks the training process to finish its step,
-    for which the loader processes are needed. The system kills it when the training process dies.
+    The process ignores SIGINT and SIGTERM, since the training process still needs batches to finish its step after such
+    a signal to the process group. The system kills it when the training process dies.
     """
     import torch
 
@@ -112,18 +139,26 @@ def _settle(worker: int) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # blocked while it was started
     if sys.platform == "linux":  # on other systems torch's worker checks every five seconds whether its parent is alive
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it has died before that call
+        if os.getppid() == 1:  # the parent died before that call
             os._exit(1)
 
 
 def _collate(items: list[Item]) -> Batch:
     """Collates items; in a loader process the batch is moved to shared memory here.
 
-    The queue would do that too, but in a thread in which an exception (shared memory full) is not reported.
+    torch's queue would do that too, but in a thread where an exception (shared memory full) is lost.
     """
     batch = collate(items)
     if get_worker_info() is not None:
-        for tensor in (batch.frames, batch.labels, batch.index, batch.valid, batch.teacher, *batch.kept.values()):
+        for tensor in (
+            batch.frames,
+            batch.labels,
+            batch.index,
+            batch.valid,
+            batch.teacher,
+            batch.subject,
+            *batch.kept.values(),
+        ):
             if tensor is not None:
                 tensor.share_memory_()
     return batch
@@ -134,9 +169,9 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when
 
 
 def loader_trouble(error: BaseException) -> str | None:
-    """The message for an exception that a failed loader process has caused; None for other exceptions.
+    """Returns a message for an exception that a failed loader process has caused; None for other exceptions.
 
-    Torch raises it in the loader's iteration, or wherever the main thread is when SIGCHLD arrives.
+    torch raises such exceptions in the loader's iteration, or anywhere in the main thread when SIGCHLD arrives.
     """
     text = str(error)
     if not isinstance(error, RuntimeError) or not any(sign in text for sign in _TROUBLE):
@@ -169,7 +204,7 @@ _TROUBLE = (*_SHARED_MEMORY, "timed out", "exited unexpectedly", "is killed by s
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """Delays SIGINT and SIGTERM while loader processes start: torch cannot clean up processes that are half started."""
+    """Delays SIGINT and SIGTERM, as a context, while loader processes start, since torch cannot clean up in between."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         yield
@@ -178,7 +213,7 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _check_socket_folder(folder: str) -> None:
-    """Refuses a temporary folder in which loader processes cannot create their sockets: they would hang.
+    """Checks that loader processes can create their sockets in the temporary folder; else they would hang.
 
     Raises:
         UserError: the paths of sockets would be longer than the system allows.
@@ -231,10 +266,10 @@ class Loader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches in order.
+        """Yields the batches in order.
 
         Raises:
-            UserError: a loader process is stuck or has died, or many videos in a row cannot be read.
+            UserError: a loader process hangs or has died, or many consecutive videos cannot be read.
         """
         self._check_processes()
         others = multiprocessing.active_children()
@@ -248,7 +283,7 @@ class Loader:
             except StopIteration:
                 return
             except VideoError as error:
-                reason = str(error).strip().splitlines()[-1]  # a loader process puts its traceback before it
+                reason = str(error).strip().splitlines()[-1]  # the lines before are the loader process's traceback
                 raise UserError(reason.removeprefix("adafocus.data.video.VideoError: ")) from error
             except RuntimeError as error:
                 if (trouble := loader_trouble(error)) is None:

@@ -57,18 +57,22 @@ def read_official(dataset: str, annotations: Path, *, split: int = 1) -> Officia
     if dataset not in FORMATS:
         raise UserError(f"data set {dataset!r} is unknown; choose one of {', '.join(sorted(FORMATS))}")
     if not annotations.is_dir():
-        raise UserError(f"annotations {annotations} is not a folder")
+        raise UserError(f"--annotations {annotations} is not a folder")
     try:
         official = FORMATS[dataset](annotations, split)
     except (LookupError, TypeError, ValueError, AttributeError, csv.Error) as error:
         reason = f"{type(error).__name__}: {error}"
-        raise UserError(f"{annotations}: not the official files of {dataset} as they are known ({reason})") from error
+        raise UserError(
+            f"{annotations}: cannot read the official files of {dataset} ({reason}); download them again"
+        ) from error
     if odd := next((name for name in official.classes if not name or "\n" in name or "\r" in name), None):
-        raise UserError(f"{annotations}: {printable(odd)!r} is no class name: it is more than a line")
+        raise UserError(f"{annotations}: {printable(odd)!r} is not a class name: it has several lines")
     for name, entries in official.splits.items():
         for entry in entries:  # frames are written there
             if below(entry.folder, f"{annotations}, {name} videos") != entry.folder:
-                raise UserError(f"{annotations}, {name} videos: the path {printable(entry.folder)[:80]!r} is not plain")
+                raise UserError(
+                    f"{annotations}, {name} videos: the path {printable(entry.folder)[:80]!r} is not allowed"
+                )
     return official
 
 
@@ -88,7 +92,7 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path} is damaged: {error}") from error
+        raise UserError(f"{path} is damaged ({error}); download it again") from error
 
 
 def _id(classes: dict[str, int], name: str, where: str) -> int:
@@ -98,12 +102,12 @@ def _id(classes: dict[str, int], name: str, where: str) -> int:
 
 
 def clean_class(name: str) -> str:
-    """The folder name of a Kinetics class: spaces become underscores, quotes and parentheses are removed."""
+    """Returns the folder name of a Kinetics class: spaces become underscores, quotes and parentheses are removed."""
     return re.sub("[\"()']", "", name.replace(" ", "_"))
 
 
 def _kinetics(folder: Path, split: int) -> Official:
-    """`kinetics_{train,val}.csv` with a header; ids are line numbers of the alphabetical class map.
+    """Reads `kinetics_{train,val}.csv` with a header; ids are line numbers of the alphabetical class map.
 
     The cleaned names are not in sorted order, so they are cleaned after numbering.
     """
@@ -135,7 +139,7 @@ def _kinetics(folder: Path, split: int) -> Official:
                 if len(row) > columns[3]:
                     stems.insert(0, f"{video}_{int(float(start)):06d}_{int(float(row[columns[3]])):06d}")
             except (IndexError, ValueError):
-                raise UserError(f"{where}: a row is label,youtube_id,time_start,time_end,...") from None
+                raise UserError(f"{where}: a row must be label,youtube_id,time_start,time_end,...") from None
             label_id = _id(numbers, label, where)
             entries.append(Entry(f"{clean_class(label)}/{video}_{start}", (label_id,), tuple(stems)))
         official.splits[name] = entries
@@ -143,7 +147,7 @@ def _kinetics(folder: Path, split: int) -> Official:
 
 
 def _ucf101(folder: Path, split: int) -> Official:
-    """`classInd.txt`, `trainlist01.txt` (`Class/file.avi id`) and `testlist01.txt` (`Class/file.avi`)."""
+    """Reads `classInd.txt`, `trainlist01.txt` (`Class/file.avi id`) and `testlist01.txt` (`Class/file.avi`)."""
     names = [line.split(maxsplit=1)[1] for line in _lines(_find(folder, "classInd.txt"))]
     numbers = {name: number for number, name in enumerate(names)}
     official = Official(names)
@@ -159,7 +163,7 @@ def _ucf101(folder: Path, split: int) -> Official:
 
 
 def _hmdb51(folder: Path, split: int) -> Official:
-    """`<class>_test_split1.txt` with rows `file.avi 1|2|0`: training, test, unused."""
+    """Reads `<class>_test_split1.txt` with rows `file.avi 1|2|0`: training, test, unused."""
     files = sorted(folder.rglob(f"*_test_split{split}.txt"))
     if not files:
         raise UserError(f"{folder} holds no file *_test_split{split}.txt")
@@ -170,7 +174,7 @@ def _hmdb51(folder: Path, split: int) -> Official:
             file, _, use = line.rpartition(" ")
             if use not in ("0", "1", "2") or not file:
                 raise UserError(
-                    f"{path}, line {number}: a row is `file.avi 1`, with 1 for training, 2 for test, 0 unused"
+                    f"{path}, line {number}: a row must be `file.avi 1`, with 1 for training, 2 for test, 0 for unused"
                 )
             stem = Path(file.strip()).stem
             if use != "0":
@@ -179,7 +183,7 @@ def _hmdb51(folder: Path, split: int) -> Official:
 
 
 def _by_csv(prefix: str) -> Callable[[Path, int], Official]:
-    """Something-Something V1 and Jester: class names, one a line, sorted here; rows `id;class name`."""
+    """Makes the reader for Something-Something V1 and Jester: class names, one per line, and rows `id;class name`."""
 
     def read(folder: Path, split: int) -> Official:
         names = sorted(_lines(_find(folder, f"{prefix}-labels.csv", "*labels.csv")))
@@ -198,11 +202,11 @@ def _by_csv(prefix: str) -> Callable[[Path, int], Official]:
 
 
 def _sthv2(folder: Path, split: int) -> Official:
-    """`labels.json` (class name -> id, in order) and lists of `id` and `template`, whose brackets are removed."""
+    """Reads `labels.json` (class name -> id, in order) and lists of `id` and `template`, whose brackets are removed."""
     table = _json(_find(folder, "something-something-v2-labels.json", "labels.json"))
     names = sorted(table, key=lambda name: int(table[name]))
     if [int(table[name]) for name in names] != list(range(len(names))):
-        raise UserError(f"{folder}: the ids of labels.json are not 0, 1, 2, ...")
+        raise UserError(f"{folder}: the ids in labels.json must be 0, 1, 2, ...; download it again")
     numbers = {name: number for number, name in enumerate(names)}
     official = Official(names)
     for name, kind in (("train", "train"), ("val", "validation")):
@@ -216,7 +220,7 @@ def _sthv2(folder: Path, split: int) -> Official:
 
 
 def _actnet(folder: Path, split: int) -> Official:
-    """`activity_net.v1-3*.json`, with several labels per video; classes in the order of `classInd.txt`, else sorted."""
+    """Reads `activity_net.v1-3*.json` with several labels per video; classes as in `classInd.txt`, else sorted."""
     if not sorted(folder.rglob("activity_net*.json")) and sorted(folder.rglob("actnet_train_split.txt")):
         lists = ("actnet_train_split.txt", "actnet_val_split.txt")
         return _shipped(lists, "classInd.txt", ",")(folder, split)
@@ -237,12 +241,12 @@ def _actnet(folder: Path, split: int) -> Official:
 
 
 def _class_ind(path: Path) -> list[str]:
-    """Class names of `1 Name` or `Name` lines."""
+    """Reads class names from lines `1 Name` or `Name`."""
     return [re.sub(r"^\d+[\s,]+", "", line) for line in _lines(path)]
 
 
 def _shipped(names: Iterable[str], class_file: str, separator: str) -> Callable[[Path, int], Official]:
-    """Lists from the AdaFocus repositories: rows `path, frames, label[, label]`; frames are counted anew."""
+    """Makes the reader for lists of the AdaFocus repositories, `path, frames, label[, label]`; frames are recounted."""
 
     def read(folder: Path, split: int) -> Official:
         classes = _lines(_find(folder, class_file))
@@ -255,8 +259,8 @@ def _shipped(names: Iterable[str], class_file: str, separator: str) -> Callable[
     return read
 
 
-#: Data set -> reader of its annotations. FCVID and Mini-Kinetics are given out by their authors on request only, so the
-#: lists in the AdaFocus repositories are read for them.
+#: Data set -> reader of its annotations. The annotations of FCVID and Mini-Kinetics are available on request only, so
+#: the lists in the AdaFocus repositories are read for them.
 FORMATS: dict[str, Callable[[Path, int], Official]] = {
     "kinetics400": _kinetics,
     "minik": _shipped(("mini_train_videofolder.txt", "mini_val_videofolder.txt"), "minik_classInd.txt", " "),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from adafocus.core.errors import UserError
 
-_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # in bytes: Linux's limits, less some room for the parent folder
-#: Characters that are not printed: control characters, line separators, direction marks, and bytes that are not UTF-8.
+_LONGEST_NAME, _LONGEST_PATH = 255, 4000  # in bytes; Linux allows 4096 for a path with its parent folders
+#: Characters that are escaped: control characters, line separators, direction marks, and bytes that are not UTF-8.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 #: Paths that need no change: ASCII names without control characters that do not begin with a dot.
@@ -19,7 +19,7 @@ _PLAIN_LENGTH = 200
 
 
 def below(text: str, where: str, folder: Path | None = None) -> str:
-    """The path of a list row, relative to the folder of the videos and without `..`.
+    """Returns the path of a list row relative to the folder of the videos, without `..`.
 
     Args:
         text: the path in the row.
@@ -27,7 +27,7 @@ def below(text: str, where: str, folder: Path | None = None) -> str:
         folder: the folder of the videos; an absolute path inside it is allowed.
 
     Raises:
-        UserError: the path leads out of the folder, or is not a possible file name.
+        UserError: the path leads out of the folder, or cannot be a file name.
     """
     if len(text) <= _PLAIN_LENGTH and _PLAIN.fullmatch(text):  # most rows; lists may have a million of them
         return text
@@ -43,7 +43,7 @@ def below(text: str, where: str, folder: Path | None = None) -> str:
             f"{where}: the path {printable(text)[:80]!r} leads out of the folder of the videos; make it relative to it"
         )
     if any(ord(letter) < 32 for letter in normal):
-        raise UserError(f"{where}: the path {printable(text)[:80]!r} holds control characters")
+        raise UserError(f"{where}: the path {printable(text)[:80]!r} has control characters; rename the file")
     raw = encode(normal)
     if len(raw) > _LONGEST_PATH or max(map(len, raw.split(b"/"))) > _LONGEST_NAME:
         raise UserError(
@@ -54,7 +54,7 @@ def below(text: str, where: str, folder: Path | None = None) -> str:
 
 
 def inside(path: Path, folder: Path) -> bool:
-    """Whether `path` is inside `folder` after following all links."""
+    """Returns whether `path` is inside `folder` after following all links."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # an endless loop of links
@@ -62,12 +62,12 @@ def inside(path: Path, folder: Path) -> bool:
 
 
 def encode(text: str) -> bytes:
-    """The bytes of a path in the file system; bytes that are not UTF-8 are surrogates in `text`, as Python has them."""
+    """Returns the bytes of a path; bytes that are not UTF-8 are surrogates in `text`, as Python represents them."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def printable(text: str) -> str:
-    """A name that is safe to print and to write: unprintable characters and bytes that are not UTF-8 become escapes."""
+    """Escapes unprintable characters and bytes that are not UTF-8, so that a name can be printed and written."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -82,7 +82,7 @@ def read_text(path: Path, *, names_of_files: bool = False) -> str:
         UserError: it cannot be read, or has another encoding; the message names the file and the line.
     """
     try:
-        if not path.is_file():  # a FIFO would wait for ever
+        if not path.is_file():  # reading a FIFO could block
             raise UserError(f"{path} is not a file")
         data = path.read_bytes()
     except OSError as error:
@@ -99,5 +99,5 @@ def read_text(path: Path, *, names_of_files: bool = False) -> str:
 
 
 def has_stray_bytes(text: str) -> bool:
-    """Whether a text holds bytes that are not UTF-8 (see `encode`)."""
+    """Returns whether a text has surrogates, which stand for bytes that are not UTF-8."""
     return any("\udc80" <= letter <= "\udcff" for letter in text)

@@ -1,4 +1,4 @@
-"""The check of a whole data set: decodes every file completely."""
+"""Checks a whole data set by decoding every file completely."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class CheckResult:
 
 
 def _decode(path: Path) -> int:
-    """Number of frames of a file or frame folder; VideoError if one cannot be decoded."""
+    """Decodes a video file or frame folder and returns its number of frames; VideoError if one cannot be decoded."""
     return decode_folder(path) if path.is_dir() else decode_all(path)
 
 
@@ -53,11 +53,11 @@ def check_files(
         items: (path relative to root, number of frames according to the list or None) for each file.
         root: folder of the videos.
         workers: number of processes.
-        timeout: seconds for each file.
+        timeout: time limit in seconds for each file.
         progress: called with (done, all).
 
     Returns:
-        One result for each item, in the same order. A file that crashes the decoder does not end the check.
+        one result for each item, in the same order. A file that crashes the decoder does not end the check.
     """
     results = [CheckResult(path, False, listed=count) for path, count in items]
     outcomes = in_processes(_decode, [root / path for path, _ in items], workers, timeout)
@@ -78,7 +78,7 @@ def check_folder(
     timeout: float = 60.0,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[CheckResult]:
-    """`check_files` for all videos that training and evaluation would find in a folder (see `splits.py`)."""
+    """Decodes all videos that training and evaluation would find in a folder; arguments are those of `check_files`."""
     if not root.is_dir():
         raise UserError(f"{root} is not a folder")
     records = listed(Where(root, root))
@@ -89,7 +89,7 @@ def check_folder(
 
 
 def write_report(results: Sequence[CheckResult], folder: Path) -> None:
-    """`bad.txt` (a path, a tab and the reason on each line; dataset.bad_list reads it) and `check.json` of a check."""
+    """Writes check.json and bad.txt, which dataset.bad_list reads: a path, a tab and the reason on each line."""
     folder.mkdir(parents=True, exist_ok=True)
     bad = [result for result in results if not result.ok]
     lines = [f"{result.path}\t{printable(result.reason)}\n" for result in bad]

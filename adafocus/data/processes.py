@@ -1,4 +1,4 @@
-"""Processes files in worker processes, so that a file that crashes or hangs the decoder affects no other file."""
+"""Processes files in worker processes, so that a file with which the decoder crashes or hangs affects no other."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from adafocus.data.video import VideoError
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of `work` for path number `number`, or None and the reason in one line."""
+    """Outcome for path number `number`: the result of `work`, or None and the reason in one line."""
 
     number: int
     result: Any
     reason: str = ""
-    late: bool = False  # it was ended because it took too long, which says little about the file
+    late: bool = False  # whether the time limit ended it, which may be due to the load of the machine
 
 
 @dataclass

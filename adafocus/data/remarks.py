@@ -15,11 +15,11 @@ from adafocus.data.paths import printable
 
 IMBALANCE = 10  # a larger ratio between the largest and the smallest class gives a remark
 _NAMED = 5  # maximal number of classes or files that a remark names
-_HEAD = 2**16  # bytes at the start of two files of equal size that are compared before the whole files
+_HEAD = 2**16  # number of bytes at the beginning of files of equal size that are compared before the whole files
 
 
 def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
-    """By split, the number of videos of each class; a video with several classes counts for each of them."""
+    """Counts the videos of each class by split; a video with several classes counts for each of them."""
     return {
         name: np.bincount([label for record in split.records for label in record.labels], minlength=len(classes))
         for name, split in splits.items()
@@ -27,7 +27,7 @@ def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dic
 
 
 def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longest: int = 20) -> list[str]:
-    """A table of videos per class as lines of text; with more than `longest` classes, one summary line per split."""
+    """Returns a table of videos per class as lines; with more than `longest` classes, a summary line per split."""
     if len(classes) > longest:
         return [
             f"{name}: {values.min()} to {values.max()} clips per class, median {np.median(values):g}"
@@ -43,7 +43,7 @@ def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longes
 
 
 def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> list[str]:
-    """Remarks about classes with no or one video, and about uneven classes."""
+    """Returns remarks about classes with no or one video, and about large differences between classes."""
 
     def named(chosen: np.ndarray) -> str:
         places = np.flatnonzero(chosen)
@@ -71,7 +71,7 @@ def about_classes(classes: Sequence[str], counts: Mapping[str, np.ndarray]) -> l
 
 
 def about_rows(splits: Mapping[str, Split]) -> list[str]:
-    """Remarks about videos that are listed more than once, in one split or in several."""
+    """Returns remarks about videos that are listed more than once, in one split or in several."""
     lines, sides = [], {}
     for name, split in splits.items():
         seen = Counter(record.path for record in split.records)
@@ -87,7 +87,7 @@ def about_rows(splits: Mapping[str, Split]) -> list[str]:
 
 
 def about_copies(splits: Mapping[str, Split], root: Path) -> list[str]:
-    """Remarks about validation and test files that are copies of training files; only files of equal size are read."""
+    """Returns remarks about validation and test files that are copies of training files."""
     sizes: dict[int, list[str]] = {}
     train = {record.path for record in splits["train"].records}
     for path in sorted(train):
@@ -108,7 +108,7 @@ def about_copies(splits: Mapping[str, Split], root: Path) -> list[str]:
 
 
 def _size(path: Path) -> int:
-    """Size of a file in bytes; -1 for a folder or a missing file."""
+    """Returns the size of a file in bytes; -1 for a folder or a missing file."""
     try:
         return os.path.getsize(path) if os.path.isfile(path) else -1
     except (OSError, ValueError):
@@ -116,7 +116,7 @@ def _size(path: Path) -> int:
 
 
 def _digest(path: Path, whole: bool) -> bytes:
-    """A hash of a file, or with `whole` false of its first bytes; empty if it cannot be read."""
+    """Returns a hash of a file, or if `whole` is false of its first bytes; empty if it cannot be read."""
     digest = hashlib.blake2b()
     try:
         with open(path, "rb") as file:

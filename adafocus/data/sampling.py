@@ -27,7 +27,7 @@ def segment_frames(
     rng: np.random.Generator | None = None,
     length: int = 1,
 ) -> np.ndarray:
-    """One frame from each of T equal segments: a random one in training, the center in evaluation.
+    """Samples one frame from each of T equal segments: a random one in training, the center in evaluation.
 
     Training: segment i has d = m // T start indices, and the index is i d + U{0..d-1}; the last m - dT indices are
     never used. Evaluation, for m > T: floor(tick / 2 + tick i) with tick = m / T in double precision.
@@ -69,7 +69,7 @@ def segment_frames(
 
 
 def _fractional(num_frames: int, segments: int, inside: float | np.ndarray, length: int) -> np.ndarray:
-    """Frames (T,) at fractions of the video; double precision and the order of operations matter for exact integers."""
+    """Returns frames (T,) at fractions of the video; double precision and the order of operations affect the floor."""
     if num_frames < 1 or segments < 1:
         raise ValueError(f"cannot take {segments} segments of a video of {num_frames} frames")
     places = max(num_frames - length + 1, 1)
@@ -91,10 +91,10 @@ def training_frames(
     window: int | None = 64,
     length: int = 1,
 ) -> np.ndarray:
-    """Frame indices (T,) of a training clip.
+    """Samples the frame indices (T,) of a training clip.
 
     Args:
-        num_frames, segments, short, length: see `segment_frames`.
+        num_frames, segments, short, length: arguments of `segment_frames`.
         rng: random generator.
         rule: "uniform": `segment_frames`. "fractional": floor((i + u_i) / T m) with random u_i in [0, 1), so every
             frame can occur and short videos repeat frames (Uni-AdaFocus). "dense": every (64 // T)-th frame from a
@@ -121,17 +121,17 @@ def evaluation_frames(
     length: int = 1,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Frame indices (clips, T) of all evaluation clips of a video.
+    """Returns the frame indices (clips, T) of all evaluation clips of a video.
 
     Args:
-        num_frames, segments, short, length: see `segment_frames`.
-        rule: "middle": one clip of the segments' centers, short videos by `short`. "fractional": one clip of
+        num_frames, segments, short, length: arguments of `segment_frames`.
+        rule: "middle": one clip of the segments' centers; `short` applies to short videos. "fractional": one clip of
             floor((i + 1/2) / T m) (Uni-AdaFocus; `short` is not used). "uniform-1": one clip of the segments' centers
             for any length. "uniform-N": N clips that start at N evenly spaced frames of the first segment (TAM).
             "twice": two clips, of the centers and of the starts of the segments (TSM). "dense-1": a clip from a window
             in the middle. "dense-N": N clips from evenly spaced windows. "dense-random": one clip from a random window
             (TSM's validation).
-        window: see `training_frames`.
+        window: number of frames that dense clips span, see `training_frames`.
         rng: random generator for "dense-random".
     """
     match = re.fullmatch(r"(uniform|dense)-(\d+)", rule)
@@ -164,7 +164,7 @@ def evaluation_frames(
 
 
 def dense_frames(num_frames: int, segments: int, start: int, window: int | None = 64) -> np.ndarray:
-    """Every (64 // T)-th frame from `start` on, (T,), wrapped around at the end of the video."""
+    """Returns every (64 // T)-th frame from `start` on, (T,), wrapped around at the end of the video."""
     return (start + np.arange(segments) * _stride(segments, window)) % num_frames
 
 

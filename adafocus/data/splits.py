@@ -23,7 +23,7 @@ _USUAL = frozenset(f"{name}.{suffix}" for names in SPLIT_NAMES.values() for name
 
 @dataclass(frozen=True)
 class Where:
-    """Paths of the videos and lists of a data set. File names are relative to `root`; None: the names in `SPLIT_NAMES`.
+    """Paths of the videos and lists of a data set, relative to `root`; None: files with the names in `SPLIT_NAMES`.
 
     Attributes:
         root: the folder of the data set.
@@ -31,7 +31,7 @@ class Where:
         train_list, val_list, test_list: lists or tables.
         class_file: file with one class name per line.
         classes: number of classes, if known.
-        separator, min_frames, divisor: see `read_list`.
+        separator, min_frames, divisor: arguments of `annotations.read_list`.
         group: a column of tables that becomes `Record.group`.
     """
 
@@ -72,20 +72,20 @@ class Found:
 
 
 def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool = False) -> Found:
-    """The splits of a data set.
+    """Finds the splits and classes of a data set.
 
     Args:
-        where: the files.
+        where: paths of the videos and lists.
         known: class names by id of an evaluated network, which define the ids of class folders and table labels.
         evaluation: whether to look only for the videos to evaluate: test, else val, else train.
 
     Raises:
-        UserError: nothing is found, it is ambiguous, a row cannot be read, a class is unknown.
+        UserError: nothing is found, files are ambiguous, a row cannot be read, or a class is unknown.
     """
     lists = _lists(where)
     if not lists:
         return _from_folders(where, known, evaluation)
-    taught = lists.get("train")  # it names the classes of tables
+    taught = lists.get("train")  # the training table defines the classes
     if evaluation:
         lists = dict([next((split, lists[split]) for split in ("test", "val", "train") if split in lists)])
     elif "train" not in lists:
@@ -100,7 +100,7 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
     tables = {split: table for split, table in read.items() if table is not None}
     if tables:
         if odd := next((lists[split] for split in lists if split not in tables), None):
-            raise UserError(f"{odd} has no header with the columns path and label, as the other lists have")
+            raise UserError(f"{odd} must have a header with the columns path and label, as the other lists")
         classes_from = tables.get("train")
         if classes_from is None and taught is not None and taught.is_file():
             classes_from = read_table(taught, where.videos)
@@ -111,7 +111,7 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
     classes = _class_names(where) or (list(known) if known else None)
     if classes is None:
         raise UserError(
-            f"{where.root} has lists but no classes.txt; write one class name a line, or set dataset.class_file, or "
+            f"{where.root} has lists but no classes.txt; write one class name per line, or set dataset.class_file, or "
             f"dataset.classes=N for classes without names"
         )
     reader = partial(
@@ -126,7 +126,7 @@ def find(where: Where, *, known: Sequence[str] | None = None, evaluation: bool =
 
 
 def listed(where: Where) -> list[Record]:
-    """All videos of all splits, without their labels, including entries that are named like videos but are not."""
+    """Returns all videos of all splits, without labels, including entries that are named like videos but are not."""
     lists = _lists(where)
     records = []
     for path in lists.values():
@@ -146,7 +146,7 @@ def listed(where: Where) -> list[Record]:
 
 
 def _lists(where: Where) -> dict[str, Path]:
-    """The lists by split, configured or with the usual names; empty if the classes are folders."""
+    """Returns the lists by split, configured or with the usual names; empty if the classes are folders."""
     typed, root = where.typed(), where.root
     lists = {split: root / name for split, name in typed.items() if name}
     standard = {
@@ -167,7 +167,11 @@ def _lists(where: Where) -> dict[str, Path]:
 
 
 def _standard(root: Path, split: str) -> Path | None:
-    """The list of a split by its usual name, in upper or lower case; .txt before .csv."""
+    """Returns the list of a split in `root`, such as train.txt or Train.csv; None if there is none.
+
+    Raises:
+        UserError: there are two.
+    """
     for suffix in (".txt", ".csv"):
         names = [f"{name}{suffix}" for name in SPLIT_NAMES[split]]
         found = [path for path in sorted(root.iterdir()) if path.name.casefold() in names and path.is_file()]
@@ -189,7 +193,7 @@ def _is_table(path: Path) -> bool:
 
 
 def _class_names(where: Where) -> list[str] | None:
-    """Class names from the class file, or numbers if only the number of classes is known; else None."""
+    """Returns class names from the class file, or numbers if only the number of classes is known; else None."""
     file = where.root / (where.class_file or "classes.txt")
     if where.class_file or file.is_file():
         return read_classes(file)
@@ -199,7 +203,7 @@ def _class_names(where: Where) -> list[str] | None:
 def _from_tables(
     where: Where, tables: dict[str, Table], taught: Table | None, known: Sequence[str] | None, evaluation: bool
 ) -> Found:
-    """The data set of CSV tables; `taught` is the table of the training videos, which defines the classes."""
+    """Makes the data set of CSV tables; `taught` is the table of the training videos, which defines the classes."""
     first = next(iter(tables.values()))
     alone = len(tables) == 1 and any(row.split for row in first.rows)
     classes = _class_names(where) or (list(known) if known else None)
@@ -210,7 +214,7 @@ def _from_tables(
         splits = {name: first.records(classes, named, name) for name in SPLIT_NAMES}
         splits = {name: split for name, split in splits.items() if split.records}
         if not evaluation and "train" not in splits:
-            raise UserError(f"{first.path}: no row has the split train")
+            raise UserError(f"{first.path}: no row has the split train; training needs some")
     else:
         splits = {split: table.records(classes, named) for split, table in tables.items()}
     return Found(classes, splits, columns=first.columns)
@@ -223,7 +227,7 @@ def _from_folders(where: Where, known: Sequence[str] | None, evaluation: bool) -
         raise UserError(f"{root} holds {' and '.join(below.values())} but no folder train; training needs one")
     taught = None
     if evaluation and below:
-        if "train" in below:  # it names the classes, if it holds any videos
+        if "train" in below:  # the training folders define the classes, if they hold any videos
             taught = class_folders(root / below["train"]).classes
         below = dict([next((split, below[split]) for split in ("test", "val", "train") if split in below)])
     found = {split: class_folders(root / name) for split, name in below.items()} or {"train": class_folders(root)}
@@ -254,7 +258,7 @@ def _from_folders(where: Where, known: Sequence[str] | None, evaluation: bool) -
 
 
 def _split_folders(root: Path) -> dict[str, str]:
-    """Names of the existing folders train, val and test, by split; empty if the folders are classes."""
+    """Returns the names of the folders train, val and test that exist, by split; empty if the folders are classes."""
     folders = [folder.name for folder in folders_below(root)]
     below: dict[str, str] = {}
     for name in folders:
@@ -283,7 +287,7 @@ def _remarks(folder: Path, part: ClassFolders) -> list[str]:
         notes.append(f"{len(part.odd)} entries are left out; the first: {printable(': '.join(map(str, part.odd[0])))}")
     if part.loose:
         notes.append(
-            f"{folder}: {len(part.loose)} videos beside the class folders are left out; the first: {part.loose[0].name}"
+            f"{folder}: {len(part.loose)} videos next to class folders are not used; the first: {part.loose[0].name}"
         )
     return notes
 
@@ -295,7 +299,7 @@ def _folder_classes(
     taught: list[str] | None,
     known: Sequence[str] | None,
 ) -> list[str]:
-    """Class names by id: from the class file, else from the evaluated network, else from the training folder."""
+    """Returns class names by id: from the class file, else of the evaluated network, else of the training folder."""
     classes, source = taught or next(iter(found.values())).classes, "the training set"
     if where.class_file:
         classes, source = read_classes(where.root / where.class_file), where.class_file
@@ -303,5 +307,5 @@ def _folder_classes(
         classes, source = list(known), "the checkpoint"
     for split, part in found.items():
         if extra := sorted(set(part.classes) - set(classes)):
-            raise UserError(f"{where.root / names[split]} has classes that {source} has not: {extra[:5]}")
+            raise UserError(f"{where.root / names[split]} has classes that {source} does not have: {extra[:5]}")
     return classes

@@ -14,7 +14,7 @@ import numpy as np
 from adafocus.data.transforms import short_side_size
 from adafocus.data.video import VideoError
 
-#: By operating system: FFmpeg's input format for cameras, and its name of camera number n.
+#: Operating system -> FFmpeg's input format for cameras, and its name for camera number n.
 _CAMERAS = {"Linux": ("v4l2", "/dev/video{}"), "Darwin": ("avfoundation", "{}"), "Windows": ("dshow", "video={}")}
 
 
@@ -39,16 +39,16 @@ class Stream:
     def __init__(self, source: str | Path) -> None:
         import av
 
-        options = {}
+        system: str | None = None
         self.name = str(source)
         address = self.name
         if address.isdigit():
             system, pattern = _CAMERAS.get(platform.system(), _CAMERAS["Linux"])
-            address, options = pattern.format(address), {"format": system}
+            address = pattern.format(address)
         elif not Path(address).is_file():
             raise VideoError(f"{address}: no such file, and not the index of a camera")
         try:
-            self._container = av.open(address, **options)
+            self._container = av.open(address, format=system)
         except av.error.FFmpegError as error:
             raise self._error(error) from error
         if not self._container.streams.video:
@@ -100,10 +100,10 @@ def stream_frames(source: str | Path, every: int = 1) -> Iterator[tuple[float, n
 
     Args:
         source: a video file, or the index of a camera.
-        every: n yields every n-th frame only.
+        every: yields only every n-th frame.
 
     Raises:
-        VideoError: it cannot be opened, or is damaged.
+        VideoError: the source cannot be opened, or is damaged.
     """
     with Stream(source) as stream:
         for number, (seconds, picture) in enumerate(stream):
@@ -125,7 +125,8 @@ class VideoWriter:
     def __init__(self, path: Path, rate: float = 25.0) -> None:
         import av
 
-        self.count, self._rate, self._stream = 0, rate, None
+        self.count, self._rate = 0, rate
+        self._stream: Any = None
         self._container = av.open(str(path), "w")
 
     def __enter__(self) -> VideoWriter:

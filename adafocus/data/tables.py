@@ -12,12 +12,12 @@ from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import below, printable, read_text
 
-#: Accepted names of each split, for folders, lists and the split column; upper and lower case are equal.
+#: Accepted names of each split, for folders, lists and the split column, in upper or lower case.
 SPLIT_NAMES = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 def split_of(name: str) -> str | None:
-    """The split (train, val or test) that a name stands for; None for other names."""
+    """Returns the split (train, val or test) that a name stands for; None for other names."""
     return next((split for split, names in SPLIT_NAMES.items() if name.strip().casefold() in names), None)
 
 
@@ -41,7 +41,7 @@ class Table:
     rows: list[Row] = field(default_factory=list)
 
     def records(self, classes: Sequence[str], named: bool, split: str | None = None) -> Split:
-        """The rows (of one split, or all) as a `Split`; `named`: labels are class names, not numbers."""
+        """Makes a `Split` of the rows of one split, or of all; `named`: whether labels are class names, not numbers."""
         numbers = {name: number for number, name in enumerate(classes)}
         records = []
         for row in self.rows:
@@ -68,7 +68,7 @@ def read_table(path: Path, videos: Path | None = None, group: str | None = None)
         group: name of the column that becomes `Row.group`, if the table has it.
 
     Raises:
-        UserError: a row that cannot be read; the message has its line.
+        UserError: a row cannot be read; the message names the line.
     """
     text = read_text(path, names_of_files=True)
     head = text.split("\n", 1)[0].strip()
@@ -80,7 +80,7 @@ def read_table(path: Path, videos: Path | None = None, group: str | None = None)
     else:
         return None
     if twice := sorted({name for name in names if name and names.count(name) > 1}):
-        raise UserError(f"{path}, line 1: the column {twice[0]!r} is there twice")
+        raise UserError(f"{path}, line 1: there are two columns {twice[0]!r}; remove one")
     at: dict[str, int] = {name: names.index(name) for name in ("path", "label", "split") if name in names}
     place = columns.index(group) if group in columns else None
     table = Table(path, columns)
@@ -91,9 +91,9 @@ def read_table(path: Path, videos: Path | None = None, group: str | None = None)
             if any(part.strip() for part in fields):
                 table.rows.append(_row(fields, at, place, len(columns), f"{path}, line {reader.line_num}", videos))
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}") from error
+        raise UserError(f"{path}, line {reader.line_num}: not a valid CSV row ({error}); correct it") from error
     if not table.rows:
-        raise UserError(f"{path} has no rows below its header")
+        raise UserError(f"{path} has no rows below its header; add a row per video")
     return table
 
 
@@ -113,7 +113,7 @@ def _row(
 
 
 def classes_of(tables: Sequence[Table]) -> list[str]:
-    """The classes that the labels of tables name, sorted; as numbers where all of them are numbers."""
+    """Returns the classes that the labels of tables name, sorted; numerically if all labels are numbers."""
     labels = {row.label for table in tables for row in table.rows}
     if all(label.isascii() and label.isdecimal() for label in labels):
         return sorted(labels, key=lambda label: (int(label) if len(label) < 19 else 2**63, label))
@@ -121,7 +121,7 @@ def classes_of(tables: Sequence[Table]) -> list[str]:
 
 
 def labels_are_names(tables: Sequence[Table], classes: Sequence[str]) -> bool:
-    """Whether the labels are class names from `classes`; otherwise they are class ids."""
+    """Returns whether the labels are class names from `classes`; otherwise they are class ids."""
     known = set(classes)
     return all(row.label in known for table in tables for row in table.rows) or not all(
         row.label.isdecimal() for table in tables for row in table.rows

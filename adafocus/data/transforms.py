@@ -19,7 +19,7 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels: top, left corner, height, width."""
+    """A rectangle in pixels: its top left corner (`top`, `left`), height and width."""
 
     top: int
     left: int
@@ -34,7 +34,7 @@ _PLACES = ((0, 0), (4, 0), (0, 4), (4, 4), (2, 2), (0, 2), (4, 2), (2, 4), (2, 0
 def multi_scale_sizes(
     height: int, width: int, size: int, scales: Sequence[float] = CROP_SCALES
 ) -> list[tuple[int, int]]:
-    """(height, width) of every possible training crop of TSN, TSM, TAM and AdaFocus.
+    """Returns (height, width) of every possible training crop of TSN, TSM, TAM and AdaFocus.
 
     Side lengths are int(short side * scale); one within 2 pixels of `size` becomes `size`. Height and width use scales
     whose positions in the list differ by at most one.
@@ -54,7 +54,7 @@ def multi_scale_sizes(
 
 
 def multi_scale_places(height: int, width: int, crop: tuple[int, int]) -> list[Box]:
-    """The 13 possible boxes of a training crop, in the order of `GroupMultiScaleCrop.fill_fix_offset`."""
+    """Returns the 13 possible boxes of a training crop, in the order of `GroupMultiScaleCrop.fill_fix_offset`."""
     down, right = (height - crop[0]) // 4, (width - crop[1]) // 4
     return [Box(along * down, across * right, *crop) for across, along in _PLACES]
 
@@ -62,31 +62,31 @@ def multi_scale_places(height: int, width: int, crop: tuple[int, int]) -> list[B
 def multi_scale_box(
     height: int, width: int, size: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES
 ) -> Box:
-    """A random training crop: a uniformly chosen size of `multi_scale_sizes` at a uniformly chosen location."""
+    """Samples a training crop: a size of `multi_scale_sizes` and one of its locations, both uniformly."""
     sizes = multi_scale_sizes(height, width, size, scales)
     crop = sizes[int(rng.integers(len(sizes)))]
     return multi_scale_places(height, width, crop)[int(rng.integers(len(_PLACES)))]
 
 
 def stretched_box(height: int, width: int, rng: np.random.Generator, scales: Sequence[float] = CROP_SCALES) -> Box:
-    """A random crop with height and width each scaled by an element of `scales`, for dataset.fit=stretch."""
+    """Samples a crop with height and width each scaled by an element of `scales`, for dataset.fit=stretch."""
     crop_height, crop_width = (round(side * scales[int(rng.integers(len(scales)))]) for side in (height, width))
     top, left = int(rng.integers(height - crop_height + 1)), int(rng.integers(width - crop_width + 1))
     return Box(top, left, crop_height, crop_width)
 
 
 def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
-    """(height, width) after resizing the shorter side to `short_side`; the longer one is truncated to an integer."""
+    """Returns (height, width) after resizing the shorter side to `short_side`; the longer side is truncated."""
     if height <= width:
         return short_side, int(short_side * width / height)
     return int(short_side * height / width), short_side
 
 
 def resize(frames: Tensor, height: int, width: int) -> Tensor:
-    """Antialiased bilinear resize like Pillow's: (T, H, W, C) uint8 to (T, height, width, C) uint8."""
+    """Resizes frames (T, H, W, C) uint8 to (T, height, width, C), bilinear with antialiasing like Pillow."""
     if frames.shape[1:3] == (height, width):
         return frames
-    # The permuted view is what torch calls channels-last: the kernel works on it without a copy.
+    # The permuted view has torch's channels-last format, which the kernel processes without a copy.
     planes = functional.interpolate(
         frames.permute(0, 3, 1, 2), size=(height, width), mode="bilinear", antialias=True, align_corners=False
     )
@@ -102,7 +102,7 @@ def train_view(
     scales: Sequence[float] = CROP_SCALES,
     stretch: bool = False,
 ) -> Tensor:
-    """Random crop, resize to (size, size) and, if `flip`, mirror: (T, size, size, C) uint8, contiguous."""
+    """Crops frames at random, resizes them to (T, size, size, C) uint8 and, if `flip`, mirrors them."""
     height, width = frames.shape[1:3]
     box = stretched_box(height, width, rng, scales) if stretch else multi_scale_box(height, width, size, rng, scales)
     cropped = frames[:, box.top : box.top + box.height, box.left : box.left + box.width]
@@ -111,21 +111,21 @@ def train_view(
 
 
 def rand_augment(frames: Tensor, rng: np.random.Generator, *, ops: int, magnitude: int) -> Tensor:
-    """RandAugment (arXiv 1909.13719) of RGB frames (T, H, W, 3) uint8; all get the same operations.
+    """Applies RandAugment (arXiv 1909.13719) to RGB frames (T, H, W, 3) uint8, the same operations to all of them.
 
-    Operations and directions are drawn by torchvision from torch's random state, which is seeded from `rng` and then
-    restored. None of the operations mirrors a frame, so the labels of `dataset.flip_pairs` stay right.
+    torchvision samples the operations from torch's random state, which is seeded from `rng` and then restored. None of
+    the operations mirrors a frame, so labels of classes that a flip exchanges stay correct.
     """
-    from torchvision.transforms import InterpolationMode, v2  # a second to import, which others need not wait for
+    from torchvision.transforms import InterpolationMode, v2  # imported here, because it takes a second
 
     transform = v2.RandAugment(ops, magnitude, interpolation=InterpolationMode.BILINEAR)
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # of the CPU alone
+        torch.random.default_generator.manual_seed(int(rng.integers(2**62)))  # seeds the CPU's generator only
         return transform(frames.permute(0, 3, 1, 2)).permute(0, 2, 3, 1).contiguous()
 
 
 def mirror(frames: Tensor) -> Tensor:
-    """Flips frames (T, H, W, C) horizontally; of optical flow (even C, x before y) x also changes its sign."""
+    """Flips frames (T, H, W, C) horizontally; x components of optical flow (even C, x before y) also change sign."""
     mirrored = frames.flip(2)
     if frames.shape[-1] % 2 == 0:
         mirrored[..., ::2] = 255 - mirrored[..., ::2]
@@ -133,18 +133,18 @@ def mirror(frames: Tensor) -> Tensor:
 
 
 def crop_places(height: int, width: int, size: int, crops: int, *, flush: bool = False) -> list[tuple[int, int]]:
-    """(top, left) of the square test crops of `size` pixels in a frame that was resized for the test.
+    """Returns (top, left) of the square test crops of `size` pixels in a resized frame.
 
     Offsets are integer quarters of the largest offset, so the right and lower crops may end up to 3 pixels before the
     border, and the three crops of a portrait frame coincide if they fill its width; both are as in TSM's code.
 
     Args:
-        height, width: of the resized frame.
+        height, width: size of the resized frame in pixels.
         size: side of the crops in pixels.
-        crops: 1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: the
-            same five, which `evaluation_views` also flips.
-        flush: MMAction2's three crops: at both ends and in the middle of the longer side; if the difference of the
-            sides is odd, the last one ends a pixel before the border, as there.
+        crops: 1: the center, halves rounded to even. 3: left, right, center. 5: the corners and the center. 10: these
+            five, which `evaluation_views` also flips.
+        flush: whether to use MMAction2's three crops, at both ends and in the middle of the longer side; if the
+            difference of the sides is odd, the last one ends a pixel before the border, as in MMAction2.
 
     Source: `GroupFullResSample` and `GroupOverSample` in ops/transforms.py of mit-han-lab/temporal-shift-module;
     `ThreeCrop` in mmaction/datasets/transforms/processing.py of open-mmlab/mmaction2.
@@ -196,10 +196,10 @@ class Normalize:
         return rows.unflatten(-1, (width, channels)).permute(0, 1, 4, 2, 3)
 
     def _row(self, device: torch.device, width: int, channels: int) -> tuple[Tensor, Tensor]:
-        """Scale and shift for every value in a row of pixels, (width * channels).
+        """Returns scale and shift (width * channels,) for every value in a row of pixels.
 
-        Whole rows are faster than an innermost dimension of three channels. The tensors are kept, because copying them
-        for every batch would make the CPU wait for a GPU.
+        Whole rows are faster than an innermost dimension of three channels. The tensors are cached, because copying
+        them for every batch would synchronize with a GPU.
         """
         key = device, width, channels
         if key not in self._rows:

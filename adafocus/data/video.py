@@ -2,8 +2,8 @@
 
 The index of a frame is its position in presentation order in a sequential decode of the first video stream, without the
 hidden pre-roll of cut files. Frames are rotated upright. decord's random access is fast but returns wrong frames
-on many files (open GOPs, MPEG-4 with B frames, AVI, TS, stream-copied cuts), so a file's packets are inspected first,
-without decoding, and everything that is not known to be safe is read in order by PyAV.
+on many files (open GOPs, MPEG-4 with B frames, AVI, TS, stream-copied cuts), so the packets of a file are inspected
+first, without decoding, and every file that is not known to be safe is read sequentially by PyAV.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ _DECORD_WIDTHS = frozenset((8, 12, 16, 24, 48, 72))
 
 
 class VideoError(Exception):
-    """A video cannot be read; the message is one line with path and reason. A single one does not end a run."""
+    """Raised if a video cannot be read; the message is one line with path and reason. A single one ends no run."""
 
 
 @cache
 def installed_readers() -> tuple[str, ...]:
-    """Names of the readers that load on this machine."""
+    """Returns the names of the readers that can be imported on this machine."""
     found = []
     for name, module in (("decord", "decord"), ("pyav", "av")):
         if importlib.util.find_spec(module) is not None:
@@ -60,8 +60,8 @@ class Layout:
         frames: number of packets that are displayed; equals the number of frames of an undamaged file.
         height, width: size of the upright frames in pixels.
         turns: counterclockwise quarter turns from the stored to the upright frame.
-        doubt: why random access or the packet count cannot be trusted; empty if both can.
-        counted: whether `frames` is certain without decoding.
+        doubt: the reason why random access or the packet count cannot be trusted; empty if both can.
+        counted: whether `frames` is known to be exact without decoding.
         keys: indices of the key frames, at which decoding can start.
     """
 
@@ -85,7 +85,7 @@ def _inspect(path: Path) -> Layout:
         shown, hidden, stamps, last_key, open_gop, reordered = 0, 0, set(), None, False, False
         keys = 0
         last_stamp = None
-        decoding = end = 0.0  # the latest time stamp of decoding, in ticks, and the latest end of a frame, in seconds
+        decoding = end = 0.0  # latest decoding time stamp in ticks, and latest end of a frame in seconds
         for packet in container.demux(stream):
             if packet.size == 0:
                 continue
@@ -109,7 +109,7 @@ def _inspect(path: Path) -> Layout:
         promised, lasts = stream.frames, _seconds(stream.metadata.get("DURATION"))
         height, width = stream.codec_context.height, stream.codec_context.width
         rate = float(stream.average_rate or 0)
-        # The rotation is known from the first decoded picture only.
+        # Only the first decoded frame has the rotation.
         container.seek(0)
         first = next(container.decode(stream), None)
     if first is None or not shown or not height:
@@ -141,8 +141,7 @@ def _inspect(path: Path) -> Layout:
 
 
 def _seconds(duration: str | None) -> float | None:
-    """The DURATION of a Matroska or WebM stream, `00:00:04.000000000`, as its writer noted it; None where it says
-    nothing."""
+    """Converts the DURATION tag of a Matroska or WebM stream, such as `00:00:04.5`, to seconds; None without one."""
     try:
         hours, minutes, seconds = (duration or "").split(":")
         return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
@@ -154,7 +153,7 @@ Opened = TypeVar("Opened", bound="Video")
 
 
 class Video:
-    """An open video: `num_frames`, `height` and `width` (upright), `fps`, `reader`, and `read`. A context manager."""
+    """An open video, also a context manager: `num_frames`, `height` and `width` (upright), `fps`, `reader`, `read`."""
 
     reader: str
     channels = 3
@@ -175,14 +174,14 @@ class Video:
         """Closes the decoder."""
 
     def read(self, indices: Sequence[int] | np.ndarray, short_side: int | None = None) -> np.ndarray:
-        """Frames by index: (N, H, W, 3) uint8, RGB.
+        """Reads frames by index, (N, H, W, 3) uint8, RGB.
 
         Args:
-            indices: each in [0, num_frames), in any order, repeated or not.
+            indices: N indices in [0, num_frames), in any order, with or without repetition.
             short_side: the shorter side is reduced to this many pixels (never enlarged), the longer one in proportion.
 
         Raises:
-            VideoError: an index beyond the end, damage, or the time limit.
+            VideoError: an index is beyond the end, the file is damaged, or decoding exceeds the time limit.
         """
         wanted = np.asarray(indices, np.int64)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < self.num_frames):
@@ -204,7 +203,7 @@ class Video:
         return frames if len(order) == len(wanted) and (place[:-1] < place[1:]).all() else frames[place]
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
-        """Frames of ascending indices, at this size or at the stored one."""
+        """Reads frames of ascending indices, at this size or at the stored one."""
         raise NotImplementedError
 
 
@@ -240,7 +239,7 @@ class _Sequential(Video):
 
     def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
         super().__init__(path, layout, timeout)
-        self.group = float(layout.frames)  # always from the start
+        self.group = float(layout.frames)  # reading always starts at the first frame
         if not layout.counted:
             self.num_frames = sum(1 for _ in self.decode())
             if not self.num_frames:
@@ -269,7 +268,7 @@ class _Sequential(Video):
                 yield self._picture(frame, *size)
         except VideoError:
             raise
-        except Exception as error:  # see `open_video`
+        except Exception as error:  # every decoder has its own exceptions
             raise VideoError(f"{self.path}: damaged ({_reason(error)})") from error
 
     def _picture(self, frame: Any, height: int, width: int) -> np.ndarray:
@@ -325,11 +324,11 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
 
     Args:
         path: the file.
-        reader: "auto" (decord where its random access is right, PyAV in order elsewhere), or one reader for all files.
-        timeout: seconds that a sequential decode may take.
+        reader: "auto" (decord for files where its random access is correct, else PyAV), or one reader for all files.
+        timeout: time limit in seconds for a sequential decode.
 
     Raises:
-        VideoError: it is no readable video.
+        VideoError: the file is not a readable video.
         UserError: the reader is unknown or not installed.
     """
     path = Path(path)
@@ -349,7 +348,7 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
 
 
 def check_file(path: Path) -> None:
-    """Raises VideoError unless `path` is a regular, non-empty file; reading a FIFO or a device could block."""
+    """Checks that `path` is a regular, non-empty file, else raises VideoError; a FIFO or a device could block."""
     try:
         found = path.stat()
     except (OSError, ValueError) as error:  # also a name that is too long, an endless loop of links, a zero byte
@@ -363,7 +362,7 @@ def check_file(path: Path) -> None:
 
 
 def inspect_video(path: Path) -> None:
-    """Inspects the packets of a file and decodes its first frame; VideoError if it is unreadable."""
+    """Inspects the packets of a file and decodes its first frame; raises VideoError if it is unreadable."""
     check_file(path)
     try:
         _inspect(path)
@@ -373,16 +372,12 @@ def inspect_video(path: Path) -> None:
         raise VideoError(f"{path}: not a readable video ({_reason(error)})") from error
 
 
-def read_frames(
-    path: str | Path, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, reader: str = "auto"
-) -> np.ndarray:
-    """Opens a video, reads frames, closes it; see `open_video` and `Video.read`."""
-    with open_video(path, reader) as video:
-        return video.read(indices, short_side)
-
-
 def decode_all(path: str | Path) -> int:
-    """Decodes every frame in order and returns their number; VideoError at the first one that fails."""
+    """Decodes every frame in order and returns their number.
+
+    Raises:
+        VideoError: a frame cannot be decoded.
+    """
     with open_video(path, "pyav") as video:
         try:
             return sum(1 for _ in video.decode())

@@ -1,4 +1,4 @@
-"""`View`: how clips are made from a video, that is which frames, at what size and crop, in training and evaluation."""
+"""`View`: frames, size, crops and augmentation by which a video becomes clips in training and evaluation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from adafocus.data.transforms import (
 
 @dataclass(frozen=True)
 class View:
-    """How clips are made from a video, in training and in evaluation.
+    """The rules by which a video becomes clips, in training and in evaluation.
 
     Attributes:
         segments: number of segments T of a clip, with one frame each.
@@ -41,7 +41,7 @@ class View:
         training_rule, evaluation_rule: rules for the frames (`choices.TRAINING_RULES`, `sampling.EVALUATION_RULES`).
         window: number of frames that dense sampling spans.
         crops: number of test crops: 1, 3, 5 or 10.
-        flush: whether to use MMAction2's three crops, see `transforms.crop_places`.
+        flush: whether to use MMAction2's three crops, as `transforms.crop_places` describes.
         flip: probability of a horizontal flip in training.
         flip_labels: class ids that a flip exchanges.
         scales: scales of the training crop.
@@ -74,7 +74,7 @@ class View:
     first: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        """Finds a rule or a number of crops that does not exist before the first video is read."""
+        """Checks rules and number of crops before the first video is read."""
         rng = generator(0, "view")
         training_frames(100, self.segments, rng, rule=self.training_rule, short=self.short, window=self.window)
         self.clips(100, rng)
@@ -86,24 +86,24 @@ class View:
 
     @property
     def at_once(self) -> int:
-        """Frames that evaluation reads in any case."""
+        """Number of frames that evaluation reads before any are chosen."""
         return len(self.first) or self.segments + self.second
 
     @property
     def sets(self) -> tuple[int, ...]:
-        """Sizes of the sets of frames that a training clip is made of."""
+        """Sizes of the sets of frames that are concatenated in a training clip."""
         own = () if self.first else (self.segments,)
         return (*own, *(size for size in (self.second or self.candidates,) if size))
 
     def clips(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-        """(clips, T) indices that evaluation looks at; `rng` for rules that draw."""
+        """Returns the frame indices (clips, T) of the evaluation clips; only random rules use `rng`."""
         if self.first:
             return self.evaluation_candidates(num_frames)[None, list(self.first)]
         sets = [self._evaluation(num_frames, size, rng) for size in (self.segments, self.second) if size]
         return np.concatenate(sets, 1)
 
     def evaluation_candidates(self, num_frames: int) -> np.ndarray:
-        """(N,) indices of the frames that evaluation chooses from."""
+        """Returns the indices (N,) of the candidate frames in evaluation."""
         return self._evaluation(num_frames, self.candidates)[0]
 
     def even_clip(self, num_frames: int) -> np.ndarray:
@@ -123,11 +123,11 @@ class View:
 
     @property
     def views(self) -> int:
-        """V, clips times crops of a video in evaluation."""
+        """Number of views V (clips times crops) of a video in evaluation."""
         return len(self.clips(100, generator(0, "view"))) * self.crops
 
     def protocol(self) -> str:
-        """One line that says how a score was measured; the number of frames is a choice, not a protocol."""
+        """A line that describes how a score is measured, without the number of frames."""
         decoded = "" if self.decode_short_side is None else f", decoded at short side {self.decode_short_side}"
         clips = self.views // self.crops
         rule = {
@@ -144,7 +144,7 @@ class View:
         return f"{rule}, {count}, {crops} {self.size} of {self.short_side}{decoded}"
 
     def to_video(self, boxes: Tensor, height: int, width: int) -> Tensor:
-        """(..., 4) boxes (top, left, height, width) in pixels of an evaluation clip to pixels of its video."""
+        """Converts boxes (..., 4) (top, left, height, width) in pixels of an evaluation clip to pixels of its video."""
         if self.stretch:
             scale = torch.tensor([height / self.size, width / self.size])
             return boxes * scale.repeat(2)
@@ -154,7 +154,7 @@ class View:
         return moved * torch.tensor([height / inner[0], width / inner[1]]).repeat(2)
 
     def training_indices(self, num_frames: int, rng: np.random.Generator) -> np.ndarray:
-        """(T,) indices of a training clip."""
+        """Samples the frame indices (T,) of a training clip."""
         chosen = partial(
             training_frames, rule=self.training_rule, short=self.short, window=self.window, length=self.snippet
         )
@@ -164,13 +164,13 @@ class View:
         return train_view(frames, self.size, rng, flip=flip, scales=self.scales, stretch=self.stretch)
 
     def augmented(self, clip: Tensor, rng: np.random.Generator) -> Tensor:
-        """A training clip (T, H, W, C) after RandAugment, if it is chosen."""
+        """Applies RandAugment, if configured, to a training clip (T, H, W, C)."""
         if not self.randaugment_ops:
             return clip
         return rand_augment(clip, rng, ops=self.randaugment_ops, magnitude=self.randaugment_magnitude)
 
     def evaluation(self, frames: Tensor) -> Tensor:
-        """(n, H, W, C) distinct frames to (crops, n, size, size, C)."""
+        """Resizes and crops distinct frames (n, H, W, C) for evaluation, (crops, n, size, size, C)."""
         if self.stretch:
             return resize(frames, self.size, self.size).contiguous()[None]
         return evaluation_views(frames, self.size, self.short_side, self.crops, flush=self.flush)

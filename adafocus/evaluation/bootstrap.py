@@ -20,16 +20,16 @@ class Interval(NamedTuple):
 
 
 def bootstrap(right: np.ndarray, baseline: np.ndarray | None = None, *, seed: int = 0) -> Interval:
-    """The mean of scores with a percentile interval from drawing seeds and videos with replacement.
+    """Returns the mean score and its percentile interval from resampling training seeds and videos with replacement.
 
     Args:
-        right: (S, N), whether the network of each of S training seeds is right about each of N videos.
-        baseline: (R, N) of another network on the same videos; the interval is then that of the difference, with the
-            same videos drawn for both (paired) and the seeds of each drawn independently.
-        seed: of the bootstrap's random numbers.
+        right: (S, N) bool, whether the network of each of S training seeds is right about each of N videos.
+        baseline: (R, N) bool, the same for another network; the result is then the mean and interval of the
+            difference, with the same videos resampled for both (paired) and the seeds of each independently.
+        seed: seed of the bootstrap's random numbers.
 
     Raises:
-        ValueError: an array is empty, or the two are of different videos.
+        ValueError: an array is empty, or the two have different numbers of videos.
     """
     if right.size == 0 or (baseline is not None and (baseline.size == 0 or baseline.shape[1] != right.shape[1])):
         raise ValueError(f"bootstrap needs (S, N) and (R, N), not {right.shape} and {getattr(baseline, 'shape', None)}")

@@ -1,10 +1,10 @@
 """Exit thresholds with a guarantee: with high probability, early exit loses at most a given share of the videos.
 
-Learn then Test (Angelopoulos et al., arXiv 2110.01052) with fixed-sequence testing. A video is *lost* if the full model
-classifies it correctly and early exit does not. For each candidate (a threshold for every exit) the hypothesis "more
-than the allowed share of all videos is lost" is tested on calibration videos. Their number of lost videos is binomial,
-so the p-value is exact. Candidates are tested from the most expensive to the cheapest, each at the full level, until
-one hypothesis is not rejected; all candidates before it keep the guarantee together.
+The method is Learn then Test (Angelopoulos et al., arXiv 2110.01052) with fixed-sequence testing. A video is *lost* if
+the full model classifies it correctly and early exit does not. For each candidate (a threshold for every exit) the
+hypothesis "more than the allowed share of all videos is lost" is tested on calibration videos. Their number of lost
+videos is binomial, so the p-value is exact. Candidates are tested from the most expensive to the cheapest, each at the
+full level, until one hypothesis is not rejected; all candidates before it keep the guarantee together.
 
 The guarantee holds if neither the candidates nor their order depend on the calibration videos, if the network was not
 trained on them, and if videos in use come from the same distribution.
@@ -24,16 +24,16 @@ from adafocus.core.errors import UserError
 
 @dataclass(frozen=True)
 class Contract:
-    """The candidate that was chosen.
+    """Result of choosing exit thresholds with a guarantee: the test, and the candidate that passed.
 
     Attributes:
         lose: largest share of videos that may be lost.
         sure: probability of the guarantee, over the draw of the calibration videos.
         videos: number of calibration videos.
-        passed: number of candidates that keep the guarantee.
-        chosen: index of the cheapest of them; None if not even the most expensive one does.
-        lost: number of calibration videos that it loses.
-        p_value: the p-value of its test, at most 1 - sure.
+        passed: number of candidates whose hypothesis was rejected, which therefore have the guarantee.
+        chosen: index of the cheapest of them; None if not even the most expensive one passed.
+        lost: number of calibration videos that the chosen candidate loses.
+        p_value: p-value of the chosen candidate's test, at most 1 - sure.
     """
 
     lose: float
@@ -49,12 +49,12 @@ class Contract:
 
 
 def needed_videos(lose: float, sure: float) -> int:
-    """Number of calibration videos below which no test can succeed, even if no video is lost: 299 for 0.01 and 0.95."""
+    """Returns the smallest number of calibration videos with which a test can succeed: 299 for 0.01 and 0.95."""
     return math.ceil(math.log(1 - sure) / math.log(1 - lose))
 
 
 def p_value(lost: int, videos: int, lose: float) -> float:
-    """Probability of at most `lost` lost videos among `videos` if each is lost with probability `lose`."""
+    """Returns the probability of at most `lost` lost videos among `videos` if each is lost with probability `lose`."""
     k = torch.arange(lost + 1, dtype=torch.float64)
     n = torch.tensor(float(videos), dtype=torch.float64)
     ways = torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
@@ -62,7 +62,7 @@ def p_value(lost: int, videos: int, lose: float) -> float:
 
 
 def lost_videos(early: Tensor, full: Tensor, labels: Tensor) -> Tensor:
-    """Whether each of N videos is lost, (N,) bool.
+    """Returns for each of N videos, (N,) bool, whether the full model is right and early exit wrong.
 
     Args:
         early, full: (N,) int64 predicted classes with early exit and of the full model.

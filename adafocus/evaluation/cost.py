@@ -1,8 +1,8 @@
-"""Cost of a forward pass in multiply-adds, counted on the real network without weights, data or a device.
+"""Cost of a forward pass in multiply-adds, counted on torch's meta device, without computing anything.
 
 A multiply-add (multiply-accumulate, MAC) is one multiplication with one addition; the papers of this field print
 billions of them as "GFLOPs". torch's FLOP counter counts them on the meta device: convolutions, linear and recurrent
-layers, matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
+layers, and matrix products. BatchNorm, activations, pooling and resizing are not counted, as in the papers.
 
 The GMACs that timm publishes are counted by fvcore, which adds 2 for each value that a BatchNorm writes, 5 for each of
 a LayerNorm or GroupNorm, and 1 for each value that is pooled to a fixed size; `multiply_adds` can do the same.
@@ -35,7 +35,7 @@ def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -
     frames = torch.empty(1, segments, channels, frame_size, frame_size, device="meta")
     everything = _count(model, frames)
     parts = everything
-    if "auxiliary" in signature(model.forward).parameters:  # what a prediction does not need is not done
+    if "auxiliary" in signature(model.forward).parameters:  # logits that only training needs are not counted
         lean = _count(model, frames, auxiliary=False)
         parts = {part: cost if part.auxiliary else lean[part] for part, cost in everything.items()}
     published = sum(cost for part, cost in everything.items() if part.published)
@@ -43,11 +43,11 @@ def count(model: nn.Module, segments: int, frame_size: int, channels: int = 3) -
 
 
 def multiply_adds(module: nn.Module, *inputs: torch.Tensor, like_fvcore: bool = False) -> int:
-    """Multiply-adds of one call of any module in evaluation mode.
+    """Returns the multiply-adds of one call of any module in evaluation mode.
 
     Args:
-        module: on the device of the inputs; the meta device is enough.
-        inputs: tensors.
+        module: the module, on the device of the inputs; the meta device is enough.
+        inputs: its arguments.
         like_fvcore: count normalization and pooling as well, as fvcore 0.1.5 does (`batchnorm_flop_jit`,
             `norm_flop_counter` and `elementwise_flop_counter` in fvcore/nn/jit_handles.py), and so timm's published
             figures.
@@ -78,7 +78,7 @@ _FVCORE = {
 
 
 def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part, int]:
-    """Multiply-adds by part of one forward pass."""
+    """Returns the multiply-adds of one forward pass by part."""
     counter = FlopCounterMode(display=False)
     model.eval()
     with torch.no_grad(), counter, _uncounted(model) as more:
@@ -100,7 +100,7 @@ def _count(model: nn.Module, frames: torch.Tensor, **options: bool) -> dict[Part
 
 @contextmanager
 def _uncounted(model: nn.Module) -> Iterator[dict[str, int]]:
-    """Collects, by module path, what modules say about themselves during a forward pass."""
+    """Yields a dict that collects, by module path, the results of the modules' `uncounted(input)` in a forward pass."""
     found: dict[str, int] = {}
 
     def note(path: str, module: Any, inputs: tuple[Any, ...]) -> None:

@@ -30,9 +30,9 @@ from adafocus.processes.distributed import World
 class Report:
     """Result of an evaluation: scores of every variant in percent, unreadable videos, seconds, and example clips.
 
-    `loss` is the cross entropy of the first variant with each video's first label, without the options of the recipe.
-    `places` are the patch locations that the policy chose; None if the first variant has no learned locations or there
-    are several views per video. `gallery` are the clips that a `Gallery` kept.
+    `loss` is the plain cross entropy of the first variant with each video's first label (no label smoothing or
+    weights). `places` are statistics of the patch locations that the policy chose; None if the first variant has no
+    learned locations or there are several views per video. `gallery` has the clips that a `Gallery` selected.
     """
 
     scores: dict[Variant, dict[str, float]]
@@ -48,7 +48,7 @@ class Report:
 
     @property
     def valid(self) -> Tensor:
-        """(videos,) bool: whether each video could be read."""
+        """Mask (videos,) that is True for the videos that could be read."""
         valid = torch.ones(self.videos, dtype=torch.bool)
         valid[[video.index for video in self.bad]] = False
         return valid
@@ -72,12 +72,12 @@ def evaluate(
         stage: the stage with the network.
         batches: this process's share of the videos, without padding.
         size: number of videos of the whole split, to check that each was evaluated exactly once.
-        world: the processes.
+        world: this process's rank and the communication with the others.
         variants: the evaluation variants to compute; see `Stage.variants`.
         examples: number of clips of this process to keep for pictures.
         average: how the views of a video are averaged, see `metrics.average_views`.
         chunk: number of clips per forward pass if videos have several views.
-        gallery: keeps clips of this process for a report; those of all processes are merged.
+        gallery: selects clips of this process for a report; those of all processes are merged.
     """
     started = time.monotonic()
     shares: list[dict[str, Any]] = []
@@ -141,13 +141,13 @@ def _places(
 
 
 def _rows(output: Output, rows: Tensor) -> Output:
-    """The logits and patch locations of some clips of a batch."""
+    """Returns the output with the logits and patch locations of only some clips of the batch."""
     where = None if output.where is None else output.where[rows.to(output.where.device)]
     return replace(output, logits=output.logits[rows.to(output.logits.device)], where=where)
 
 
 def _learned(stage: Stage, main: Variant, answers: dict[Variant, Output]) -> Tensor | None:
-    """Patch locations (B, T, 2 or 4) that the policy chose; None if the main variant has none, or cells of a grid."""
+    """Returns the patch locations (B, T, 2 or 4) that the policy chose; None if it chose none, or cells."""
     if main.where != "learned" or not answers or stage.chooser.chooses_cells:
         return None
     where = answers[main].where
@@ -157,7 +157,7 @@ def _learned(stage: Stage, main: Variant, answers: dict[Variant, Output]) -> Ten
 def answer(
     stage: Stage, batch: Batch, device: torch.device, variants: tuple[Variant, ...], average: str, chunk: int
 ) -> dict[Variant, Output]:
-    """Outputs by variant for a batch; several views per video run `chunk` clips at a time and are averaged."""
+    """Predicts a batch in each variant; averages the views of a video, which run `chunk` clips at a time."""
     if batch.frames.ndim == 5:
         return stage.evaluate(batch.to(device), variants)
     views = batch.frames.shape[1]
@@ -180,9 +180,10 @@ def answer(
 
 
 def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tensor | None]:
-    """The frames (B, T, H, W, C) uint8 of which patches were cut, and their patches (B, T, P, 4), in temporal order.
+    """Returns the frames (B, T, H, W, C) uint8 that patches were cut from, and the patches (B, T, P, 4) of each frame.
 
-    Of several views the first; the patches are top, left, height and width in pixels, None for whole frames.
+    Frames are in temporal order; if there are several views per video, those of the first. Each of the P patches is
+    (top, left, height, width) in pixels. The patches are None if the network saw whole frames.
     """
     network, frames = stage.chooser, batch.frames if batch.frames.ndim == 5 else batch.frames[:, 0]
     if output.focus_frames is not None:
@@ -203,7 +204,7 @@ def _looked_at(stage: Stage, batch: Batch, output: Output) -> tuple[Tensor, Tens
 
 
 def _padded(boxes: list[Tensor], frames: Tensor) -> Tensor:
-    """Patches (T', P', 4) of the frames of each clip as (B, T, P, 4), filled up with patches of size 0."""
+    """Stacks the patches (T', P', 4) of each clip as (B, T, P, 4), padded with patches of size 0."""
     found = torch.zeros(*frames.shape[:2], max(clip.shape[1] for clip in boxes), 4, device=frames.device)
     for row, clip in zip(found, boxes, strict=True):
         row[: clip.shape[0], : clip.shape[1]] = clip
@@ -211,7 +212,7 @@ def _padded(boxes: list[Tensor], frames: Tensor) -> Tensor:
 
 
 def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[str, Tensor]:
-    """Shares (B,) of motion and area inside the learned patches, and of motion inside those at the constant place."""
+    """Returns shares (B,) of motion and area inside the learned patches, and of motion inside the constant patches."""
     shares: dict[str, Tensor] = {}
     main = next(iter(answers))
     if main.where != "learned" or stage.chooser.chooses_cells:
@@ -231,19 +232,16 @@ def _held(stage: Stage, batch: Batch, answers: dict[Variant, Output]) -> dict[st
 
 
 def _example(frames: Tensor, boxes: Tensor | None, batch: Batch, output: Output, row: int) -> Example:
-    """A clip of a batch; `frames` and `boxes` are those of `_looked_at`."""
+    """Makes an `Example` of clip `row` of a batch, with its frames and the patches in them (`_looked_at`)."""
     patches, clip = None if boxes is None else boxes[row].cpu(), frames[row].cpu()
-    if patches is not None:  # frames without a patch fill up a batch
+    if patches is not None:  # frames without a patch only pad the batch
         with_patch = patches[..., 2].amax(1) > 0
         patches, clip = patches[with_patch], clip[with_patch]
     return Example(clip, patches, int(batch.labels[row, 0]), int(output.logits[row].argmax()))
 
 
 def _offer(gallery: Gallery, seen: tuple[Tensor, Tensor | None], batch: Batch, output: Output) -> None:
-    """Offers the clips of a batch, without those of which a chosen frame could not be read.
-
-    `seen` is what `_looked_at` returns.
-    """
+    """Offers the readable clips of a batch to the gallery; `seen` is the result of `_looked_at`."""
     rows = batch.valid.nonzero()[:, 0]
 
     def show(number: int, answer: int, probability: float) -> Example:

@@ -1,7 +1,7 @@
 """Early exit: computes thresholds on one split and applies them on another, simulated or with real early stopping.
 
 The repositories only simulate early exit: they run the whole network and determine afterwards at which step each clip
-would have stopped. `thresholds` and `leaving` do exactly the same; `leave` really stops.
+would have stopped. `thresholds` and `exit_indices` do the same; `exit_early` really stops the computation.
 
 Source: AdaFocus V2 (arXiv 2112.14238), ops/early_exit.py of LeapLabTHU/AdaFocusV2; Uni-AdaFocus (arXiv 2412.11228),
 ops/early_exit_uni_adafocus.py of LeapLabTHU/Uni-AdaFocus.
@@ -25,13 +25,13 @@ NEVER, ALWAYS = 1e8, -1e8  # thresholds at which no clip or every clip exits; th
 
 
 def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
-    """The exit criterion of predictions, logits (..., K) to (...); a clip exits once it exceeds the exit's threshold.
+    """Returns the exit criterion (...) of logits (..., K); a clip exits once it reaches the exit's threshold.
 
     Args:
-        logits: the predictions.
-        criterion: "confidence": the largest logit (the repositories do not use the probability, unlike the papers'
-            text). "entropy": sum of p log p, the negative entropy. The repositories compute log(softmax), which is NaN
-            if a probability underflows; otherwise the values agree.
+        logits: (..., K) the predictions.
+        criterion: "confidence": the largest logit, as in the repositories (the papers speak of the probability).
+            "entropy": the negative entropy, sum of p log p. The repositories compute log(softmax), which is NaN if a
+            probability underflows; otherwise the values agree.
     """
     if criterion == "confidence":
         return logits.amax(-1)
@@ -42,8 +42,7 @@ def certainty(logits: Tensor, criterion: str = "confidence") -> Tensor:
 
 
 def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tensor:
-    """Shares of clips (Q, E) float32 that should stop at each exit, proportional to q ** (first + exit) for Q budgets
-    q.
+    """Returns the shares (Q, E) float32 of clips that should stop at each exit for Q budgets, q ** (first + exit).
 
     They are normalized twice, as in the repositories, because rounding affects how many clips a threshold lets exit.
     """
@@ -54,9 +53,9 @@ def wanted_shares(budgets: Sequence[float], exits: int, first: int = 0) -> Tenso
 
 
 def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
-    """Thresholds (E,) for one budget: at each exit, of the clips that are left, those with the highest criterion exit.
+    """Computes thresholds (E,) for one budget: of the clips still running, those with the highest criterion exit.
 
-    At exit k, floor(N * shares[k]) clips exit (with the float32 product, as in the repositories); at the last exit,
+    At exit k these are floor(N * shares[k]) clips (with the float32 product, as in the repositories); at the last exit,
     all.
 
     Args:
@@ -77,20 +76,20 @@ def thresholds(sure: Tensor, shares: Tensor) -> Tensor:
     return found
 
 
-def leaving(sure: Tensor, limits: Tensor) -> Tensor:
-    """The exit (N,) int64 of each clip: the first whose criterion `sure` (N, E) reaches the threshold `limits` (E,)."""
+def exit_indices(sure: Tensor, limits: Tensor) -> Tensor:
+    """Returns the exit (N,) int64 of each clip, the first at which its criterion (N, E) reaches the threshold (E,)."""
     enough = sure >= limits
     enough[:, -1] = True
     return enough.int().argmax(1)
 
 
 @dataclass
-class Left:
+class ExitResult:
     """Result of early exit on a batch.
 
     Attributes:
-        logits: (B, K) the predictions with which the clips exited.
-        exits: (B,) int64 the index of each clip's exit; -1 without early exit.
+        logits: (B, K), the prediction of each clip at its exit.
+        exits: (B,) int64, the index of each clip's exit; -1 without early exit.
         networks, reading: seconds spent in the networks and on decoding chosen frames.
     """
 
@@ -101,8 +100,10 @@ class Left:
 
 
 @torch.no_grad()
-def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], criterion: str, chunk: int = 1) -> Left:
-    """Runs a batch with early exit; nothing is computed or decoded for clips that have exited.
+def exit_early(
+    stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], criterion: str, chunk: int = 1
+) -> ExitResult:
+    """Runs a batch with early exit; nothing more is computed or decoded for a clip that has exited.
 
     Args:
         stage: a stage whose model is an `EarlyExitNetwork`.
@@ -136,19 +137,19 @@ def leave(stage: Any, batch: Batch, limits: Tensor, numbers: Sequence[int], crit
             break
         rows = rows[~go]
     networks, reading = clock.stop()
-    return Left(answers.cpu(), exits.cpu(), networks, reading)
+    return ExitResult(answers.cpu(), exits.cpu(), networks, reading)
 
 
-def whole(stage: Any, batch: Batch) -> Left:
+def run_in_full(stage: Any, batch: Batch) -> ExitResult:
     """Runs the full network on a batch without early exit and times it; `exits` is -1 for every clip."""
     clock = Clock(batch)
     logits = stage.evaluate(clock.batch, stage.variants[:1])[stage.variants[0]].logits
     networks, reading = clock.stop()
-    return Left(logits.float().cpu(), torch.full((len(batch),), -1), networks, reading)
+    return ExitResult(logits.float().cpu(), torch.full((len(batch),), -1), networks, reading)
 
 
 class Clock:
-    """Measures the seconds spent in networks and on reading through `batch.source`; synchronizes the device first."""
+    """Measures the seconds spent in the networks, and on decoding by `batch.source`; waits for the device each time."""
 
     def __init__(self, batch: Batch) -> None:
         self.device, self.reading = batch.frames.device, 0.0

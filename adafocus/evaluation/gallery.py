@@ -1,4 +1,4 @@
-"""The clips of an evaluation that a report shows: the surest mistakes, and a sample of right predictions."""
+"""The clips of an evaluation that a report shows: mistakes of the highest probability, and some right predictions."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Example:
 
     Attributes:
         frames: (T, H, W, C) uint8 in temporal order.
-        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, or 0 where there are
-            fewer; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, padded with zeros; None
+            for whole frames.
         label, answer: the true and the predicted class id.
-        index: of the video in the evaluation list.
-        probability: of the predicted class.
+        index: index of the video in the evaluation list.
+        probability: probability of the predicted class.
     """
 
     frames: Tensor
@@ -36,7 +36,7 @@ class Example:
 
 @dataclass
 class Gallery:
-    """Keeps a few clips while the batches of an evaluation pass by, so no clip is read twice.
+    """Selects a few clips during an evaluation, so that no clip has to be read twice.
 
     Args:
         mistakes: number of wrong predictions to keep, those of the highest probability.
@@ -48,27 +48,27 @@ class Gallery:
     kept: list[Example] = field(default_factory=list)
 
     def offer(self, index: Tensor, labels: Tensor, logits: Tensor, show: Callable[[int, int, float], Example]) -> None:
-        """Takes the clips of a batch that rank among those kept.
+        """Keeps those clips of a batch that rank higher than the clips kept so far.
 
         Args:
             index: (B,) indices of the videos.
             labels: (B,) class ids.
-            logits: (B, K).
-            show: makes the example of a row, from (row, predicted class, its probability).
+            logits: (B, K) predictions.
+            show: (row, predicted class, its probability) -> the example of this row of the batch.
         """
         probability, answer = logits.float().softmax(1).max(1)
         guesses = zip(labels.tolist(), answer.tolist(), index.tolist(), probability.tolist(), strict=True)
         ranks = [_rank(label == guess, number, sure) for label, guess, number, sure in guesses]
-        for right, room in ((False, self.mistakes), (True, self.right)):
+        for right, limit in ((False, self.mistakes), (True, self.right)):
             known = [_rank(example.right, example.index, example.probability) for example in self.kept]
-            best = sorted(rank for rank in (*known, *ranks) if rank[0] == right)[:room]
+            best = sorted(rank for rank in (*known, *ranks) if rank[0] == right)[:limit]
             for row, rank in enumerate(ranks):
                 if rank in best:
                     self.kept.append(show(row, int(answer[row]), float(probability[row])))
         self.keep(self.kept)
 
     def keep(self, examples: Iterable[Example]) -> None:
-        """Keeps the first of these examples, mistakes before right predictions."""
+        """Keeps the highest-ranked of these examples, up to the two numbers of the class."""
         ranked = sorted(examples, key=lambda example: _rank(example.right, example.index, example.probability))
         wrong = [example for example in ranked if not example.right]
         self.kept = wrong[: self.mistakes] + [example for example in ranked if example.right][: self.right]

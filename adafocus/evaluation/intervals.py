@@ -13,19 +13,19 @@ RESAMPLES_MAP = 200  # mean average precision takes a pass over all videos and c
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % intervals in percent: of a score, and of the first score minus it on the same resampled videos."""
+    """95 % intervals in percent: of a variant's score, and of the difference of the first variant's score to it."""
 
     score: tuple[float, float]
     behind: tuple[float, float]
 
 
 def intervals(logits: dict[str, Tensor], labels: Tensor, valid: Tensor, metric: str) -> dict[str, Interval]:
-    """Percentile intervals of every variant's score; all variants are scored on the same resampled videos.
+    """Computes percentile intervals of every variant's score; all are scored on the same resampled videos.
 
-    They describe which videos happen to be in the split, not how much training differs between seeds.
+    They account for the choice of the videos in the split, not for differences between training seeds.
 
     Args:
-        logits: (N, K) by name; the differences are to the first.
+        logits: predictions (N, K) by name of the variant; differences are of the first variant to each.
         labels: (N, L) class ids padded with -1.
         valid: (N,) bool; False if a video could not be read, which counts as wrong.
         metric: top1 or map.
@@ -36,7 +36,8 @@ def intervals(logits: dict[str, Tensor], labels: Tensor, valid: Tensor, metric: 
         drawn = np.stack([_resampled_map(scores, labels, valid, weights) for scores in logits.values()])
     else:
         right = np.stack([((scores.argmax(1) == labels[:, 0]) & valid).numpy() for scores in logits.values()])
-        # Videos on which the same variants are right are alike, so a resample is a draw of how many there are of each.
+        # Videos with the same right and wrong variants are interchangeable, so only the number of each kind is
+        # resampled.
         outcomes, counts = np.unique(right, axis=1, return_counts=True)
         sizes = rng.multinomial(len(labels), counts / len(labels), size=RESAMPLES)
         drawn = 100 * outcomes @ sizes.T / len(labels)
@@ -49,9 +50,9 @@ def _middle(values: np.ndarray) -> tuple[float, float]:
 
 
 def _resampled_map(logits: Tensor, labels: Tensor, valid: Tensor, weights: np.ndarray) -> np.ndarray:
-    """Mean average precision in percent (R,) with how often (R, N) each video was drawn; see `metrics.scores`.
+    """Returns the mean average precision (R,) in percent of R resamples, from the count (R, N) of each video in them.
 
-    Videos of equal probability are ranked one after the other here; `metrics.average_precision` takes them at once.
+    Videos of equal probability are ranked in some order here, while `metrics.average_precision` gives them one rank.
     """
     probability = logits.double().softmax(1).numpy()
     probability[~valid.numpy()] = 0.0

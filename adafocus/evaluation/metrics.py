@@ -11,10 +11,10 @@ from adafocus.core.choices import AVERAGES
 
 
 def average_views(logits: Tensor, average: str = "logits") -> Tensor:
-    """Averages the logits of the views of each video, (B, V, K) to (B, K).
+    """Averages the logits of the V views (clips times crops) of each video, (B, V, K) to (B, K).
 
     Args:
-        logits: logits of all views (clips times crops).
+        logits: (B, V, K) logits of all views.
         average: "logits" (TSM, TAM), or "probabilities": the logarithm of the mean softmax (MMAction2's
             `average_clips`).
     """
@@ -26,7 +26,7 @@ def average_views(logits: Tensor, average: str = "logits") -> Tensor:
 
 
 def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
-    """Top-1, top-5, mean class accuracy and mean average precision, in percent.
+    """Computes top-1, top-5, mean class accuracy and mean average precision (mAP), in percent.
 
     Args:
         logits: (N, K) class scores.
@@ -34,7 +34,7 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
         valid: (N,) bool; False if a video could not be read: it counts as wrong, and ranks last for mAP.
 
     mAP ranks videos by softmax probability. A class without a positive video is left out of the mean; the AdaFocus
-    repositories (`cal_map` in ops/utils.py) renumber the labels that occur and so compare with wrong columns then.
+    repositories (`cal_map` in ops/utils.py) renumber the labels that occur, which then belong to wrong columns.
     """
     classes = logits.shape[1]
     target = labels[:, 0]
@@ -51,19 +51,19 @@ def scores(logits: Tensor, labels: Tensor, valid: Tensor) -> dict[str, float]:
 
 
 def loss(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
-    """Mean cross entropy over the videos that could be read; 0 if there is none. Arguments as in `scores`."""
+    """Returns the mean cross entropy over the readable videos, 0 if there is none; arguments as in `scores`."""
     if not valid.any():
         return 0.0
     return functional.cross_entropy(logits[valid].double(), labels[valid, 0]).item()
 
 
 def mean_average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> float:
-    """Mean average precision in percent, over the classes that occur; see `scores`."""
+    """Returns the mean average precision in percent over the classes that occur; arguments as in `scores`."""
     return float(np.nanmean(average_precision(logits, labels, valid)))
 
 
 def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarray:
-    """Average precision (K,) of each class in percent; NaN for a class without a positive video."""
+    """Returns the average precision (K,) of each class in percent; NaN for a class without a positive video."""
     from torchmetrics.functional.classification import binary_average_precision, multilabel_average_precision
 
     probability = logits.double().softmax(1)
@@ -73,7 +73,7 @@ def average_precision(logits: Tensor, labels: Tensor, valid: Tensor) -> np.ndarr
     positive = positive[:, :-1]
     values = np.full(logits.shape[1], np.nan)
     occurs = positive.any(0)
-    if occurs.sum() == 1:  # for a single class torchmetrics has another function
+    if occurs.sum() == 1:  # torchmetrics' multilabel function needs at least two classes
         found = binary_average_precision(probability[:, occurs].flatten(), positive[:, occurs].flatten())
     else:
         found = multilabel_average_precision(

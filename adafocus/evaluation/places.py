@@ -1,4 +1,4 @@
-"""Statistics of the patch locations that a policy chooses: their mean and variation, and what the patches hold."""
+"""Statistics of the patch locations that a policy chooses: mean, variation, and the share of motion in the patches."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adafocus.core.batch import Batch, only
 from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
 
-TRAINING_CLIPS = 256  #: maximal number of training clips for the mean location
+TRAINING_CLIPS = 256  #: maximal number of training clips that the mean location is measured on
 STILL = 0.02  #: below this standard deviation of the locations there is a warning
 WHOLE = 0.98  #: a rectangle with at least this share of the frame's area counts as the whole frame
 MOST = 0.9  #: above this share of clips with whole-frame rectangles there is a warning
@@ -21,7 +21,7 @@ MOST = 0.9  #: above this share of clips with whole-frame rectangles there is a 
 
 @dataclass(frozen=True)
 class PlaceStatistics:
-    """Statistics of the patch locations for N clips. Locations are fractions of the largest offset.
+    """Computes statistics of the patch locations of N clips. Locations (y, x) are fractions of the largest offset.
 
     Attributes:
         clips: number of clips N.
@@ -33,10 +33,12 @@ class PlaceStatistics:
             area; a clip's area is the mean over its frames.
         whole_frames: number of clips whose area is at least `WHOLE`.
         moving: share of the motion of the frames that is inside the patches, see `motion_share`; None if not measured.
-        moving_constant: the same for patches at the constant location; None if that is not evaluated.
-        covered: share of the frames' area that `moving` is compared with, overlaps of several patches counted once.
-        from_constant: mean distance of the patches' centers from the constant location, as a share of the frame's side;
-            of several patches each is compared with the constant location of its rank. None without one.
+        moving_constant: share of the motion inside patches at the constant location; None if that is not evaluated.
+        covered: share of the frames' area inside the patches, overlaps counted once; patches that ignore the motion
+            have a `moving` near it.
+        from_constant: mean distance of the patches' centers from the center of the constant patch, as a share of the
+            frame's side; None without a constant location. Of several patches per frame, the i-th is compared with the
+            i-th constant location.
     """
 
     clips: int
@@ -57,13 +59,13 @@ class PlaceStatistics:
         if self.whole_frames >= MOST * self.clips:
             return (
                 f"the learned rectangle is the whole frame (at least {100 * WHOLE:.0f} % of its area) on "
-                f"{self.whole_frames} of {self.clips} clips: the policy does not choose a place"
+                f"{self.whole_frames} of {self.clips} clips, so the policy does not choose a location"
             )
         moved = max(self.spread_clips, self.spread_frames or 0.0, self.area_max - self.area_min)
         if moved < STILL:
             return (
-                f"the policy stands still: its places differ by {moved:.3f} of the free range between clips and frames "
-                f"(less than {STILL:g})"
+                f"the policy hardly moves: its patch locations vary by {moved:.3f} of the largest offset between clips "
+                f"and frames (less than {STILL:g})"
             )
         return None
 
@@ -71,7 +73,7 @@ class PlaceStatistics:
         return {**asdict(self), "warning": self.warning}
 
     def scalars(self) -> dict[str, float]:
-        """The statistics that are logged during training."""
+        """Returns the statistics that are logged during training."""
         curves = {
             "place_spread_clips": self.spread_clips,
             "place_area": self.area_median,
@@ -89,18 +91,18 @@ class MotionShare(NamedTuple):
 
 
 def motion_share(frames: Tensor, boxes: Tensor) -> MotionShare:
-    """Which share of the motion of a clip its patches hold.
+    """Measures the share of a clip's motion that is inside its patches.
 
     The motion of a pixel is the sum over time and colors of the absolute differences of successive frames; a difference
-    counts as inside if its pixel is inside a patch of either of its two frames. A patch that ignores the motion holds
-    as large a share of it as of the area. A moving camera moves everything, so the share is small then.
+    counts as inside if its pixel is inside a patch of either of its two frames. For patches that ignore the motion this
+    share is near their share of the area. With a moving camera all pixels move, so the share is small.
 
     Args:
         frames: (B, T, H, W, C) uint8 in temporal order.
         boxes: (B, T, P, 4) top, left, height and width in pixels of the P patches of every frame.
 
     Returns:
-        the shares; the motion of a clip without any is 0.
+        the shares (B,); the share of motion is 0 for a clip without motion.
     """
     height, width = frames.shape[2:4]
     moving, covered = [], []
@@ -123,12 +125,12 @@ def motion_share(frames: Tensor, boxes: Tensor) -> MotionShare:
 
 
 def place_statistics(where: Tensor, boxes: Tensor, frame_size: int, *, frames_vary: bool = True) -> PlaceStatistics:
-    """Statistics of the patch locations of N clips.
+    """Computes statistics of the patch locations of N clips.
 
     Args:
         where: (N, T, 2) locations or (N, T, 4) rectangles as in `Output.where`; T is the number of locations if they
             apply to all frames of a clip.
-        boxes: (N, T, 4) the same as top, left, height and width in pixels.
+        boxes: (N, T, 4) the same patches as top, left, height and width in pixels.
         frame_size: side of the square frames in pixels.
         frames_vary: whether every frame has a location of its own.
     """
@@ -146,13 +148,13 @@ def place_statistics(where: Tensor, boxes: Tensor, frame_size: int, *, frames_va
 
 
 def center_distance(boxes: Tensor, constant: Tensor, frame_size: int) -> float:
-    """Mean distance of the centers of patches (N, T, 4) from those of (T or 1, 4), as a share of the frame's side."""
+    """Returns the mean distance of the centers of patches (N, T, 4) to (T or 1, 4), as a share of the frame's side."""
     centers, fixed = (one[..., :2].double() + one[..., 2:].double() / 2 for one in (boxes, constant))
     return float((centers - fixed).norm(dim=-1).mean()) / frame_size
 
 
 def mean_place(where: Tensor, boxes: Tensor, frame_size: int) -> Tensor:
-    """The mean patch location (2,) or rectangle (4,), float32 in [0, 1], in the format of `Output.where`.
+    """Returns the mean patch location (2,) or rectangle (4,), float32 in [0, 1], in the format of `Output.where`.
 
     Centers and sides are averaged in pixels and converted back, because fractions of offsets have different scales for
     rectangles of different sizes. Arguments are those of `place_statistics`.
@@ -167,11 +169,11 @@ def boxes_of_frames(numbers: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     """Groups patches by their frames.
 
     Args:
-        numbers: (n,) the frame of each patch.
-        boxes: (n, 4) the patches.
+        numbers: (n,) index of the frame of each patch.
+        boxes: (n, 4) top, left, height and width of each patch.
 
     Returns:
-        The distinct frames (T,), ascending, and their patches (T, P, 4); frames with fewer than P have some of size 0.
+        the distinct frames (T,), ascending, and their patches (T, P, 4), padded with patches of size 0.
     """
     frames, slots = numbers.unique(return_inverse=True)
     found = [boxes[slots == slot] for slot in range(len(frames))]
@@ -180,9 +182,10 @@ def boxes_of_frames(numbers: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor | None:
-    """`mean_place` of the locations that the policy chooses for the clips of all processes; (P, 2) for P of a clip.
+    """Measures the policy's mean patch location (`mean_place`) over the clips of all processes.
 
-    Only the glance network and the policy run. None if no clip could be read.
+    Only the glance network and the policy run. The result is (P, 2) if a clip has P locations that apply to all of its
+    frames; None if no clip could be read.
     """
     found: list[Tensor] = []
     for batch in batches:
@@ -201,6 +204,6 @@ def learned_mean(stage: Stage, batches: Iterable[Batch], world: World) -> Tensor
 
 
 def _readable(batch: Batch) -> Batch:
-    """The readable clips of a batch; the first view of each video if there are several."""
+    """Returns the readable clips of a batch; if there are several views per video, the first."""
     batch = only(batch, batch.valid)
     return batch if batch.frames.ndim == 5 else replace(batch, frames=batch.frames[:, 0])

@@ -40,7 +40,7 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
         raise ValueError(f"a patch of {size} pixels does not fit into frames of {height}x{width}")
     with full_precision(frames):
         dtype = torch.promote_types(frames.dtype, torch.float32)
-        free = height - size, width - size  # numbers, because a new tensor of them would make the CPU wait for a GPU
+        free = height - size, width - size  # Python numbers, because copying a new tensor to a GPU would synchronize
         corner = torch.stack([where[:, axis].to(dtype) * free[axis] for axis in (0, 1)], 1)
         # The integer corner is at most (largest offset - 1), so that one more row and column remain for the blend.
         # A diverged policy gives NaN: the patch is cut at 0, and the NaN in the fractions reaches the loss, where the
@@ -55,7 +55,7 @@ def crop(frames: Tensor, where: Tensor, size: int) -> Tensor:
 
 
 def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
-    """Squares (N, C, size, size) at integer corners (N, 2) in pixels; outside the frame its border is repeated."""
+    """Cuts squares (N, C, size, size) at integer corners (N, 2) in pixels; beyond the frame, its border is repeated."""
     height, width = frames.shape[-2:]
     span = torch.arange(size, device=frames.device)
     rows = (corner[:, :1] + span).clamp(max=height - 1)
@@ -69,9 +69,7 @@ def _slices(frames: Tensor, corner: Tensor, size: int) -> Tensor:
 def crop_rectangles(
     frames: Tensor, where: Tensor, size: int, *, smallest: float, largest: float | None = None
 ) -> Tensor:
-    """Cuts rectangles of variable size and aspect ratio and resizes them to squares, differentiable in location and
-    size.
-
+    """Cuts rectangles and resizes them to squares; differentiable with respect to location, height and width.
     A rectangle (y, x, h, w) in [0, 1] is smallest + h * (largest - smallest) pixels high; its width follows from w in
     the same way. Its corner lies at (y, x) times the largest offset (frame side minus rectangle side). Sampling is
     bilinear with half-pixel centers and zeros outside the frame, so an enlarged rectangle at the border includes half a
@@ -86,7 +84,7 @@ def crop_rectangles(
             largest None: the side of the frame.
 
     Returns:
-        (N, C, size, size).
+        the squares (N, C, size, size).
 
     Source: Uni-AdaFocus (arXiv 2412.11228); LeapLabTHU/Uni-AdaFocus, `get_patch_grid_scalexy` in
     models/uni_adafocus.py.
@@ -124,7 +122,7 @@ def cut(frames: Tensor, where: Tensor, size: int) -> Tensor:
 def boxes(where: Tensor, frame_size: int, *, smallest: float, largest: float | None = None) -> Tensor:
     """Converts locations (..., 2) or rectangles (..., 4) in [0, 1] to top, left, height, width (..., 4) in pixels.
 
-    Locations are those of squares with side `smallest`; see `crop` and `crop_rectangles`.
+    Locations are those of squares with side `smallest`, as in `crop`; rectangles are those of `crop_rectangles`.
     """
     if where.shape[-1] == 2:
         sides = torch.full_like(where, smallest)

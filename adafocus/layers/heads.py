@@ -11,6 +11,24 @@ from torch.nn import functional
 from adafocus.layers.precision import full_precision, widen
 
 
+def change_features(features: Tensor) -> Tensor:
+    """Combines features (..., T, D) of T frames to (..., 3 D) that depend on the order of the frames.
+
+    They are the mean over the frames, the mean absolute difference of successive frames, and the mean of the second
+    half of the frames minus that of the first half; for a single frame, both differences are zeros. The mean alone, as
+    in TSN, does not depend on the order. Runs in float32 under autocast.
+    """
+    with full_precision(features):
+        features = widen(features)
+        frames = features.shape[-2]
+        if frames == 1:
+            zeros = torch.zeros_like(features[..., 0, :])
+            return torch.cat([features[..., 0, :], zeros, zeros], -1)
+        first, second = features[..., : frames // 2, :], features[..., frames - frames // 2 :, :]
+        moved = (features[..., 1:, :] - features[..., :-1, :]).abs()
+        return torch.cat([features.mean(-2), moved.mean(-2), second.mean(-2) - first.mean(-2)], -1)
+
+
 class PooledStepClassifier(nn.Module):
     """Predicts after every step, from the running maximum of the hidden features of all steps so far.
 
@@ -23,7 +41,7 @@ class PooledStepClassifier(nn.Module):
         num_classes, segments: number of classes K and of steps T.
         width: width of the hidden layer (4096 in the repository, whatever its option says).
         dropout: dropout probability on the maximum, independent for each step.
-        beside: width of an additional input that is concatenated to the maximum.
+        beside: width of an additional input that is concatenated to the maximum; 0: none.
         momentum: momentum of BatchNorm.
 
     Source: FrameExit (arXiv 2104.13400) and AdaFocus V2; LeapLabTHU/AdaFocusV2, `PoolingClassifier` in
@@ -60,12 +78,12 @@ class PooledStepClassifier(nn.Module):
         beside: Tensor | None = None,
         answers: int | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Predictions after some steps, and the running maximum after the last of them.
+        """Predicts after some steps of a clip.
 
         Args:
-            features: (B, S, channels) features of steps first..first+S-1.
+            features: (B, S, channels) features of S steps.
             seen: (B, width) running maximum after the earlier steps; None if there are none.
-            first: number of earlier steps.
+            first: number of steps of the clip before these.
             beside: (B, beside) additional input, concatenated after the maximum.
             answers: number of steps, counted from the last, to compute logits for; None: all S.
 
@@ -90,7 +108,7 @@ class PooledStepClassifier(nn.Module):
             return logits, pooled[:, -1]
 
     def cost(self, steps: int, answers: int) -> int:
-        """Multiply-adds (MACs) per clip of `steps` steps, `answers` of them with a prediction."""
+        """Returns the multiply-adds (MACs) of `steps` steps of a clip, `answers` of them with a prediction."""
         return steps * self.hidden.weight.numel() + answers * self.weight[0].numel()
 
 
@@ -111,12 +129,17 @@ class TwoHeads(nn.Module):
             nn.init.zeros_(head.bias)
 
     def forward(self, features: Tensor, learn: bool = True) -> tuple[Tensor, Tensor | None]:
-        """Features (B, T, D) to the mean logits (B, K) of `predict`, and of `learn` if `learn` is true (else None)."""
+        """Computes the mean logits (B, K) of the head `predict`, and of the head `learn` if requested (else None).
+
+        Args:
+            features: (B, T, D) pooled features of the frames.
+            learn: whether to compute the logits of the head `learn`, which only training needs.
+        """
         predicted, learned, _ = self.per_frame(features, learn)
         return predicted.mean(1), None if learned is None else learned.mean(1)
 
     def per_frame(self, features: Tensor, learn: bool = True) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Features (B, T, D) to the per-frame logits (B, T, K) of both heads, and the features after dropout."""
+        """Computes the per-frame logits (B, T, K) of both heads of features (B, T, D), and these after dropout."""
         with full_precision(features):
             dropped = self.dropout(widen(features))
             return self.predict(dropped.detach()), self.learn(dropped) if learn else None, dropped

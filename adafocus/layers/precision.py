@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager:
-    """A context in which computation on the device of `tensor` has the full precision of float32.
+    """Returns a context in which computation on the device of `tensor` has the full precision of float32.
 
     Autocast is off, and on a GPU also TensorFloat-32, which keeps 10 bits of the inputs. Compiled code cannot change
     the latter setting; there the whole process has to leave TensorFloat-32 off. It does nothing on the meta device.
@@ -30,7 +30,7 @@ def _tf32() -> bool:
 
 @contextmanager
 def _full_precision_on_gpu(autocast: bool) -> Iterator[None]:
-    """A context with TensorFloat-32 off and, if it is on, autocast off."""
+    """Switches TensorFloat-32 off, and autocast if `autocast` says that it is on, as a context."""
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     try:

@@ -1,4 +1,4 @@
-"""The methods, one folder for each; `METHODS` lists them by the name that `method=NAME` takes. Plug-ins add to it."""
+"""The methods, one folder each. `METHODS` has their classes by the name given as `method=NAME`; plug-ins add theirs."""
 
 from __future__ import annotations
 
@@ -7,23 +7,33 @@ from adafocus.core.registry import add
 from adafocus.methods.adafocus_v1.method import AdaFocusV1Method
 from adafocus.methods.adafocus_v2.method import AdaFocusV2Method
 from adafocus.methods.base import Method, Sections
+from adafocus.methods.frame_exit.method import FrameExitMethod
+from adafocus.methods.ocsampler.method import OCSamplerMethod
 from adafocus.methods.recognizer.method import RecognizerMethod
 from adafocus.methods.tokens.method import TokensMethod
 from adafocus.methods.uni_adafocus.method import UniAdaFocusMethod
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
-    for method in (RecognizerMethod, AdaFocusV1Method, AdaFocusV2Method, UniAdaFocusMethod, TokensMethod)
+    for method in (
+        RecognizerMethod,
+        AdaFocusV1Method,
+        AdaFocusV2Method,
+        UniAdaFocusMethod,
+        TokensMethod,
+        FrameExitMethod,
+        OCSamplerMethod,
+    )
 }
 #: The names of all stages.
 STAGES: dict[str, None] = dict.fromkeys(stage for method in METHODS.values() for stage in method.stages)
 
 
 def register_method(method: type[Method]) -> type[Method]:
-    """Makes a method known as `method.name=NAME`; may stand as a decorator over its class.
+    """Adds a method class to `METHODS` under `method.name` and returns it, so that it can be used as a decorator.
 
     Raises:
-        UserError: the name is taken.
+        UserError: another method has this name.
     """
     add("method", METHODS, method.name, method)
     STAGES.update(dict.fromkeys(method.stages))
@@ -31,10 +41,10 @@ def register_method(method: type[Method]) -> type[Method]:
 
 
 def method_of(config: Sections) -> Method:
-    """The method that a configuration chooses.
+    """Returns the method object for a configuration, chosen by `config.method.name`.
 
     Raises:
-        UserError: there is no such method.
+        UserError: no method has this name.
     """
     name = config.method.name
     if name not in METHODS:

@@ -1,4 +1,4 @@
-"""`Method`, the base class of the objects that hold everything that differs between methods.
+"""`Method`, the base class of the methods: everything that differs between methods is behind this interface.
 
 A method is made from a run's configuration. It defines which frames its networks see and builds the network and the
 stages that train it. The `method.py` modules do not import torch, so a configuration can be checked before torch is
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
-from adafocus.methods.options import GLANCE, ClassifierWidth, Options, PolicyWidth
+from adafocus.methods.options import GLANCE, RULES, ClassifierWidth, Options, PolicyWidth
 
 if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
 
 
 class Sections(Protocol):
-    """The sections of a configuration that methods read; see `adafocus.config.schema`."""
+    """The sections of a configuration that methods read; `adafocus.config.schema` defines their keys."""
 
     method: Any
     backbone: Any
@@ -42,7 +43,7 @@ class Sections(Protocol):
 
 
 class Widths(NamedTuple):
-    """Widths of the policy and of the classifier over both networks where none is set; None: there is no such part."""
+    """Default hidden widths of the policy and of the classifier over both networks; None: there is no such part."""
 
     policy: int | None = None
     classifier: int | None = None
@@ -87,7 +88,7 @@ class Method(ABC):
 
     @property
     def whole_glance_before(self) -> bool:
-        """Whether its glance network saw whole frames in version 0.1, whatever `backbone.glance_size` said."""
+        """Whether version 0.1 ignored `backbone.glance_size` for this method and used frames of full size."""
         return False
 
     @property
@@ -97,31 +98,31 @@ class Method(ABC):
 
     @property
     def widths(self) -> Widths:
-        """What `backbone.policy_hidden` and `backbone.classifier_width` are where they are not set."""
+        """Values of `backbone.policy_hidden` and `backbone.classifier_width` if they are not set."""
         return Widths()
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """The options that this method reads of those that not every method reads; other typed ones are refused."""
+        """The classes of method-specific options that this method reads; setting any others is an error."""
         policy, classifier = self.widths
         found = GLANCE if self.has_glance else frozenset[type[Options]]()
         found |= {PolicyWidth} if policy is not None else set()
         return found | ({ClassifierWidth} if classifier is not None else set())
 
     def read(self, options: type[AnyOptions]) -> AnyOptions:
-        """The configured values of some options, all of one section."""
+        """Returns an instance of a class of options with the configured values."""
         section = attrgetter(options.section)(self.config)
         values = section if isinstance(section, dict) else vars(section)
         names = [option.name for option in fields(options)]
         return options(**{name: values[name] for name in names if name in values})
 
     def values(self, *options: type[Options]) -> dict[str, Any]:
-        """The configured values of options by name, as arguments of a network or a stage."""
+        """Returns the configured values of several classes of options by name, as arguments of a network or stage."""
         return {name: value for part in options for name, value in vars(self.read(part)).items()}
 
     @property
     def learns_from_labels(self) -> bool:
-        """Whether the configured stages have a loss of labels, with which the options of `core.objective` go."""
+        """Whether the configured stages have a loss with labels, to which the options of `core.objective` apply."""
         return True
 
     @property
@@ -136,37 +137,43 @@ class Method(ABC):
 
     @property
     def not_needed(self) -> tuple[str, ...]:
-        """Parts of the network that evaluation of the configured stage does not use, as prefixes of keys of its state.
-
-        A checkpoint may lack them.
-        """
+        """Prefixes of state-dict keys that evaluation of the configured stage does not need in a checkpoint."""
         return ()
 
     def check(self) -> None:
-        """What can be wrong with its options taken together; those of one key are checked by their types.
+        """Checks options that depend on each other; the type of each key checks its own value.
 
         Raises:
-            UserError: one line with the key and what to do.
+            UserError: they do not fit together.
         """
         if not self.has_glance:
             return
         frame, patch, backbone = self.config.dataset.frame_size, self.config.patch.size, self.config.backbone
         if patch > frame:
             raise UserError(
-                f"patch.size={patch} is larger than the frame of {frame} pixels; "
-                f"choose a smaller patch or raise dataset.frame_size"
+                f"patch.size={patch} is larger than dataset.frame_size={frame}; choose a smaller patch or larger frames"
             )
         if backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(
-                f"method={self.name} supports no other temporal module than the shift: choose another backbone, "
-                f"or method=recognizer for this one"
+                f"method={self.name} supports no temporal module of the backbone but backbone.shift; choose another "
+                f"backbone, or method=recognizer for this one"
             )
 
-    def check_same_frames(self) -> None:
-        """For methods whose networks see the same frames on plain backbones.
+    def check_where(self) -> None:
+        """For methods without the rules that choose patch locations by motion or by the truth.
 
         Raises:
-            UserError: another number of focus frames is set.
+            UserError: such a rule is set.
+        """
+        where = self.config.method.where
+        if where in RULES:
+            raise UserError(f"method.where={where} needs method=adafocus_v2; choose learned, random or center")
+
+    def check_same_frames(self) -> None:
+        """Checks, for methods whose networks see the same frames on plain backbones, that none sets other focus frames.
+
+        Raises:
+            UserError: `segments.focus` differs from `segments.glance`.
         """
         glance, focus = self.config.segments.glance, self.config.segments.focus
         if not self.on_tsm and focus not in (None, glance):
@@ -176,10 +183,10 @@ class Method(ABC):
             )
 
     def check_candidates(self, candidates: int) -> None:
-        """For methods whose glance frames are among the candidate frames.
+        """Checks, for methods whose glance frames are some of the candidates, that they can be equally spaced.
 
         Raises:
-            UserError: they cannot be taken at equal distances.
+            UserError: the number of candidates is not a multiple of that of glance frames.
         """
         glance = self.config.segments.glance
         if candidates % glance:
@@ -189,26 +196,26 @@ class Method(ABC):
             )
 
     def check_start(self) -> None:  # noqa: B027 - most methods need no weights
-        """Checks that training starts from the weights that it needs if `init.from` names none.
+        """Checks, if `init.from` is not set, that training needs no weights or that other keys name them.
 
         Raises:
-            UserError: they are not named.
+            UserError: no key names the weights that training starts from.
         """
 
     @abstractmethod
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """How many frames its networks see; `deferred`: frames are decoded only when needed, as in early exit."""
+        """Returns how many frames its networks see; `deferred`: frames are decoded when needed, as in early exit."""
 
-    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> Network:
         """Builds the network from its backbones, which already contain their temporal modules."""
         return self.network_class()(glance, focus, num_classes=num_classes, **self.arguments())
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """The class of the network, which `network` calls; it is imported here, because it needs torch."""
+    def network_class(self) -> Callable[..., Network]:
+        """Returns the class of the network, imported by this method, because the class needs torch."""
         raise NotImplementedError(f"{type(self).__name__} has neither network nor network_class")
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of `network_class` except for the backbones and the number of classes."""
+        """Returns the arguments of `network_class` except for the backbones and the number of classes."""
         return {"patch_size": self.config.patch.size, "frame_size": self.config.dataset.frame_size}
 
     def stage_arguments(self, network: nn.Module) -> dict[str, Any]:
@@ -221,4 +228,4 @@ class Method(ABC):
 
     @abstractmethod
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """The training stage that the configuration selects, for a network of this method."""
+        """Makes the training stage that the configuration selects, for a network of this method."""

@@ -1,4 +1,4 @@
-"""Base classes of all networks with a glance and a focus network: `glance`, `decide`, `focus`, and early exit."""
+"""Base classes of networks that glance, decide and focus: `AdaptiveNetwork`, and `EarlyExitNetwork` for early exit."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from adafocus.backbones import Backbone
 from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
-from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
+from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
 from adafocus.layers.resize import resized
 from adafocus.methods.options import GLANCE_RESIZES
+from adafocus.methods.programs import Program, three_programs
 
 Prepare = Callable[[Tensor], Tensor]
 #: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
@@ -29,8 +30,29 @@ def as_they_are(frames: Tensor) -> Tensor:
     return frames
 
 
-class AdaptiveNetwork(nn.Module, ABC):
-    """A network that glances at a clip, decides where to look (and in which frames), and focuses there.
+class Network(nn.Module):
+    """Base class of the networks of all methods: frames (B, T, 3, S, S) -> `Output`.
+
+    Attributes:
+        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
+    """
+
+    parts: ClassVar[tuple[Part, ...]]
+
+    def programs(self) -> list[Program]:
+        """Returns the modules that `adafocus export` writes, in the order in which they run."""
+        raise ValueError(f"a {type(self).__name__} cannot be exported")
+
+    def why_no_stream(self) -> str | None:
+        """Returns the reason why it cannot run frame by frame, and what to train instead; None if it can."""
+        return (
+            f"a {type(self).__name__} chooses from whole clips and cannot run frame by frame; "
+            f"train method=recognizer with backbone.shift=online for streams"
+        )
+
+
+class AdaptiveNetwork(Network, ABC):
+    """A network that glances at a clip, decides on patch locations (and frames), and focuses on the patches.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
@@ -39,13 +61,13 @@ class AdaptiveNetwork(nn.Module, ABC):
         glance_resize: how they are resized, see `layers.resize.resized`.
 
     `forward` calls `glance`, `decide` and `focus` one after the other. Controls pass their own decisions to `decide`,
-    an exported program is one of the three, and early exit calls them on a few frames at a time.
+    an exported program is one of the three, and early exit calls them on a few frames at a time. Letters of shapes are
+    those of docs/glossary.md, "Letters of tensor shapes".
 
     Attributes:
         glance_net, focus_net: the backbones.
         num_places: number of patch locations or rectangles per video that `Overrides.where` must give.
         place_per_frame: whether each of them belongs to one frame; False: all of them apply to all frames.
-        parts: the parts whose multiply-adds are counted; see `evaluation.cost`.
         glance_fields, decide_fields, focus_fields: the fields of `GlanceOutput` that the exported programs return
             (glance) or read (decide, focus).
         step_classifiers: submodules that join the features of both networks and predict after every step; empty if the
@@ -54,11 +76,10 @@ class AdaptiveNetwork(nn.Module, ABC):
         chooses_cells: whether `decide` chooses cells of a grid, any number of them in a frame; `Output.where` and
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
-        first_candidate: where in a clip the candidates begin that frames are chosen from.
-        answers_at_glance: whether the glance network has a trained prediction of its own, `glance_answer`.
+        first_candidate: index of the first candidate frame in a clip.
+        answers_at_glance: whether `glance_answer` is trained, and computed from any glance output.
     """
 
-    parts: ClassVar[tuple[Part, ...]]
     glance_fields: tuple[str, ...] = ("maps", "features")
     decide_fields: tuple[str, ...] = ("maps",)
     focus_fields: ClassVar[tuple[str, ...]] = ("features",)
@@ -68,7 +89,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     shares_frames: ClassVar[bool] = False
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
-    answers_at_glance: ClassVar[bool] = True
+    answers_at_glance: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -109,28 +130,28 @@ class AdaptiveNetwork(nn.Module, ABC):
         """Runs the focus network on patches of its frames (B, F, 3, S, S) and combines the result with the glance."""
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The frames of a clip (B, T, ...) that the glance network sees."""
+        """Selects the frames (B, G, ...) that the glance network sees from those of a clip (B, T, ...)."""
         return frames
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip (B, T, ...) that the focus network sees; networks that choose frames need the plan."""
+        """Selects the frames (B, F, ...) that the focus network sees; networks that choose frames need `plan`."""
         return frames
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The frames (B, n, ...) of a whole clip that are seen before frames are chosen, or before the first exit."""
+        """Selects the frames (B, n, ...) of a whole clip that are seen before frames are chosen or the first exit."""
         raise NotImplementedError
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced candidates (B, F), the control of networks that choose frames; `like` (B, ...) gives B."""
+        """Returns evenly spaced candidates (B, F), a control for chosen frames; B is taken from `like` (B, ...)."""
         raise NotImplementedError
 
     def glance_maps(self, frames: Tensor) -> Tensor:
-        """The glance network's feature maps (B, T, D, h, w) of frames (B, T, 3, S, S), which are resized for it."""
+        """Resizes frames (B, T, 3, S, S) and computes the glance network's feature maps (B, T, D, h, w)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """What `glance` returns, from `glance_maps` of its frames; see `shares_maps`."""
+        """Returns what `glance` does, from the `glance_maps` of its frames; see `shares_maps`."""
         raise NotImplementedError
 
     @property
@@ -145,7 +166,7 @@ class AdaptiveNetwork(nn.Module, ABC):
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """Outputs at the plan's locations and at those in `diversity`; BatchNorm sees the two passes separately."""
+        """Focuses at the plan's locations and at those in `diversity`; BatchNorm sees two passes."""
         output = self.focus(frames, plan, glance, auxiliary)
         return output, self.focus(frames, replace(plan, where=diversity), glance, auxiliary)
 
@@ -180,23 +201,30 @@ class AdaptiveNetwork(nn.Module, ABC):
         return output
 
     def add_training_logits(self, output: Output, plan: Plan, glance: GlanceOutput) -> None:
-        """Adds logits to `output` that only training needs and that depend on glance and plan; none by default."""
+        """Adds logits to `output` that only training needs and that depend on `plan` and `glance`; none by default."""
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """(B, T, 2) corners to places of the patch's own size, as `Plan.where` has them."""
+        """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """The prediction (B, K) of the glance network alone; see `answers_at_glance`."""
-        raise NotImplementedError
+        """Returns the glance network's own prediction (B, K), from a glance output that has auxiliary logits.
+
+        Networks with `answers_at_glance` need none: they compute them if they are absent.
+        """
+        return given(glance.aux_logits).mean(1)
 
     def glance_cost(self, cost: Cost) -> int:
-        """Multiply-adds per video of the glance network and of `glance_answer`."""
+        """Returns the multiply-adds per video of the glance network and of `glance_answer`."""
         return cost.of("glance") + cost.of("glance", auxiliary=True)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.patch_size)
+
+    def programs(self) -> list[Program]:
+        """See `Network.programs`: one program each for `glance`, `decide` and `focus`."""
+        return three_programs(self)
 
     @property
     def crop_values(self) -> int:
@@ -222,7 +250,7 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
     @abstractmethod
     def exit_costs(self, cost: Cost) -> list[int]:
-        """Multiply-adds per video that stops at each exit, from the cost of all of it."""
+        """Returns the multiply-adds of a video that stops at each exit, from the cost of the whole network."""
 
     @abstractmethod
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
@@ -240,10 +268,10 @@ class EarlyExitNetwork(AdaptiveNetwork):
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:
-    """Indices of the exits that are used when `chunk` steps are computed at a time: every `chunk`-th, and always the
-    last.
+    """Returns the indices of the exits in use when `chunk` steps are computed at a time.
 
-    With `glance_exit`, exit 0 is used as well and the chunks are counted from exit 1.
+    These are every `chunk`-th exit and the last. With `glance_exit`, exit 0 is used as well and chunks are counted from
+    exit 1.
     """
     start = 1 if glance_exit else 0
     ends = list(range(start + chunk - 1, num_exits, chunk))

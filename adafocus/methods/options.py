@@ -1,7 +1,7 @@
-"""Options of methods: parts of the configuration that only some methods read, and those that several methods share.
+"""`Options`, the base class of configuration keys that only some methods read, and the ones that several methods share.
 
-A method keeps its own ones in `options.py` of its folder. `adafocus.config.schema` puts the sections of the
-configuration together from all of them. A plug-in's method declares its own in the section `method.options`.
+The keys of a single method are in `options.py` of its folder. `adafocus.config.schema` puts the sections of the
+configuration together from all of them. The keys of a plug-in's method are in the section `method.options`.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from omegaconf import MISSING
 
 from adafocus.core.domains import AtLeast, Between, Count, OneOf, Share, Weight, Words
 
-WHERE = ("learned", "random", "center")
+WHERE = ("learned", "random", "center", "motion", "oracle")
+#: Those that only method=adafocus_v2 has.
+RULES = ("motion", "oracle")
 GLANCE_RESIZES = ("aligned", "area")
+CONSENSUSES = ("average", "change")
 
 
 @dataclass
 class Options:
-    """Base class of a dataclass of options, which a method lists in `Method.options` if it reads them.
+    """Base class of dataclasses whose fields are configuration keys; `Method.options` lists the classes a method reads.
 
     Attributes:
         section: the section of the configuration that has these keys.
-        needs: in words, what reads them: the message for a key that has no effect.
-        whole: whether the section has no other keys, so that its group needs the same.
+        needs: which methods read them, in words, for the message about a key that has no effect.
+        whole: whether the section has no other keys; then choosing its YAML group also needs such a method.
     """
 
     section: ClassVar[str] = "method.options"
@@ -37,7 +40,7 @@ class Options:
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:
-        """The full keys; also the section's name if it is as a whole one of `needs`."""
+        """Returns the full names of the keys, `section.field`, after the section's name if `whole` is set."""
         names = tuple(f"{cls.section}.{option.name}" for option in fields(cls))
         return (cls.section, *names) if cls.whole else names
 
@@ -68,7 +71,7 @@ class Candidates(Options, section="segments", needs="method=uni_adafocus or toke
 @dataclass
 class GlanceNetwork(Options, section="backbone", needs=_GLANCE):
     glance: Words = MISSING
-    glance_options: dict[str, Any] = field(default_factory=dict)  # arguments of the factory of a library or plug-in
+    glance_options: dict[str, Any] = field(default_factory=dict)  # arguments of a library's or plug-in's factory
     glance_weights: Words | None = None  # initial weights of the glance network; None: the same as `weights`
     glance_channels: list[Count] = field(default_factory=list)  # channels per layer of a tiny glance network
     # Strides of a tiny glance network; empty: 2 in every layer.
@@ -109,12 +112,21 @@ class ClassifierWidth(Options, section="backbone", needs=f"{_CLASSIFIER}, on pla
 
 @dataclass
 class Where(Options, section="method", needs="method=adafocus_v2, uni_adafocus or tokens"):
-    where: Annotated[str, OneOf(WHERE)] = "learned"  # how patch locations are chosen
+    # How patch locations are chosen; method=adafocus_v2 also has motion, the place of largest motion, and oracle, the
+    # true place in synthetic videos.
+    where: Annotated[str, OneOf(WHERE)] = "learned"
 
 
 @dataclass
 class Background(Options, section="method", needs="method=recognizer, or uni_adafocus with the temporal shift"):
     remove_background: bool = False  # whether to subtract each pixel's mean over the clip
+
+
+@dataclass
+class Consensus(Options, section="method", needs="method=recognizer, or adafocus_v2 with the temporal shift"):
+    # How the frames of a clip are joined to a prediction: average (the mean of their logits, as in the papers), or
+    # change (logits of their mean features and of how the features change, see `adafocus.layers.heads`).
+    consensus: Annotated[str, OneOf(CONSENSUSES)] = "average"
 
 
 @dataclass
@@ -127,5 +139,5 @@ class FrozenNorm(Options, section="schedule", needs="a method that is trained in
     freeze_norm: bool = False  # whether BatchNorm keeps its running statistics fixed
 
 
-#: What every method with a glance network reads.
+#: Options that every method with a glance network reads.
 GLANCE: frozenset[type[Options]] = frozenset((Patch, FocusFrames, GlanceNetwork, Controls, LrMults))

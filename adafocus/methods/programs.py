@@ -1,25 +1,26 @@
-"""Splits a network into up to three modules with tensors in and out, which can be exported and run without this
-package.
+"""Splits a network into up to three modules that map tensors to tensors, for use without this package after export.
 
     glance   frames -> fields of `GlanceOutput`, under their names
     policy   some of these fields -> places[, chosen]
     focus    frames, places, some of these fields -> logits
 
-`places` is `Plan.where` (renamed because ONNX has an operator "Where"), `chosen` is `Plan.frames`. A recognizer has one
-program only, frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal order.
+`places` are the patch locations, `Plan.where` (renamed because ONNX has an operator "Where"), and `chosen` the frames,
+`Plan.frames`. A recognizer has one program only, frames -> logits. Frames are normalized, (B, T, 3, S, S), in temporal
+order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from adafocus.core.output import GlanceOutput, Overrides, Plan, given
-from adafocus.methods.network import AdaptiveNetwork
-from adafocus.methods.recognizer.model import Recognizer
+
+if TYPE_CHECKING:
+    from adafocus.methods.network import AdaptiveNetwork
 
 
 @dataclass
@@ -28,9 +29,9 @@ class Program:
 
     Attributes:
         name: "glance", "policy" or "focus".
-        module: takes and returns tensors.
+        module: the module, which takes and returns tensors.
         inputs, outputs: names of these tensors. Inputs that no other program returns are sets of frames.
-        frames: by name, the number of frames in each of those sets.
+        frames: number of frames of these inputs, by name.
     """
 
     name: str
@@ -40,7 +41,7 @@ class Program:
     frames: dict[str, int] = field(default_factory=dict)
 
 
-class _Call(nn.Module):
+class Call(nn.Module):
     """Wraps a function of a network as an nn.Module, because torch.export takes modules."""
 
     def __init__(self, network: nn.Module, call: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
@@ -49,29 +50,20 @@ class _Call(nn.Module):
         self.eval()
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """See `Program`."""
+        """Calls the function with the network and the tensors."""
         return self.call(self.network, *tensors)
 
 
-def programs(network: nn.Module) -> list[Program]:
-    """The programs of a network, in the order in which they run.
-
-    Raises:
-        ValueError: the network is neither a `Recognizer` nor an `AdaptiveNetwork`.
-    """
-    if isinstance(network, Recognizer):
-        frames = {"frames": network.segments}
-        return [Program("focus", _Call(network, lambda net, x: net(x).logits), ("frames",), ("logits",), frames)]
-    if not isinstance(network, AdaptiveNetwork):
-        raise ValueError(f"a {type(network).__name__} cannot be exported")
+def three_programs(network: AdaptiveNetwork) -> list[Program]:
+    """Returns the programs of a network with a glance and a focus network."""
     sets = network.frame_sets
     first, last = next(iter(sets)), list(sets)[-1]
     chosen = ("chosen",) if network.chooses_frames else ()
     reads, uses = network.decide_fields, network.focus_fields
     return [
-        Program("glance", _Call(network, _glance), (first,), network.glance_fields, {first: sets[first]}),
-        Program("policy", _Call(network, _decide), reads, ("places", *chosen)),
-        Program("focus", _Call(network, _focus), (last, "places", *uses), ("logits",), {last: sets[last]}),
+        Program("glance", Call(network, _glance), (first,), network.glance_fields, {first: sets[first]}),
+        Program("policy", Call(network, _decide), reads, ("places", *chosen)),
+        Program("focus", Call(network, _focus), (last, "places", *uses), ("logits",), {last: sets[last]}),
     ]
 
 
@@ -94,6 +86,6 @@ def _focus(network: AdaptiveNetwork, frames: Tensor, where: Tensor, *fields: Ten
 
 
 def _glance_output(names: tuple[str, ...], fields: tuple[Tensor, ...]) -> GlanceOutput:
-    """A `GlanceOutput` with only the given fields; a program's function reads no others."""
+    """Makes a `GlanceOutput` with only the given fields, since a program reads no others."""
     values: dict[str, Any] = {"maps": None, "features": None}
     return GlanceOutput(**values | dict(zip(names, fields, strict=True)))

@@ -26,14 +26,14 @@ class AdaptiveStage(Stage):
     random_draw = "diversity"
 
     def draws(self, purpose: str, batch: Batch, shape: tuple[int, ...]) -> Tensor:
-        """Uniform random numbers (B, *shape) for one purpose (see `core.rng`), on the device of the batch."""
+        """Returns uniform random numbers (B, *shape) for one purpose (see `core.rng`), on the device of the batch."""
         drawn = uniform(self.seed, purpose, batch.epoch, batch.index.tolist(), shape)
         return drawn.to(batch.frames.device, non_blocking=True)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """Patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None for "learned" (the policy's)."""
+        """Returns patch locations (B, num_places, 2 or 4) for a value of `Variant.where`; None: the network decides."""
         places = self.model.num_places
-        if choice == "learned":
+        if choice in ("learned", "motion"):
             return None
         if choice == "constant":
             return given(self.constant_place).to(batch.frames.device).expand(len(batch), places, -1)
@@ -44,22 +44,22 @@ class AdaptiveStage(Stage):
         return self.model.native_places(corners)
 
     def overrides(self, variant: Variant, batch: Batch) -> Overrides:
-        """The decisions that replace those of the policies in an evaluation variant."""
+        """Returns the decisions that replace those of the policies in an evaluation variant."""
         frames = self.model.even_frames(batch.frames) if variant.when == "spread" else None
-        return Overrides(self.places(variant.where, batch), frames=frames)
+        return Overrides(self.places(variant.where, batch), frames=frames, motion=variant.where == "motion")
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        """See `Stage.evaluate`. The glance network runs once for all variants."""
+        """Predicts in each variant; the glance network runs once for all of them."""
         return self.answers(batch, variants, GLANCE_ALONE in variants)
 
     @torch.no_grad()
     def exit_logits(self, batch: Batch) -> Tensor:
-        """The predictions (B, E, K) of all exits."""
+        """Returns the predictions (B, E, K) at all exits."""
         return given(self.answers(batch, self.variants[:1], True)[self.variants[0]].exit_logits)
 
     def answers(self, batch: Batch, variants: tuple[Variant, ...], auxiliary: bool) -> dict[Variant, Output]:
-        """Outputs by variant; with `auxiliary` the first one has the logits that only training and controls need."""
+        """Returns outputs by variant; `auxiliary` adds to the first the logits that only training and controls need."""
         model = self.model
         model.eval()
         frames = None if model.chooses_frames else self.normalize(batch.frames)
@@ -81,17 +81,17 @@ class AdaptiveStage(Stage):
         return answers
 
     def glance_frames(self, batch: Batch) -> Tensor:
-        """See `Stage.glance_frames`. A batch with `source` holds only the frames of `first_frames`."""
+        """Returns the normalized frames of a batch that the glance network sees."""
         if self.model.chooses_frames:
             return self.normalize(self.first_frames(batch))
         return super().glance_frames(batch)
 
     def first_frames(self, batch: Batch) -> Tensor:
-        """The frames (B, n, H, W, 3) uint8 that are processed before the first exit."""
+        """Returns the frames (B, n, H, W, 3) uint8 that are processed before the first exit."""
         return batch.frames if batch.source is not None else self.model.first_frames(batch.frames)
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """Candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
+        """Returns candidates (B', n, H, W, 3) uint8 of some clips, decoded now if the batch does not hold them.
 
         Args:
             batch: the batch.

@@ -40,7 +40,7 @@ class _ActorCritic(nn.Module):
         self.critic = nn.Linear(hidden, 1)
 
     def forward(self, maps: Tensor) -> Decision:
-        """Decision for the glance maps (B, S, D, h, w) of all steps in order; a step depends on the steps before it."""
+        """Decides for the glance maps (B, S, D, h, w) of S steps in order; a step depends on the steps before it."""
         with full_precision(maps):
             code = self.encoder(widen(maps).flatten(0, 1)).unflatten(0, maps.shape[:2])
             memory, _ = self.gru(code)
@@ -79,7 +79,7 @@ class GridPolicy(_ActorCritic):
         return scores.softmax(-1)
 
     def best(self, decision: Decision) -> Tensor:
-        """The most probable cells (B, S), the first among equals."""
+        """Returns the most probable cells (B, S), the first of several with equal probability."""
         return decision.parameters.argmax(-1)
 
     def sample(self, decision: Decision, draws: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class GridPolicy(_ActorCritic):
         return Categorical(probs=decision.parameters, validate_args=False).entropy()
 
     def where(self, actions: Tensor) -> Tensor:
-        """Patch locations (..., 2) of cells (...), as fractions (y, x) of the largest offset."""
+        """Converts cells (...) to patch locations (..., 2), fractions (y, x) of the largest offset."""
         place = torch.stack((actions.div(self.grid, rounding_mode="floor"), actions % self.grid), -1)
         return place / (self.grid - 1)
 
@@ -143,7 +143,7 @@ class GaussianPolicy(_ActorCritic):
         return scores.sigmoid()
 
     def best(self, decision: Decision) -> Tensor:
-        """The means (B, S, 2) of the Gaussians."""
+        """Returns the most probable locations (B, S, 2), the means of the Gaussians."""
         return decision.parameters
 
     def sample(self, decision: Decision, draws: Tensor) -> Tensor:
@@ -152,15 +152,15 @@ class GaussianPolicy(_ActorCritic):
         return (decision.parameters.detach() + self.deviation * normal).clamp(0, 1)
 
     def log_probability(self, decision: Decision, actions: Tensor) -> Tensor:
-        """Log-probability (B, S) of the clipped location under the unclipped Gaussian, as in the repository."""
+        """Returns log-probabilities (B, S) of clipped locations under the unclipped Gaussian, as in the repository."""
         distance = ((actions - decision.parameters) ** 2).sum(-1) / (2 * self.deviation**2)
         return -distance - 2 * math.log(self.deviation) - math.log(2 * math.pi)
 
     def entropy(self, decision: Decision) -> Tensor:
-        """Entropy (B, S) of the Gaussian; constant, since its width is fixed, so it has no gradient."""
+        """Returns the entropy (B, S) of the Gaussian, a constant without gradient, because its width is fixed."""
         value = 1 + math.log(2 * math.pi) + 2 * math.log(self.deviation)
         return torch.full_like(decision.values, value)
 
     def where(self, actions: Tensor) -> Tensor:
-        """Actions are patch locations (..., 2) already."""
+        """Returns the actions unchanged, which are patch locations (..., 2) already."""
         return actions

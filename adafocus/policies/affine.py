@@ -8,7 +8,7 @@ from adafocus.layers.precision import full_precision, widen
 
 
 class AffinePolicy(nn.Module):
-    """Chooses one patch location per frame from the glance maps; recurrent, so a frame's depends on the frames before.
+    """Chooses one patch location per frame from the glance maps of this frame and, being recurrent, of those before it.
 
     1x1 convolution to 64 channels, BatchNorm, tanh, linear, BatchNorm, tanh for each frame; a GRU over the frames from
     a zero state; linear and sigmoid. It runs in float32 under autocast.
@@ -18,7 +18,7 @@ class AffinePolicy(nn.Module):
         map_size: height and width (h, w) of the glance map.
         hidden: width of the linear layer and the GRU (2048 in all published models).
         squeeze: number of channels after the 1x1 convolution.
-        segments: number of frames of a clip, which the policy does not depend on.
+        segments: number of frames of a clip; not used, because this policy works for any number.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3.1; LeapLabTHU/AdaFocusV2, `PolicySTN` in models/adafocus_v2.py.
     """
@@ -45,7 +45,7 @@ class AffinePolicy(nn.Module):
         self.corner = nn.Linear(hidden, 2)
 
     def forward(self, maps: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Patch locations for the maps of some frames.
+        """Chooses patch locations for some frames.
 
         Args:
             maps: (B, T, D, h, w) glance maps in processing order.

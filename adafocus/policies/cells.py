@@ -1,4 +1,4 @@
-"""Scores for the cells of a (time, row, column) grid over a clip, of which the best are looked at."""
+"""The policy of TokenFocus: scores the M cells (frame, row, column) of a clip and chooses the best ones."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-EXPLORE = 0.25  #: share of the cells that is chosen whatever the score, in training
+EXPLORE = 0.25  #: share of the chosen cells that is chosen at random in training
 
 
 class CellScores(nn.Module):
-    """Scores every cell by the same small network over the glance maps, so that what it learns holds at every place.
+    """Scores every cell with the same small network over the glance maps, so that what it learns holds everywhere.
 
-    Its input is the map of a frame and its difference to the mean map of the clip, which shows what moves.
+    Its input is the map of a frame, and the map's difference to the mean over the clip, which shows motion.
 
     Args:
         channels: number of channels D of the maps.
@@ -26,14 +26,14 @@ class CellScores(nn.Module):
         self.hidden, self.score = nn.Conv2d(2 * channels, hidden, 1), nn.Conv2d(hidden, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, G, D, h, w) of G evenly spaced frames to scores (B, M) of the cells, in the order of the grid."""
+        """Computes scores (B, M) of the cells, in grid order, from maps (B, G, D, h, w) of evenly spaced frames."""
         both = torch.cat([maps, maps - maps.mean(1, keepdim=True)], 2)
         scores = self.score(functional.relu(self.hidden(both.flatten(0, 1))))
         return on_grid(scores.unflatten(0, maps.shape[:2])[:, :, 0], self.grid).flatten(1)
 
 
 def on_grid(scores: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Scores (B, G, h, w) at the cells of a grid (N, rows, columns): (B, N, rows, columns).
+    """Resamples scores (B, G, h, w) to the cells of a grid (N, rows, columns), (B, N, rows, columns).
 
     A finer map is averaged over each cell; between coarser cells, and between frames, scores are interpolated linearly.
     """
@@ -46,14 +46,14 @@ def on_grid(scores: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 
 def choose_cells(scores: Tensor, count: int, draws: Tensor | None = None) -> Tensor:
-    """The `count` cells with the highest scores, best first: (B, count) int64.
+    """Returns the `count` cells with the highest scores, best first, (B, count) int64.
 
     Args:
-        scores: (B, M).
-        count: number of cells.
-        draws: (B, 2, M) uniform random numbers, for training. With the first M, cells are drawn without replacement
-            with probabilities proportional to exp(score) (Gumbel noise is added to the scores); by the others, the
-            share `EXPLORE` of the cells is chosen whatever the score.
+        scores: (B, M) scores of all cells.
+        count: number of cells to choose.
+        draws: (B, 2, M) uniform random numbers, for training. With the first M, cells are sampled without replacement
+            with probabilities proportional to exp(score) (Gumbel noise is added to the scores); with the others, the
+            share `EXPLORE` of the chosen cells is sampled uniformly.
     """
     if draws is None:
         return scores.topk(count, 1).indices

@@ -46,7 +46,7 @@ class FramePolicy(nn.Module):
         )
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of glance frames with features (B, G, D) in temporal order.
+        """Computes the weights of glance frames from their features (B, G, D) in temporal order.
 
         Returns:
             the weights (B, G) that the temporal loss reads, and those (B, G) with the temperature, which choose frames.
@@ -65,7 +65,7 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
     equal, the later ones move to the next free frame, as far as enough frames remain.
 
     Args:
-        weights: (B, G); no gradient passes.
+        weights: (B, G) weights of the glance frames; no gradient flows into them.
         candidates: number of candidates N.
         count: number of chosen frames F, at most N.
         draws: (B, F) uniform random numbers u in [0, 1); None in evaluation.
@@ -98,9 +98,9 @@ def choose_frames(weights: Tensor, candidates: int, count: int, draws: Tensor | 
 
 
 def inclusion_factors(weights: Tensor, count: int) -> Tensor:
-    """Factors c (B, G): sum_t w_t c_t x_t is the expected mean of x over `count` frames sampled without replacement by
-    w.
+    """Computes factors c (B, G) by which sum_t w_t c_t x_t is the expected mean of x over frames sampled by w.
 
+    `count` frames are sampled without replacement.
     w_t * c_t * count is the probability that frame t is among the sampled frames. Sampling by weight without
     replacement is equivalent to a race in which frame t arrives after an exponential time of rate w_t and the first
     `count` are taken. So
@@ -136,21 +136,21 @@ def inclusion_factors(weights: Tensor, count: int) -> Tensor:
 
 
 def _none_yet(stay: Tensor, count: int) -> Tensor:
-    """Distribution (B, nodes, count) of the number of arrivals among zero frames: 0 with probability 1."""
+    """Returns the distribution (B, nodes, count) of the number of arrivals among no frames: 0 with probability 1."""
     none = stay.new_zeros(len(stay), stay.shape[-1], count)
     none[..., 0] = 1.0
     return none
 
 
 def _with(arrived: Tensor, stay: Tensor) -> Tensor:
-    """Distribution (B, nodes, count) of the number of arrivals with one more frame; `count` and above are dropped."""
+    """Adds a frame to the distribution (B, nodes, count) of the number of arrivals; `count` and above are dropped."""
     more = arrived * stay[..., None]
     more[..., 1:] += arrived[..., :-1] * (1 - stay)[..., None]
     return more
 
 
 def drawn_factors(weights: Tensor, count: int, draws: Tensor) -> Tensor:
-    """Monte Carlo estimate of `inclusion_factors` from S samples, as `MCSampleFeature` of the repository computes it.
+    """Estimates `inclusion_factors` from S Monte Carlo samples, as `MCSampleFeature` of the repository does.
 
     Args:
         weights: (B, G) weights of the frames.
@@ -166,5 +166,5 @@ def drawn_factors(weights: Tensor, count: int, draws: Tensor) -> Tensor:
 
 
 def frames_drawn(segments: int) -> int:
-    """Number of frames that the temporal logits average: G // 3 as in the repository, and at least 1."""
+    """Returns the number of frames that the temporal logits average: G // 3 as in the repository, at least 1."""
     return max(1, segments // 3)

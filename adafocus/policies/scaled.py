@@ -41,7 +41,7 @@ class ScaledPolicy(nn.Module):
         self.encoder = nn.Sequential(*layers, last, nn.Sigmoid())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, G, D, h, w) in temporal order to rectangles (B, G, 4), or (B, 1, 4) if one applies to all frames."""
+        """Computes rectangles (B, G, 4), or (B, 1, 4) if one applies to all frames, from maps (B, G, D, h, w)."""
         with full_precision(maps):
             where = self.encoder(widen(maps).transpose(1, 2))[..., 0, 0].transpose(1, 2)
             return where.clone()  # torch.compile cannot return this view together with its detached copy

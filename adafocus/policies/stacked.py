@@ -41,6 +41,6 @@ class StackedPolicy(nn.Module):
         self.layers = nn.Sequential(*layers, nn.Linear(width, 2), nn.Sigmoid())
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, G, D, h, w) to patch locations (B, 2) in (0, 1), as (y, x)."""
+        """Computes patch locations (B, 2) in (0, 1), as (y, x), from glance maps (B, G, D, h, w)."""
         with full_precision(maps):
             return self.layers(widen(maps).flatten(1, 2))

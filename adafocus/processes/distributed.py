@@ -30,7 +30,7 @@ SHARED_WAIT = 5.0  # seconds within which a new file must be visible on all node
 
 
 class Told(UserError):
-    """Another process of this run failed and reports the error itself."""
+    """Raised if another process of this run failed, which reports the error itself."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class World:
         if self.size == 1 or not any(parameter.requires_grad for parameter in model.parameters()):
             return model
         ids = [self.device.index] if self.device.type == "cuda" else None
-        # The gradient of a 1x1 convolution has other strides than its weight, but the same order in memory.
+        # torch warns about strides, but gradients of 1x1 convolutions have the same order in memory as the weights.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         keep = (
             "forward_sync_buffers" if "forward_sync_buffers" in _DDP_OPTIONS else "broadcast_buffers"
@@ -81,7 +81,7 @@ class World:
                 dist.broadcast(buffer, 0)
 
     def mean(self, values: Tensor) -> Tensor:
-        """Elementwise mean over the processes."""
+        """Returns the elementwise mean over the processes."""
         if self.size == 1:
             return values
         values = values.clone()
@@ -89,7 +89,7 @@ class World:
         return values / self.size
 
     def largest(self, number: int) -> int:
-        """The maximum over all processes; exchanged between the CPUs, so that no GPU has to wait."""
+        """Returns the maximum over all processes, exchanged between the CPUs, so that no GPU has to wait."""
         if self.size == 1:
             return number
         found = torch.tensor(number)
@@ -97,7 +97,7 @@ class World:
         return int(found)
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes, in order of rank, on every process."""
+        """Returns the values of all processes, in order of rank, on every process."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -110,12 +110,12 @@ class World:
 
 
 def lost_contact(error: BaseException) -> bool:
-    """Whether an exception means that the connection to another process of the run was lost."""
+    """Returns whether an exception means that the connection to another process of the run was lost."""
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
 def pick_device(name: str, local_rank: int, devices: int, *, own: bool = True) -> torch.device:
-    """The device of this process.
+    """Chooses the device of this process.
 
     Args:
         name: cpu, cuda, or auto for CUDA if available.
@@ -191,7 +191,7 @@ def join(
 
 
 def _store(rank: int, size: int, timeout: float) -> dist.Store:
-    """The key-value store through which the processes communicate before the process group exists."""
+    """Connects to the key-value store through which processes communicate before the process group exists."""
     place = os.environ.get(STORE)
     if place is None:
         store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(seconds=timeout)))
@@ -245,7 +245,7 @@ def _note(store: dist.Store, key: str, timeout: float) -> str:
 
 
 def _see_folder(store: dist.Store, folder: Path, rank: int, timeout: float) -> None:
-    """Checks that all processes see the run folder, from which each reads checkpoints: rank 0 writes a file there."""
+    """Checks that all processes see the run folder, where rank 0 writes the checkpoints that they read."""
     path = folder / ".nodes"
     if rank == 0:
         token = secrets.token_hex(8)

@@ -1,4 +1,4 @@
-"""Handling of SIGINT and SIGTERM: a run ends after the present training step, or at once outside of training.
+"""Handles SIGINT and SIGTERM: a run ends after the current training step, or at once outside of training.
 
 This module does not import torch, because the launcher uses it too.
 """
@@ -25,7 +25,7 @@ HANG = 10.0  # seconds after which a process that has not reacted to a signal is
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asks this process to end.
+    """Raised when a signal asks this process to end.
 
     Attributes:
         number: the signal.
@@ -58,7 +58,7 @@ class Signals:
 
     def __enter__(self) -> Signals:
         if threading.current_thread() is not threading.main_thread():
-            return self  # Python runs handlers in the main thread only; its owner decides there
+            return self  # only the main thread can set signal handlers, so its existing ones are kept
         for number in CAUGHT:
             self._before[number] = signal.signal(number, self._receive)
         return self
@@ -78,7 +78,7 @@ class Signals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A context in which a signal is only stored in `number`."""
+        """Returns a context in which a signal is only stored in `number`."""
         before, self._deferred = self._deferred, True
         try:
             yield
@@ -87,7 +87,7 @@ class Signals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """A context in which a signal raises `Interrupted`; one that was stored before raises at once."""
+        """Returns a context in which a signal raises `Interrupted`; one that was stored before raises at once."""
         before, self._deferred = self._deferred, False
         try:
             if self.number:
@@ -135,7 +135,7 @@ def exit_process(status: int) -> NoReturn:
     gc.collect()  # ends loader processes that reference cycles still hold
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a closed pipe; there is nobody to tell
+        with suppress(OSError, ValueError):  # the output is a closed pipe
             stream.flush()
     os._exit(status)
 

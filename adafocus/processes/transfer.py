@@ -1,4 +1,4 @@
-"""Copies batches to the device; on a GPU beside its computation, so that it does not wait for them."""
+"""Copies batches to the device, on a GPU concurrently with its computation."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from adafocus.core.batch import Batch
 
 
 class Transfer:
-    """Copies batches to a device, on a GPU on a stream of its own.
+    """Copies batches to a device, on a GPU in a separate stream.
 
-    A training step never waits for the GPU, so the CPU calls this for the next batch while the GPU still computes the
-    step before. On a stream of its own the copy begins at once; on the default stream it would begin after that step.
-    Only one batch is copied in advance, because the CPU cannot get further ahead than that.
+    A training step never synchronizes, so the CPU calls this for the next batch while the GPU still computes the
+    previous step. In a separate stream the copy starts at once; in the default stream it would start after that step.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -20,7 +19,7 @@ class Transfer:
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch on the device; what is computed from it on the current stream waits for the copy."""
+        """Returns the batch on the device; later operations in the current stream wait for the copy."""
         if self.stream is None:
             return batch.to(self.device)
         with torch.cuda.stream(self.stream):

@@ -1,4 +1,4 @@
-"""What comes before a job: its configuration is checked and its folder claimed."""
+"""The first part of a job: checks its configuration and locks its folder."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from adafocus.runs.table import show
 def begin(
     node: Any, folder: Path, overrides: list[str], choices: dict[str, str], typed: Collection[str]
 ) -> Iterator[Config | None]:
-    """Checks a composed configuration and claims its folder while the context lasts.
+    """Checks a composed configuration, and locks the run folder while the context lasts.
 
-    The context gives the configuration, or None if there is nothing left to do: the costs are printed (`mode=cost`), or
-    the folder holds the finished run, whose summary is printed.
+    The context yields the configuration, or None if the job is done already: with `mode=cost`, which prints the costs,
+    or if the folder holds the finished run, whose summary is printed.
 
     Args:
         node: the composed configuration.
         folder: the run folder.
         overrides: all overrides of the configuration.
-        choices: the option of each group.
+        choices: the chosen option of each YAML group.
         typed: the keys that are set on the command line.
 
     Raises:
@@ -63,11 +63,11 @@ def begin(
             from adafocus import build
 
             build.check_networks(settings, fresh=fresh and settings.mode == "train")
-        if _rank():  # another launcher started the processes; rank 0 locks and writes the folder
+        if _rank():  # torchrun, srun or mpirun started the processes; only rank 0 locks and writes the folder
             yield settings
             return
         with folders.claim(folder, fresh=fresh):
-            if inspect() != folders.FINISHED:  # else another process has finished the run in the meantime
+            if inspect() != folders.FINISHED:  # another process may have finished the run before the lock was free
                 kept = stored.without_folders(overrides, settings)
                 folders.describe(folder, values, overrides=kept, choices=choices)
                 yield settings

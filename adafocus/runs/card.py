@@ -1,4 +1,4 @@
-"""The model card of a run: what its network does, how well on what, at which cost, and where it looked."""
+"""The model card of a run: method, data, scores, cost, and statistics of the patch locations."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from adafocus.runs.compare.render import literal
 from adafocus.runs.table import NAMES, multiply_adds, places_line
 
 MOST_CLASSES = 60
-ABOUT = ("method", "backbone")  # the groups whose options the first line names
+ABOUT = ("method", "backbone")  # YAML groups whose chosen options the first line names
 
 
 def model_card(summary: dict[str, Any], classes: Sequence[str], address: str) -> str:
-    """README.md of a shared network, with the header that the Hugging Face Hub reads.
+    """Returns the README.md of a shared network, with the metadata header of the Hugging Face Hub.
 
     Args:
-        summary: content of summary.json.
-        classes: names of the classes. They and all other texts are escaped: neither Markdown nor HTML acts on them.
+        summary: content of summary.json. Its texts and the class names are escaped for Markdown and HTML.
+        classes: names of the classes.
         address: where the network is shared, for the line of code that loads it.
     """
     made = Environment(

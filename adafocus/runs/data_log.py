@@ -36,12 +36,12 @@ def log_data(data: Data, folder: Path) -> None:
         values |= {"clips": _log_classes(data.collected, data.unreadable), "notes": data.collected.notes}
         if data.collected.division:
             write_division(folder / "split.csv", data.collected.division)
-            log.info("the hold-out is written to %s", folder / "split.csv")
+            log.info("the training and validation parts of the training videos are listed in %s", folder / "split.csv")
     write_json(folder / "data.json", values)
 
 
 def _log_classes(collected: Collected, unreadable: dict[str, dict[str, str]]) -> dict[str, dict[str, int]]:
-    """Logs videos per class, remarks about the data and unreadable files; returns the videos per class by split."""
+    """Logs videos per class, remarks about the data and unreadable files; returns the class counts of each split."""
     for line in class_table(collected.classes, collected.counts):
         log.info("  %s", line)
     for note in collected.notes:

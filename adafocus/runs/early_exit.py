@@ -48,14 +48,15 @@ class Row:
         budget: the budget q; None for the baselines.
         cost: mean multiply-adds (MACs) per video.
         simulated: score in percent of the full network's predictions at the exits that the thresholds determine.
-        score: score in percent with real early exit; None if it was only simulated.
+        score: score in percent with real early exit; None if the row was only simulated.
         seconds, networks: mean seconds per video, including the decoding of chosen frames, and in the networks alone.
-        kept: saving of the networks' time divided by the saving of multiply-adds; None if less than a tenth of the
-            multiply-adds is saved.
+        kept: share saved of the networks' time divided by the share saved of multiply-adds; None if less than a tenth
+            of the multiply-adds is saved.
         shares: share of the videos that stopped at each exit.
         thresholds: threshold of each exit.
         differing: number of videos whose exit or predicted class differs from the simulation.
-        deviation: largest difference of a logit to the simulation, relative to the largest logit, at equal exits.
+        deviation: largest difference of a logit to the simulation, relative to the largest logit, over the videos with
+            the same exit in both.
     """
 
     name: str
@@ -92,7 +93,7 @@ class EarlyExit:
         data: the data; evaluation clips decode chosen frames on demand.
         stage: the stage of the trained network.
         cost: the cost of the network.
-        world: the processes; each evaluates its share of the videos.
+        world: this process's rank and the communication with the others; each evaluates its share of the videos.
     """
 
     def __init__(self, settings: Config, data: build.Data, stage: AdaptiveStage, cost: Cost, world: World) -> None:
@@ -119,12 +120,12 @@ class EarlyExit:
         self.shares = exits.wanted_shares(budgets, len(self.numbers), model.first_power)
 
     def rows(self) -> list[Row]:
-        """Simulates all budgets of all criteria, and runs `early_exit.runs` of them with real early exit."""
+        """Returns the rows of all criteria and budgets: all are simulated, `early_exit.runs` of them really run."""
         everything = self._whole_data()
-        log.info("thresholds from the training set: %d videos", len(self._sweep()))
+        log.info("computing thresholds from %d training videos", len(self._sweep()))
         sure = self._training_certainty()
         answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
-        full = self._timed(everything, lambda batch: exits.whole(self.stage, batch))
+        full = self._timed(everything, lambda batch: exits.run_in_full(self.stage, batch))
         score, self.full = self._score(full.values, full), full
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
         for criterion in self.options.criteria:
@@ -144,7 +145,7 @@ class EarlyExit:
         return rows
 
     def write_predictions(self, folder: Path) -> None:
-        """Writes predictions.csv: the budget that the summary's conclusion names, beside the full model."""
+        """Writes predictions.csv for the budget that the summary's conclusion names, and for the full model."""
         if self.best is None or self.full is None:
             return
         row, found = self.best
@@ -154,33 +155,34 @@ class EarlyExit:
         write_predictions(folder, paths, self.data.classes, found.labels, logits, bad, exits=found.exits)
 
     def _affordable_chunk(self) -> int:
-        """The smallest number of steps between exits at which running all steps is at most `SLOWER` times the full
-        time."""
+        """Returns the smallest number of steps between exits with which all steps are at most `SLOWER` times slower."""
 
-        def seconds(work: Callable[[Batch], exits.Left], batch: Batch) -> float:
+        def seconds(work: Callable[[Batch], exits.ExitResult], batch: Batch) -> float:
             work(batch)
             return min(work(batch).networks for _ in range(3))
 
         first = [
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
-        whole = seconds(lambda batch: exits.whole(self.stage, batch), first[0])
+        whole = seconds(lambda batch: exits.run_in_full(self.stage, batch), first[0])
         model, chunk = self.network, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
             limits = torch.full((len(numbers),), exits.NEVER)
-            walk = partial(exits.leave, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk)
+            walk = partial(
+                exits.exit_early, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk
+            )
             walked = seconds(walk, first[1])
-            log.info("chunk %d: a walk takes %.0f %% of the time of the whole network", chunk, 100 * walked / whole)
+            log.info("chunk %d: all steps take %.0f %% of the full network's time", chunk, 100 * walked / whole)
             if walked <= SLOWER * whole:
                 break
             chunk *= 2
         return self.world.gather(chunk)[0]  # all processes use the value of rank 0
 
     def _whole_data(self) -> ClipSource:
-        """Evaluation clips as the whole network takes them."""
+        """Returns the evaluation clips as the full network reads them, without early exit."""
         if self._whole is None:
-            # Where the whole network chooses frames as well, its clips are read like those of a walk.
+            # A network that chooses frames decodes them on demand without early exit, too.
             same, whole = self.network.chooses_frames, replace(self.settings, mode="evaluate")
             self._whole = self.data.test if same else build.data(whole, collected=self.data.collected).test
         return self._whole
@@ -192,8 +194,8 @@ class EarlyExit:
         )
 
     def _training_certainty(self) -> dict[str, Tensor]:
-        """The exit criteria (N, E) of training clips with augmentation, as in the repositories' test_early_exit.py."""
-        nothing = torch.empty(0, len(self.numbers))  # with very few videos a process may have none
+        """Computes the exit criteria (N, E) of augmented training clips, as the repositories' test_early_exit.py."""
+        nothing = torch.empty(0, len(self.numbers))  # a process may have no video if there are very few
         found: dict[str, list[Tensor]] = {criterion: [nothing] for criterion in self.options.criteria}
         for batch in self._loader(given(self.data.train), self._sweep()):
             logits = self.stage.exit_logits(batch.to(self.world.device))[:, self.numbers].float()
@@ -203,7 +205,7 @@ class EarlyExit:
         return {name: torch.cat([share[name] for share in shares]) for name in found}
 
     def _evaluation(self, clips: ClipSource) -> Loader:
-        """The loader of an evaluation split; its processes stay alive, so starting them is not part of any timing."""
+        """Makes the loader of evaluation clips; its processes stay alive, so that no timing includes their start."""
         if id(clips) not in self._loaders:
             order = EvaluationOrder(
                 len(clips), self.settings.evaluate.batch_size, rank=self.world.rank, world=self.world.size
@@ -218,12 +220,12 @@ class EarlyExit:
         return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
 
     def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> Found:
-        def left(batch: Batch) -> exits.Left:
-            return exits.Left(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
+        def left(batch: Batch) -> exits.ExitResult:
+            return exits.ExitResult(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
 
         return self._timed(clips, left)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.Left]) -> Found:
+    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.ExitResult]) -> Found:
         """Runs `work` on every evaluation video and measures the seconds per video."""
         batches = self._evaluation(clips)
         shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
@@ -251,7 +253,7 @@ class EarlyExit:
         return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
 
     def _simulate(self, criterion: str, budget: float, limit: Tensor, answers: Found) -> tuple[Row, Tensor]:
-        at = exits.leaving(exits.certainty(answers.values, criterion), limit)
+        at = exits.exit_indices(exits.certainty(answers.values, criterion), limit)
         logits = answers.values[torch.arange(len(at)), at]
         shares = torch.bincount(at[answers.valid], minlength=len(self.numbers)) / max(1, int(answers.valid.sum()))
         cost = float((shares.double() * self.costs).sum())
@@ -260,12 +262,12 @@ class EarlyExit:
         return row, at
 
     def _run_these(self) -> set[int]:
-        """Indices of the budgets that are run with real early exit."""
+        """Returns the indices of the budgets that are run with real early exit."""
         count = min(self.options.runs, len(self.budgets))
         return set(torch.linspace(0, len(self.budgets) - 1, count).round().int().tolist())
 
     def _sign(self, limits: list[Tensor], training: Tensor, answers: Found) -> set[int]:
-        """Chooses the budget that keeps the contract; returns its index, or nothing if none does."""
+        """Chooses the budget that has the guarantee of `early_exit.lose`; returns its index, or an empty set."""
         seed, costs = self.settings.seed, self.costs
         found = choose_budget(
             self.options, limits, training, costs, answers.values, answers.labels, answers.valid, seed
@@ -279,7 +281,7 @@ class EarlyExit:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
-            lambda batch: exits.leave(self.stage, batch, limit, self.numbers, row.name, self.chunk),
+            lambda batch: exits.exit_early(self.stage, batch, limit, self.numbers, row.name, self.chunk),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
@@ -295,11 +297,11 @@ class EarlyExit:
             row.deviation = float((found.values - expected)[same].abs().max() / expected[same].abs().max())
 
     def _baseline(self) -> Row:
-        """The row of the baseline recognizer on whole frames."""
+        """Evaluates the baseline recognizer on whole frames and returns its row."""
         other = predict.load(given(self.options.baseline), device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
-        found = self._timed(data.validate, lambda batch: exits.whole(other.stage, batch))
+        found = self._timed(data.validate, lambda batch: exits.run_in_full(other.stage, batch))
         score = self._score(found.values, found)
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
 

@@ -1,4 +1,4 @@
-"""Handling of errors that end a process of a run: one line on the terminal, status.json and the exit status."""
+"""Handles errors that end a process of a run: one line on the terminal, status.json and the exit status."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from adafocus.runs.folder import InUse
 from adafocus.runs.launch import LOST
 from adafocus.training.logger import log
 
-#: Error numbers of a disk or folder that cannot be written.
+#: Error numbers (errno) that mean that a disk or folder cannot be written.
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 def end(folder: Path, rank: int, error: BaseException, signals: Signals, reason: str | None = None) -> int | None:
-    """Says why this process ends, unless another one of the run has done so, and writes the status.
+    """Reports why this process ends, unless another process of the run has reported it, and writes status.json.
 
     Args:
         folder: the run folder.
-        rank: this process. The others give the first one time to speak, for most errors are everybody's.
-        error: what has ended it.
-        signals: which signal, if any; none ends it a second time.
-        reason: one line about an exception that the caller knows.
+        rank: rank of this process. Ranks above 0 wait a moment for rank 0, since most errors occur in all processes.
+        error: the exception that ended the process.
+        signals: the signals that arrived; from here on they are ignored.
+        reason: a line that explains the exception, if the caller knows one.
 
     Returns:
-        The exit status; None for a defect of ours, whose exception should go on.
+        the exit status; None for a defect of this package, whose exception the caller should raise again.
     """
     signals.ignore()
-    if isinstance(error, (Told, InUse)):  # another process speaks, or has its own run in this folder
+    if isinstance(error, (Told, InUse)):  # another process reports the error, or has its own run in this folder
         if isinstance(error, InUse):
             sys.stderr.write(f"error: {error}\n")
         return 2
@@ -58,7 +58,7 @@ def end(folder: Path, rank: int, error: BaseException, signals: Signals, reason:
     if reason is None:
         log.error(
             "%s", f"{prefix}the run ends with a defect", exc_info=error
-        )  # in run.log; Python shows it on the terminal
+        )  # writes the traceback to run.log; Python prints it on the terminal
         end_status(folder, "failed", f"{prefix}{type(error).__name__}: {first_line(error)}")
         return None
     if not told:
@@ -68,7 +68,7 @@ def end(folder: Path, rank: int, error: BaseException, signals: Signals, reason:
 
 
 def explain(error: BaseException) -> str | None:
-    """The message for an exception that has a known cause outside the package (memory, disk); None for others."""
+    """Returns a message for an exception with a known cause outside the package (memory, disk); None for others."""
     if isinstance(error, UserError):
         return str(error)
     text = first_line(error)

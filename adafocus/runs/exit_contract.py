@@ -1,4 +1,4 @@
-"""Chooses the early-exit thresholds of a run that keep a contract, see `adafocus.evaluation.contract`."""
+"""Chooses exit thresholds with the guarantee of `adafocus.evaluation.contract` among the budgets of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from adafocus.evaluation import contract, exits
 
 
 def check_size(options: EarlyExitConfig, videos: int) -> None:
-    """Refuses a contract that so many evaluation videos cannot prove; before anything is computed.
+    """Checks, before anything is computed, that there are enough evaluation videos to prove the guarantee.
 
     Raises:
-        UserError: one line with the number of videos that it needs.
+        UserError: there are too few; the message says how many are needed.
     """
     if options.lose is None:
         return
@@ -41,26 +41,26 @@ def choose_budget(
     valid: Tensor,
     seed: int,
 ) -> dict[str, Any]:
-    """The contract and what it chose, as early_exit.json has it; all of it concerns the first criterion.
+    """Chooses the cheapest budget of the first criterion that has the guarantee; returns the entry of early_exit.json.
 
-    The thresholds of the budgets and their order come from training videos. A random part of the evaluation videos,
-    none of which is a training video, calibrates; the others then measure what the chosen budget loses and costs.
+    The thresholds of the budgets and their order come from training videos. The test uses a random part of the
+    evaluation videos (calibration); the others then measure how much the chosen budget loses and costs.
 
     Args:
-        options: the contract.
+        options: the section `early_exit`, with share of lost videos, probability and calibration share.
         limits: thresholds (E,) of each budget.
         training: (N', E) criterion of the training videos.
-        costs: (E,) multiply-adds (MACs) of a video that leaves at each exit.
+        costs: (E,) multiply-adds (MACs) of a video that stops at each exit.
         values: (N, E, K) predictions of the evaluation videos at all exits.
         labels: (N, L) class ids, padded with -1.
-        valid: (N,) whether a video could be read.
-        seed: seed of the run, which draws the calibration videos.
+        valid: (N,) bool, False for videos that could not be read.
+        seed: seed of the run, from which the calibration videos are sampled.
     """
     criterion = options.criteria[0]
-    spent = [float(costs[exits.leaving(training, limit)].mean()) for limit in limits]
+    spent = [float(costs[exits.exit_indices(training, limit)].mean()) for limit in limits]
     order = sorted(range(len(limits)), key=lambda index: -spent[index])
     sure, classes = exits.certainty(values, criterion), values.argmax(-1)
-    at = torch.stack([exits.leaving(sure, limit) for limit in limits], 1)
+    at = torch.stack([exits.exit_indices(sure, limit) for limit in limits], 1)
     early = classes.gather(1, at)
     lost = torch.stack([contract.lost_videos(one, classes[:, -1], labels) for one in early.unbind(1)], 1)
     readable = valid.nonzero()[:, 0]
@@ -80,7 +80,7 @@ def choose_budget(
 
 
 def contract_line(found: dict[str, Any]) -> str:
-    """One line that says what a run's contract promises and which budget keeps it."""
+    """Returns a line that says what a run's contract guarantees and which budget was chosen."""
     promise = f"at most {100 * found['lose']:g} % of the videos are lost by early exit, {100 * found['sure']:g} % sure"
     if found["budget"] is None:
         return f"{promise}: no budget keeps this on {found['videos']} calibration videos; use the full model"

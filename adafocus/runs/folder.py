@@ -1,4 +1,4 @@
-"""Run folders: whether a folder is new, holds a run to resume or a finished run, or another run; and its lock."""
+"""Run folders: finds out whether a folder is new or holds an unfinished, finished or different run; and its lock."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ _TRACES = ("metrics.jsonl", "run.log", "status.json", "data.json")
 
 
 def stored_config(folder: Path) -> dict[str, Any] | None:
-    """The configuration of the run in a folder, from config.json, or from a checkpoint if that file is damaged or
-    missing.
+    """Reads the configuration of the run in a folder, from config.json or, if that is damaged, from a checkpoint.
 
     Raises:
         UserError: the checkpoint cannot be read.
@@ -36,13 +35,13 @@ def stored_config(folder: Path) -> dict[str, Any] | None:
     found = read(checkpoint).get("config")
     if not isinstance(found, dict):
         raise UserError(
-            f"{folder} has no config.json, and its checkpoints hold no configuration; choose another name=NAME"
+            f"{folder} has checkpoints, but neither they nor a config.json say of which run; choose another name=NAME"
         )
     return found
 
 
 def inspect(folder: Path, identity: dict[str, Any], stored: dict[str, Any] | None) -> str:
-    """Whether starting in a folder begins a new run or resumes one, or the run is finished; writes nothing.
+    """Finds out whether a folder is for a new run, for one to resume, or holds the finished run; writes nothing.
 
     A folder in which nothing has been trained yet does not count as a run.
 
@@ -73,7 +72,7 @@ def inspect(folder: Path, identity: dict[str, Any], stored: dict[str, Any] | Non
 
 @contextmanager
 def claim(folder: Path, *, fresh: bool) -> Iterator[None]:
-    """A context that locks a folder while a job starts and runs in it, so that no second job writes into it.
+    """Locks a folder while a job runs in it, as a context, so that no second job writes into it.
 
     Args:
         folder: the run folder.
@@ -92,15 +91,14 @@ def claim(folder: Path, *, fresh: bool) -> Iterator[None]:
 
 
 def describe(folder: Path, config: dict[str, Any], *, overrides: list[str], choices: dict[str, str]) -> None:
-    """Writes config.json, overrides.json and choices.json: the configuration, the overrides and the option of each
-    group."""
+    """Writes config.json, overrides.json and choices.json (the chosen option of each YAML group) of a run."""
     write_json(folder / "overrides.json", overrides)
     write_json(folder / "choices.json", choices)
     write_json(folder / "config.json", config)
 
 
 def _table(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None if it is missing, damaged or not a JSON object."""
+    """Reads a JSON file; None if it is missing, damaged or not a JSON object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
@@ -117,15 +115,15 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
 
 
 class InUse(UserError):
-    """Another process uses this run folder; this process must not write to it, not even its status."""
+    """Raised if another process uses the run folder, so that this one must not write to it, not even its status."""
 
 
 @contextmanager
 def lock(folder: Path, name: str = ".lock") -> Iterator[None]:
-    """A context that holds a lock file in the folder, so that two processes cannot write the same run.
+    """Holds a lock file in the folder, as a context, so that two processes cannot write the same run.
 
-    It is a POSIX lock: the system releases it when the process ends in any way, and forked loader processes do not hold
-    it. It belongs to the process, so a second call in the same process succeeds.
+    The lock is a POSIX lock of the process: the system releases it when the process ends in any way, forked loader
+    processes do not hold it, and a second call in the same process succeeds.
     """
     with open(folder / name, "a") as file:
         try:
@@ -138,7 +136,11 @@ def lock(folder: Path, name: str = ".lock") -> Iterator[None]:
 
 
 def check_free(folder: Path) -> None:
-    """Raises if another process uses the folder, before anything is started or written there."""
+    """Checks that no other process uses the folder, before anything is started or written there.
+
+    Raises:
+        InUse: another process uses it.
+    """
     if (folder / ".lock").is_file():
         with lock(folder):
             pass

@@ -35,6 +35,7 @@ from adafocus.evaluation.evaluate import Report, evaluate
 from adafocus.evaluation.gallery import Gallery
 from adafocus.evaluation.places import TRAINING_CLIPS, learned_mean
 from adafocus.layers.precision import channels_last
+from adafocus.methods import method_of
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.backends import set_backends
@@ -52,7 +53,7 @@ from adafocus.runs.table import show_cost
 from adafocus.runs.teacher import teach
 from adafocus.runs.weights import checkpoint_file, load_checkpoint, load_start
 from adafocus.training import checkpoint
-from adafocus.training.logger import Journal, counting, log, start_logging
+from adafocus.training.logger import RunLogger, counting, log, start_logging
 from adafocus.training.loggers import factories
 from adafocus.training.settings import Progress
 from adafocus.training.trainer import Trainer
@@ -63,8 +64,8 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
 
     Args:
         folder: the run folder.
-        config: its configuration, if it has been read already.
-        named: plug-ins that were named on the command line.
+        config: the configuration of the run, if it has been read already.
+        named: names of plug-ins from the command line.
     """
     rank = int(os.environ.get("RANK", 0))
     with Signals() as signals:
@@ -79,8 +80,8 @@ def run(folder: Path, config: Config | None = None, named: Sequence[str] = ()) -
                 if world.first:
                     restart_status(folder)
                 job = prepare(config, folder, world, signals)
-                with ExitStack() as journals:
-                    for trainer in job.trainers(journals):
+                with ExitStack() as run_loggers:
+                    for trainer in job.trainers(run_loggers):
                         trainer.run()
                     job.finish()
         except BaseException as error:
@@ -103,7 +104,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
             f"devices={world.size}, or start {config.devices}"
         )
     started, training = time.monotonic(), config.mode == "train"
-    factories(config.output.loggers)  # refuses one whose package is missing, before anything is read
+    factories(config.output.loggers)  # raises if a logger's package is missing, before any data is read
     file, content, trained = Path(), cast(Mapping[str, Any], {}), None
     if not training:
         file = checkpoint_file("checkpoint", given(config.checkpoint), config.schedule.select)
@@ -123,11 +124,9 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     elif not job.begun:
         load_start(config, network)
     if config.channels_last:
-        network = channels_last(network)
+        channels_last(network)
     set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
-    if config.sync_batchnorm:
-        network = world.synchronize_norms(network)
-    job.network = network.to(world.device)
+    job.network = (world.synchronize_norms(network) if config.sync_batchnorm else network).to(world.device)
     return job
 
 
@@ -137,10 +136,10 @@ class Job:
 
     Attributes:
         config: the configuration of the run; `for_stage` gives that of a stage.
-        content: content of the checkpoint that is evaluated; empty in training.
+        content: content of the evaluated checkpoint; empty in training.
         started: time at which the job began (`time.monotonic`).
         stage_results: score and seconds of every trained stage, for the summary.
-        progress, journal: those of the stage that was trained last.
+        progress, run_logger: progress and logger of the stage that was trained last.
     """
 
     config: Config
@@ -153,17 +152,17 @@ class Job:
     started: float
     stage_results: list[dict[str, Any]] = field(default_factory=list)
     progress: Progress = field(default_factory=Progress)
-    journal: Journal | None = None
+    run_logger: RunLogger | None = None
 
     @property
     def stage_folders(self) -> dict[str, Path]:
-        """The folder for the checkpoints of every stage; that of the last stage is the run folder itself."""
+        """The folder of every stage's checkpoints, by stage; the last stage has the run folder itself."""
         names = configs.stages(self.config)
         return {name: self.folder if name == names[-1] else self.folder / "stages" / name for name in names}
 
     @property
     def begun(self) -> bool:
-        """Whether a stage has been saved."""
+        """Whether a checkpoint of any stage exists."""
         return any((place / checkpoint.LAST).is_file() for place in self.stage_folders.values())
 
     @cached_property
@@ -175,11 +174,11 @@ class Job:
     def test(self) -> Evaluator:
         return Evaluator(self.last, self.world, self.data.test, self.data.views)
 
-    def trainers(self, journals: ExitStack) -> Iterator[Trainer]:
-        """The trainer of every stage in turn; whoever iterates runs it before the next one is made.
+    def trainers(self, run_loggers: ExitStack) -> Iterator[Trainer]:
+        """Yields the trainer of every stage; the caller must run it before it asks for the next one.
 
         Args:
-            journals: gets the journal of the last stage, which hears of the results of the run as well.
+            run_loggers: closes the logger of the last stage, which stays open for the results of the run.
         """
         if self.config.mode != "train":
             return
@@ -189,16 +188,16 @@ class Job:
             teach(self.config, self.data, self.folder, self.world, begun=self.begun)
         for name in self.stage_folders:
             trainer = self.trainer(name, validate)
-            if self.journal is not None:
-                self.journal.close()
-            self.journal = journals.enter_context(trainer.journal)
+            if self.run_logger is not None:
+                self.run_logger.close()
+            self.run_logger = run_loggers.enter_context(trainer.run_logger)
             yield trainer
             self.progress = trainer.progress
-            self.journal.stop()
+            self.run_logger.stop()
             self._end_stage(name, trainer)
 
     def finish(self) -> None:
-        """Evaluates the last stage, whole or with early exit, and writes the results."""
+        """Evaluates the last stage, in full or with early exit, and writes the results."""
         stage, last, data = build.stage(self.last, self.network), self.last, self.data
         cost = build.cost(self.config, len(data.classes))
         training = self.config.mode == "train"
@@ -214,11 +213,11 @@ class Job:
         summary = finish(
             last, self.folder, self.world, stage, data, cost, self.progress, report, seconds, results, program
         )
-        if self.journal is not None:
-            self.journal.finish(summary)
+        if self.run_logger is not None:
+            self.run_logger.finish(summary)
 
     def trainer(self, name: str, validate: Evaluator) -> Trainer:
-        """The trainer of one stage, with its batches, its validation and its folder."""
+        """Makes the trainer of one stage, with its batches, its validation and its folder."""
         config, data, world, folder = (
             configs.for_stage(self.config, name),
             self.data,
@@ -238,9 +237,10 @@ class Job:
             rank=world.rank,
             world=world.size,
             seed=config.seed,
+            classes=build.sampled_classes(config, data.train),
         )
         loader = _loader(config, world, clips, order)
-        journal = Journal(folder, active=world.first, loggers=factories(config.output.loggers))
+        run_logger = RunLogger(folder, active=world.first, loggers=factories(config.output.loggers))
         if world.first:
             write_status(folder, "running", steps=loop.epochs * loop.steps_per_epoch)
 
@@ -250,8 +250,8 @@ class Job:
 
         def scores() -> dict[str, float]:
             report = validate(stage, stage.variants[:1], config.evaluate.examples)
-            if world.first and (sheet := sheet_of(config, data, report)):  # how the places change during training
-                journal.picture("patches", trainer.progress.step, sheet)
+            if world.first and (sheet := sheet_of(config, data, report)):  # shows how the patches move during training
+                run_logger.picture("patches", trainer.progress.step, sheet)
             places = report.places.scalars() if report.places else {}
             return {**report.scores[stage.variants[0]], "loss": report.loss, **places}
 
@@ -262,8 +262,8 @@ class Job:
             scores,
             loop,
             world=world,
-            journal=journal,
-            keeper=checkpoint.Keeper(folder, active=world.first),
+            run_logger=run_logger,
+            checkpoints=checkpoint.CheckpointStore(folder, active=world.first),
             compiled=config.compile,
             protocol=data.validation,
             extra={"config": configs.to_dict(self.config), "classes": data.classes, "overrides": typed},
@@ -299,17 +299,17 @@ class Job:
             with as_user_error():
                 stage.load_state_dict(self.content.get("stage") or {})
             if stage.constant_place is None:
-                log.info("no row for the constant patch: the checkpoint does not hold the mean learned location")
+                log.info("the constant patch is not evaluated: the checkpoint does not hold the policy's mean location")
             return
         train, world = given(self.data.train), self.world
         batch_size = config.evaluate.batch_size
         order = EvaluationOrder(len(train), batch_size, limit=TRAINING_CLIPS, rank=world.rank, world=world.size)
         stage.constant_place = learned_mean(stage, _loader(config, world, train, order), world)
         if stage.constant_place is None:
-            log.info("no row for the constant patch: no training clip could be read")
+            log.info("the constant patch is not evaluated: no training clip could be read to measure its location")
         elif world.first:
             best = config.schedule.select == "best"
-            checkpoint.Keeper(self.folder).amend({"stage": stage.state_dict()}, best=best)
+            checkpoint.CheckpointStore(self.folder).amend({"stage": stage.state_dict()}, best=best)
 
 
 class Evaluator:
@@ -317,7 +317,7 @@ class Evaluator:
 
     Args:
         config: the configuration of the run's last stage.
-        world: the processes.
+        world: this process's rank and the communication with the others.
         clips: the data set.
         views: number of views per video (clips times crops); a batch holds evaluate.batch_size / views videos.
     """
@@ -331,7 +331,7 @@ class Evaluator:
     def __call__(
         self, stage: Stage, variants: tuple[Variant, ...], examples: int = 0, gallery: Gallery | None = None
     ) -> Report:
-        """Evaluates the present weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
+        """Evaluates the current weights, after copying the buffers of rank 0, which checkpoints store, to all ranks."""
         self.world.share_buffers(stage.model)
         return evaluate(
             stage,
@@ -352,15 +352,15 @@ def _loader(config: Config, world: World, clips: ClipSource, order: TrainOrder |
 
 
 def report_cost(config: Config, folder: Path) -> int:
-    """`mode=cost`: prints the multiply-adds of every part, without data or weights, and writes cost.json."""
+    """Does the work of `mode=cost`: prints the multiply-adds of every part, without data, and writes cost.json."""
     classes = config.dataset.classes
     if classes is None:
         raise UserError("mode=cost needs the number of classes: set dataset.classes=N")
     network, cost = build.meta_model(config, classes), build.cost(config, classes)
     frames = build.tested_plan(config).seen
     found = {**cost.as_dict(), "frames": frames, "parameters": sum(p.numel() for p in network.parameters())}
-    if isinstance(network, EarlyExitNetwork):
-        found["exits"] = network.exit_costs(cost)
+    if method_of(config).exits_early:
+        found["exits"] = cast(EarlyExitNetwork, network).exit_costs(cost)
     write_json(folder / "cost.json", found)
     show_cost(found, frames)
     return 0

@@ -1,4 +1,4 @@
-"""Starts the processes of a run, one per device; each gets only the path of the run folder and the plug-ins.
+"""Starts the processes of a run, one per device, with the path of the run folder and names of plug-ins as arguments.
 
 A job runs in subprocesses, so that it releases all memory at its end, cannot crash other jobs of a sweep, and can be
 repeated from its folder.
@@ -27,7 +27,7 @@ from adafocus.runs.folder import check_free
 
 GRACE = 1.0  # seconds that the other processes get to report after one has failed
 PATIENCE = 10.0  # seconds between asking a process to end and killing it, in case it hangs in native code
-LOST = 3  # exit status of a process that failed only because another process of its run ended
+LOST = 3  # exit status of a process that failed because another process of its run ended
 #: Environment variables with rank, world size and local rank that other launchers set: torchrun, Slurm and Open MPI.
 STARTERS = (
     ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
@@ -37,7 +37,7 @@ STARTERS = (
 
 
 def adopt_processes() -> bool:
-    """Whether torchrun, srun or mpirun started the processes of this run; sets torch's environment variables then.
+    """Returns whether torchrun, srun or mpirun started this run's processes; if so, sets torch's environment variables.
 
     Raises:
         UserError: MASTER_ADDR or MASTER_PORT is not set.
@@ -67,9 +67,9 @@ def adopt_processes() -> bool:
 def launch(folder: Path, settings: Config) -> int:
     """Runs the job of a folder in a process for each device and waits for them; returns its exit status (0: success).
 
-    Each of them imports the plug-ins that this command names, whatever the folder says. SIGINT and SIGTERM are passed
-    on; a second one kills the processes. With `inline`, or if another launcher started the processes of the run, the
-    job runs in this process.
+    Each process imports only the plug-ins that this command names, whatever the folder says. SIGINT and SIGTERM are
+    forwarded; a second signal kills the processes. With `inline`, or if torchrun, srun or mpirun started the processes
+    of the run, the job runs in this process.
 
     Raises:
         UserError: another process writes this folder.
@@ -82,7 +82,7 @@ def launch(folder: Path, settings: Config) -> int:
     restart_status(folder)
     job = _Job(folder)
     main = threading.current_thread() is threading.main_thread()
-    # The processes inherit the blocked signals and unblock them once they can handle them.
+    # Child processes inherit the blocked signals, and unblock them once they can handle them.
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, CAUGHT if main else ())
     try:
         job.start(settings.devices, settings.plugins)
@@ -92,7 +92,7 @@ def launch(folder: Path, settings: Config) -> int:
     try:
         return job.wait()
     finally:
-        job.kill()  # only after an exception are there still processes
+        job.kill()  # processes are left here only after an exception
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -197,11 +197,11 @@ class _Job:
 
 
 def _places(rank: int, devices: int) -> dict[str, str]:
-    """The environment of one of our processes."""
+    """Returns the environment variables of the process with this rank."""
     package = str(Path(__file__).resolve().parents[2])
     places: dict[str, Any] = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": devices, "LOCAL_WORLD_SIZE": devices}
     places["PYTHONPATH"] = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    # Threads that wait by spinning make a machine that has other work as well twenty times slower.
+    # OpenMP threads that wait by spinning slow a machine with other work down, by a factor of 20 when measured.
     places["OMP_WAIT_POLICY"] = os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
     if devices > 1:
         places["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", max(1, (os.cpu_count() or 1) // devices))
@@ -209,5 +209,5 @@ def _places(rank: int, devices: int) -> dict[str, str]:
 
 
 def _first_cause(codes: list[int]) -> int:
-    """The exit status of a job: that of a killed process, else of one that failed by itself, else of any."""
+    """Returns the exit status of a job: of a killed process, else of one that failed by itself, else of any."""
     return min(codes, key=lambda code: (code == 0, code > 0, code == LOST))

@@ -21,12 +21,12 @@ def contact_sheet(
     *,
     columns: int = 8,
 ) -> Image.Image:
-    """A picture with one row per clip: its frames in temporal order with the patch outlined, below a caption.
+    """Draws an image with one row per clip: its frames in temporal order with the patch outlined, below a caption.
 
     Args:
         clips: frames (T, H, W, 3) uint8 of each clip.
-        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, or 0 where there are
-            fewer; None for whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, padded with zeros; None
+            for whole frames.
         captions: text for each clip.
         right: whether each prediction is correct; the caption is green then, else red.
         columns: maximal number of frames per clip, evenly spaced.
@@ -58,10 +58,10 @@ def contact_sheet(
 
 
 def exit_curves(rows: Sequence[dict[str, Any]], metric: str, path: Path) -> None:
-    """Score against multiply-adds, and against measured seconds, of an early-exit evaluation; as PNG.
+    """Plots the score of an early-exit evaluation against multiply-adds and measured seconds, as PNG.
 
     Args:
-        rows: rows as dictionaries, see `adafocus.runs.early_exit.Row`.
+        rows: the fields of `adafocus.runs.early_exit.Row` as dictionaries.
         metric: name of the score.
         path: the file.
     """

@@ -33,12 +33,12 @@ def write_predictions(
 
     Args:
         folder: the run folder.
-        paths: of the videos, as the list names them.
+        paths: path of each video, as in the evaluation list.
         classes: names of the K classes.
         labels: (N, L) class ids padded with -1.
-        logits: (N, K) by name; the first is the method itself, the others are controls.
-        bad: by index, why a video could not be read; its row has an error and no prediction.
-        exits: (N,) the exit at which each video left the network; None without early exit.
+        logits: predictions (N, K) by name; the first is the method itself, the others are controls.
+        bad: index of a video that could not be read -> reason; its row has this error and no prediction.
+        exits: (N,) index of each video's exit; None without early exit.
 
     Raises:
         UserError: the file cannot be written.
@@ -102,7 +102,7 @@ class Predicted:
 
 
 def read_predictions(folder: Path) -> list[Predicted]:
-    """The rows of a run's predictions.csv; none if the run has no such file.
+    """Reads the rows of a run's predictions.csv; an empty list if the run has no such file.
 
     Raises:
         UserError: the file is damaged.

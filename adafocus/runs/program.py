@@ -1,4 +1,4 @@
-"""Lets the backbones of an evaluated network run as the section `evaluate` says."""
+"""Applies the precision, BatchNorm folding and compilation of the section `evaluate` to the evaluated network."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from adafocus.training.logger import log
 def use_program(
     config: Config, stage: Stage, batches: Iterable[Batch], data: build.Data, device: torch.device
 ) -> dict[str, Any] | None:
-    """Changes the network in place and adds the program to the protocol line of `data`.
+    """Changes how the backbones run, in place, and adds that to the protocol line of `data`.
 
-    The predictions for the first batch are compared with those of the network as it was trained.
+    The predictions for the first batch are compared with those of the unchanged network.
 
     Returns:
-        what the summary says about the program; None if the network runs as it was trained.
+        the entry for summary.json; None if the network runs as it was trained.
     """
     precision = inference.pick_precision(config.evaluate.precision, device)
     program = inference.Program(precision, config.evaluate.fold_norm, config.evaluate.program == "compile")

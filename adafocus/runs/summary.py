@@ -1,4 +1,4 @@
-"""The results of a finished run: summary.json, the picture of patches and the table on the terminal."""
+"""Writes the results of a finished run: summary.json, images, tables, the report, and the table on the terminal."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def finish(
     gains: list[dict[str, Any]],
     program: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Writes summary.json (with the unreadable videos), its pictures and tables and the report, and prints the table.
+    """Writes summary.json (with the unreadable videos), patches.png, predictions.csv and the report, prints the table.
 
     Returns:
         the content of summary.json.
@@ -97,15 +97,14 @@ def finish(
     summary["picture"] = picture.name if picture else None
     _write_predicted(folder, data, report)
     write_json(folder / "summary.json", summary)
-    steps = progress.step
-    write_status(folder, "finished", step=steps, steps=steps)
+    write_status(folder, "finished", step=progress.step, steps=progress.step)
     write_report(folder)
     show(folder, summary)
     return summary
 
 
 def _rows(stage: Stage, report: Report, costs: dict[Variant, int], metric: str) -> list[dict[str, Any]]:
-    """Score and cost of every variant, with 95 % intervals; `behind` is that of the method's score minus this one."""
+    """Returns score, cost and 95 % intervals of every variant; `behind` is the interval of the method's lead."""
     logits = {variant.label: values for variant, values in report.logits.items()}
     found = intervals(logits, report.labels, report.valid, metric)
     return [
@@ -130,7 +129,7 @@ def _write_predicted(folder: Path, data: build.Data, report: Report) -> None:
 
 
 def _places(stage: Stage, report: Report) -> dict[str, Any] | None:
-    """Statistics of the policy's patch locations, and the constant location; None without a policy."""
+    """Returns the statistics of the policy's patch locations, and the constant location; None without a policy."""
     if report.places is None:
         return None
     constant = None if stage.constant_place is None else stage.constant_place.tolist()
@@ -146,7 +145,7 @@ def _draw(settings: Config, folder: Path, data: build.Data, report: Report) -> P
 
 
 def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None:
-    """A picture of the report's example clips with their patches; None without examples."""
+    """Draws the report's example clips with their patches; None without examples."""
     if not report.examples:
         return None
 
@@ -162,7 +161,7 @@ def sheet_of(settings: Config, data: build.Data, report: Report) -> Image | None
 
 
 def _environment(world: World, program: dict[str, Any] | None) -> dict[str, Any]:
-    """Versions, device, the settings of torch's backends on it, and how the backbones ran if not as in training."""
+    """Returns versions, device, settings of torch's backends, and how the backbones ran if not as in training."""
     backends = backend_settings(world.device)
     return {"versions": _versions(), "device": _device_name(world), "backends": backends, "inference": program}
 

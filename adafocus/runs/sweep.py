@@ -29,13 +29,13 @@ INTERRUPTED, TERMINATED = 130, 143  # exit status after Ctrl-C and after SIGTERM
 
 
 class KeepConfig(Callback):
-    """What must be kept before Hydra begins (see conf/config.yaml).
+    """Hydra callback that stores, before a job starts, what is needed at its end (registered in conf/config.yaml).
 
-    Of a sweep its configuration, where the process that starts it finds it at the end; of a single run which folders
-    Hydra will make for it, so that a refused command leaves none of them.
+    For a sweep this is Hydra's configuration, which the starting process reads when the sweep ends; for a single run
+    the folders that Hydra is about to create, so that a refused command can remove them.
     """
 
-    made: ClassVar[list[Path]] = []  # from the innermost outwards
+    made: ClassVar[list[Path]] = []  # folders that Hydra creates, the innermost first
 
     def on_multirun_start(self, config: Any, **_: Any) -> None:
         HydraConfig.instance().set_config(config)
@@ -53,7 +53,7 @@ class Jobs:
 
     Args:
         arguments: all overrides, for the names of the folders.
-        stored: overrides from an older run or checkpoint, see `config.compose.register`.
+        stored: overrides that a given run or checkpoint was made with, see `config.compose.register`.
         typed: the keys that are set on the command line.
         count: number of jobs, as far as the overrides tell.
     """
@@ -66,7 +66,7 @@ class Jobs:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ = state
-        load_plugins(self.arguments)  # what is registered belongs to a process
+        load_plugins(self.arguments)  # this process has its own tables of registered classes
         register(self.arguments, stored=self.stored)
 
     def job(self, node: Any) -> float | None:
@@ -83,22 +83,22 @@ class Jobs:
 
     @contextmanager
     def _reported(self, hydra: Any, folder: Path) -> Iterator[None]:
-        """A context that reports what is wrong with a job in one line, and leaves no folder that Hydra made for it."""
+        """Reports the error of a job in one line, as a context, and removes the folders that Hydra made for it."""
         self.code = 2
         try:
             yield
         except UserError as error:
             sys.stderr.write(f"error: {error}\n")
             if hydra.mode != RunMode.MULTIRUN:
-                with suppress(OSError):  # one of them holds something
+                with suppress(OSError):  # a folder that is not empty stays
                     for made in KeepConfig.made:
                         made.rmdir()
             elif not (folder / "config.json").exists():
-                write_status(folder, "failed", error=str(error))  # a folder that holds another run is not touched
+                write_status(folder, "failed", error=str(error))  # unless the folder holds another run
 
     @contextmanager
     def _recorded(self, hydra: Any, folder: Path) -> Iterator[None]:
-        """A context that writes the record of a job of a sweep, and the comparison after it."""
+        """Writes the record of a job of a sweep and updates the comparison, as a context around the job."""
         if hydra.mode != RunMode.MULTIRUN:
             yield
             return
@@ -119,7 +119,7 @@ class Jobs:
             raise KeyboardInterrupt  # Ctrl-C ends the whole sweep, not only one job
 
     def _where(self, records: Path, hydra: Any) -> str:
-        """The progress of a sweep as text, such as `job 2 of 6, about 12 min left`."""
+        """Returns the progress of a sweep as text, such as `job 2 of 6, about 12 min left`."""
         count = self.count if hydra.sweeper._target_.endswith(".BasicSweeper") else hydra.sweeper.get("n_trials")
         done = sum(record.get("code") is not None for record in _records(records))
         text = f"job {hydra.job.num + 1}" + (f" of {count}" if count and hydra.job.num < count else "")
@@ -129,7 +129,7 @@ class Jobs:
         return text + (f", about {minutes:.0f} min left" if minutes >= 1 else ", less than a minute left")
 
     def finish(self) -> int:
-        """Returns the exit status of the command; after a sweep, writes the comparison and prints the failed jobs."""
+        """Ends the command: after a sweep writes the comparison and prints the failed jobs; returns the exit status."""
         if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
             return self.code
         from adafocus.runs.compare import main as compare
@@ -142,7 +142,7 @@ class Jobs:
             record["code"] is not None for record in found
         ):  # otherwise a job may still be running in another process
             shutil.rmtree(records, ignore_errors=True)
-            with suppress(OSError):  # the folder also holds records of another command
+            with suppress(OSError):  # the folder is not empty if it also holds records of another command
                 records.parent.rmdir()
         if write_comparison(sweep):
             compare([str(sweep), "--mix-protocols"])
@@ -154,15 +154,18 @@ class Jobs:
 
 
 def check_folder(folder: Path, node: Any) -> None:
-    """Refuses a folder that holds a job of another mode, or the evaluation of another checkpoint or other data.
+    """Checks that a folder does not hold a job of another mode, or the evaluation of another checkpoint or other data.
 
-    A run that trains is compared with its folder as a whole, by its identity; an evaluation would be written over.
+    Such results would be overwritten. For training, `folder.inspect` compares the whole configuration.
+
+    Raises:
+        UserError: the folder holds such a job.
     """
     try:
         held = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         mode, said = held["mode"], (held["checkpoint"], held["dataset"]["root"])
     except (OSError, ValueError, RecursionError, KeyError, TypeError):
-        return  # nothing is held, or nothing that can be told
+        return  # there is no job in the folder, or its configuration cannot be read
     if node.mode == "cost" or (mode == node.mode == "train"):
         return
     now = (node.checkpoint, node.dataset.root)
@@ -181,7 +184,7 @@ def _absolute(path: object) -> str:
 
 
 def raised_in(error: Exception) -> str:
-    """The package whose code raised an error."""
+    """Returns the name of the package whose code raised an error."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -189,7 +192,7 @@ def raised_in(error: Exception) -> str:
 
 
 def let_jobs_import_us() -> None:
-    """Adds this package to PYTHONPATH, so that processes that a launcher starts can import it from a checkout."""
+    """Adds this package to PYTHONPATH, so that a Hydra launcher's processes can import it from a checkout."""
     package = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if package not in paths:
@@ -202,7 +205,7 @@ def _records(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _score(folder: Path) -> float | None:
-    """The score in the summary of a job, for a sweeper that maximizes it."""
+    """Returns the score in the summary of a job, which a sweeper maximizes; None if there is none."""
     summary = read_json(folder / "summary.json")
     score = summary.get("score") if isinstance(summary, dict) else None
     return float(score) if isinstance(score, (int, float)) else None

@@ -1,4 +1,4 @@
-"""The tables that a run prints at its end; without torch, so that a finished run is shown at once."""
+"""Prints the tables at the end of a run; needs no torch, so that a finished run is shown without delay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ NAMES = {"top1": "top-1 %", "map": "mAP %"}
 
 
 def multiply_adds(count: float) -> str:
-    """A number of multiply-adds (MACs) with its unit, such as 26.957 G or 12.3 M."""
+    """Formats a number of multiply-adds (MACs) with its unit, such as 26.957 G or 12.3 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.3g} {unit}" if count < 100 * size else f"{count / size:.0f} {unit}"
@@ -24,7 +24,7 @@ def multiply_adds(count: float) -> str:
 
 
 def _text(value: object) -> Text:
-    """Plain text for rich: markup is not interpreted, and control codes are escaped."""
+    """Makes plain text for rich: markup is not interpreted, and control codes are escaped."""
     return Text(printable(value))
 
 
@@ -94,7 +94,7 @@ def _unit(metric: str) -> str:
 
 
 def places_line(places: dict[str, Any]) -> str:
-    """Variation and area of the learned patches, in one line."""
+    """Returns variation and area of the learned patches as one line of text."""
     frames = places["spread_frames"]
     over_frames = "" if frames is None else f", {frames:.3f} over the frames of a clip"
     areas = " / ".join(f"{100 * places[f'area_{kind}']:.0f}" for kind in ("min", "median", "max"))
@@ -102,12 +102,12 @@ def places_line(places: dict[str, Any]) -> str:
     if places.get("moving") is not None:
         held = f"; {100 * places['moving']:.0f} % of the motion in {100 * places['covered']:.0f} % of the area"
         if places.get("moving_constant") is not None:
-            held += f" (at the constant place {100 * places['moving_constant']:.0f} %)"
+            held += f" (at the constant location {100 * places['moving_constant']:.0f} %)"
     if places.get("from_constant") is not None:
-        away = f"; {places['from_constant']:.2f} of the frame's side from the constant place"
+        away = f"; {places['from_constant']:.2f} of the frame's side from the constant location"
     return (
-        f"learned places: spread {places['spread_clips']:.3f} over clips{over_frames} (of the free range); "
-        f"area {areas} % of the frame (min / median / max){held}{away}"
+        f"learned patch locations: standard deviation {places['spread_clips']:.3f} over clips{over_frames} (of the "
+        f"largest offset); area {areas} % of the frame (min / median / max){held}{away}"
     )
 
 
@@ -151,12 +151,12 @@ def show_exits(
 
 
 def _kept(share: float) -> str:
-    """The share of the saved multiply-adds that was saved as time; "none" if early exit took longer."""
+    """Formats the share saved of time relative to that of multiply-adds; "none" if early exit took longer."""
     return f"{100 * share:.0f} %" if share > 0 else "none"
 
 
 def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
-    """One line about the cheapest budget that reaches the full model's score, or else the budget with the best score.
+    """Describes in one line the cheapest budget that reaches the full model's score, or else the best-scoring budget.
 
     Args:
         rows: the rows that were run with real early exit, the full model first.
@@ -171,7 +171,7 @@ def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
 
 
 def best_budget(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The cheapest budget that reaches the full model's score, or else the budget with the best score.
+    """Returns the row of the cheapest budget that reaches the full model's score, or else of the best-scoring budget.
 
     Args:
         rows: the rows that were run with real early exit, the full model first.

@@ -1,9 +1,9 @@
-"""Logits of a teacher for the training clips, computed once and kept in the run folder.
+"""Logits of a teacher for the training clips, computed once and stored in the run folder.
 
-The teacher sees each video once, in its own evaluation view: its own frames and size, the center crop, no augmentation.
-A clip that is augmented in training keeps these logits; only a flip that exchanges classes exchanges them too, and
-mixed clips have mixed targets. A "consistent" teacher, which sees every augmented clip itself (arXiv 2106.05237), would
-have to run in every step.
+The teacher sees each video once, in the view of its own evaluation: its own frames and size, the center crop, no
+augmentation. The logits are used for every augmented version of the clip, except that a flip that exchanges classes
+also exchanges their logits, and mixed clips have mixed targets. A "consistent" teacher, which sees every augmented clip
+(arXiv 2106.05237), would have to run in every step.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from adafocus.processes.distributed import World
 from adafocus.training.logger import counting, log
 
 FILE = "teacher.pt"
-CHUNK = 256  # videos between two writes of the file
-#: Keys of the data set that say how the teacher sees a clip; where the videos are is the student's.
+CHUNK = 256  # number of videos between two writes of the file
+#: Keys of `dataset` that are taken from the teacher (how it sees a clip); the others, such as paths, from the student.
 _VIEW = (
     *("frame_size", "glance_reduction", "fit", "short_side", "short_videos", "separate_crops", "decode_short_side"),
     *("modality", "snippet", "mean", "std"),
@@ -39,12 +39,12 @@ _VIEW = (
 
 @dataclass
 class Table:
-    """The file of a run with the teacher's logits.
+    """The teacher's logits of a run, as its file stores them.
 
     Attributes:
-        run, teacher: digests of the run with its clips, and of the teacher's file.
-        logits: (N, K) logits of every training clip; NaN where the teacher could not read the video.
-        done: (N,) bool, the clips that were computed.
+        run, teacher: hashes of the run's training clips, and of the teacher's checkpoint file.
+        logits: (N, K) logits of every training clip; NaN if the teacher could not read the video.
+        done: (N,) bool, True for the clips that were computed.
     """
 
     run: str
@@ -58,14 +58,14 @@ class Table:
 
 
 def teach(config: Config, data: build.Data, folder: Path, world: World, *, begun: bool) -> None:
-    """Gives the training clips the logits of `teacher.checkpoint`, of which only those that are missing are computed.
+    """Sets the teacher's logits of the training clips; computes those that the run folder does not hold yet.
 
     Args:
         config: the configuration of the run.
         data: its data; `data.train.teacher` is set.
         folder: the run folder.
-        world: the processes, which share the clips.
-        begun: whether a checkpoint of this run exists. The run then needs the teacher's file no more.
+        world: the processes, among which the clips are divided.
+        begun: whether a checkpoint of this run exists; then all logits are stored and the teacher is not needed.
 
     Raises:
         UserError: the teacher cannot be read, or has other classes than the data.
@@ -126,17 +126,17 @@ def _compute(
 
 
 def _config_of(config: Config, teacher: Config, data: build.Data) -> Config:
-    """The teacher's configuration on the videos of the student."""
+    """Returns the teacher's configuration with the videos of the student."""
     if teacher.dataset.modality != config.dataset.modality:
         raise UserError(
             f"the teacher sees dataset.modality={teacher.dataset.modality} and this run {config.dataset.modality}; "
             f"choose a teacher that was trained on the same kind of frames"
         )
     dataset = replace(config.dataset, cache_megabytes=0)
-    if isinstance(data.train, GlyphClips):  # the size and number of frames define the drawn videos themselves
+    if isinstance(data.train, GlyphClips):  # frame size and number of frames define the synthetic videos themselves
         if teacher.dataset.frame_size != dataset.frame_size:
             raise UserError(
-                f"the teacher saw drawn videos of {teacher.dataset.frame_size} pixels: set "
+                f"the teacher saw synthetic videos of {teacher.dataset.frame_size} pixels: set "
                 f"dataset.frame_size={teacher.dataset.frame_size}, or choose another teacher"
             )
         dataset = replace(dataset, frames=data.train.videos.frames)
@@ -165,7 +165,7 @@ def _check_classes(path: Path, theirs: list[str], ours: list[str]) -> None:
 
 
 def _read(path: Path, run: str, shape: tuple[int, int]) -> Table | None:
-    """The table of a file; None if there is none, or if it is damaged or belongs to another run."""
+    """Reads the table in a file; None if there is none, or if it is damaged or belongs to another run."""
     try:
         table = Table(**torch.load(path, map_location="cpu", weights_only=True))
         sound = table.run == run and table.logits.shape == shape and table.done.shape == shape[:1]

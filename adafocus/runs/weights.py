@@ -1,4 +1,4 @@
-"""The weights that a job starts from or evaluates."""
+"""Loads the weights that a job starts from or evaluates."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def load_start(config: Config, network: nn.Module) -> None:
 
 
 def checkpoint_file(key: str, value: str, select: str) -> Path:
-    """The checkpoint file for a run folder or a file name; the checkpoint that `select` prefers if there are two."""
+    """Returns a file name as path, or for a run folder its checkpoint, preferably the one that `select` names."""
     path = Path(value).expanduser()
     if not path.is_dir():
         return path
     names = (checkpoint.BEST, checkpoint.LAST) if select == "best" else (checkpoint.LAST, checkpoint.BEST)
     files = [path / name for name in names if (path / name).is_file()]
     if not files:
-        raise UserError(f"{key}={path} holds no {' or '.join(names)}")
+        raise UserError(f"{key}={path} has no {' or '.join(names)}; name a run folder with a checkpoint, or a file")
     return files[0]
 
 
@@ -41,9 +41,9 @@ def load_checkpoint(
     """Loads a checkpoint of this package or of a paper's repository, and checks its class names."""
     report = checkpoints.load_checkpoint(path, network, content, without=build.not_needed(config))
     if report.classes is not None and report.classes != classes:
-        place = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
+        number = next(i for i, pair in enumerate(zip(report.classes, classes, strict=True)) if pair[0] != pair[1])
         raise UserError(
-            f"checkpoint {path} was trained on other classes: class {place} is {report.classes[place]!r} there and "
-            f"{classes[place]!r} in dataset={config.dataset.name}; list the classes in the checkpoint's order"
+            f"checkpoint {path} was trained on other classes: class {number} is {report.classes[number]!r} there and "
+            f"{classes[number]!r} in dataset={config.dataset.name}; list the classes in the checkpoint's order"
         )
     log.info("checkpoint %s: %s", path, report)

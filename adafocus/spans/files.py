@@ -42,7 +42,8 @@ def span_file(path: Path, head: dict[str, Any], videos: int) -> SpanFile:
     if suffix == ".vtt" and videos > 1:
         raise UserError(f"--spans {path}: a .vtt file holds the spans of one video; choose .csv or .json")
     writable("--spans", path)
-    return {".json": _JSON, ".csv": _CSV, ".vtt": _VTT}[suffix](path, head)
+    kinds: dict[str, type[_JSON] | type[_CSV] | type[_VTT]] = {".json": _JSON, ".csv": _CSV, ".vtt": _VTT}
+    return kinds[suffix](path, head)
 
 
 class _JSON:

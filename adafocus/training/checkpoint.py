@@ -1,4 +1,4 @@
-"""Training checkpoints: tensors and plain data, written atomically."""
+"""Files of training checkpoints, `last.pt` and `best.pt`: tensors and plain data, written atomically."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LAST, BEST = "last.pt", "best.pt"
 FORMAT = 1
 
 
-class Keeper:
+class CheckpointStore:
     """Saves and loads the last and the best checkpoint of a run.
 
     Args:
@@ -43,21 +43,21 @@ class Keeper:
         write_bytes(self.folder / (BEST if best else LAST), lambda file: torch.save({"format": FORMAT, **state}, file))
 
     def amend(self, changes: dict[str, Any], *, best: bool = False) -> None:
-        """Replaces entries of a saved state."""
+        """Replaces entries of the last or the best state that was saved."""
         self.save({**(self.load(best=best) or {}), **changes}, best=best)
 
     def load(self, *, best: bool = False) -> dict[str, Any] | None:
-        """The saved state, on the CPU; None if nothing has been saved yet."""
+        """Returns the saved state, on the CPU; None if nothing has been saved yet."""
         path = self.folder / (BEST if best else LAST)
         return read(path) if path.is_file() else None
 
 
 class NotFinite(Exception):
-    """The state holds infinite or NaN numbers and is therefore not saved."""
+    """Raised for a state with infinite or NaN numbers, which is not saved."""
 
 
 def all_finite(state: Any) -> bool:
-    """Whether all floating-point tensors in nested dicts and lists are finite; synchronizes once per device."""
+    """Returns whether all floating-point tensors in nested dicts and lists are finite; synchronizes once per device."""
     tensors = [tensor for tensor in _tensors(state) if tensor.is_floating_point() and tensor.numel()]
     largest = torch.nn.utils.get_total_norm(tensors, norm_type=float("inf"))
     return bool(largest.isfinite())

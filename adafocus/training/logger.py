@@ -1,4 +1,4 @@
-"""Logging of a run: run.log, metrics.jsonl, loggers, status.json and the progress bar."""
+"""Logging of a run: run.log, metrics.jsonl, external loggers, status.json and the progress bar."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from adafocus.training.loggers import Loggers
 log = logging.getLogger("adafocus")
 
 
-class Journal:
+class RunLogger:
     """Writes the metrics of a run; on all ranks but the first its methods do nothing.
 
     `offset` is the length of metrics.jsonl in bytes. Every checkpoint stores it, and `rewind` truncates the file to it,
     so that a resumed run writes the same lines as an uninterrupted one.
 
     Args:
-        folder: of the run.
+        folder: the run folder, or the folder of one of its stages.
         active: whether this process writes.
-        loggers: factories by name of those that are told the same; see `training.loggers.Loggers`.
+        loggers: by name, factories of the loggers that get the same metrics; see `training.loggers.Loggers`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Journal:
         kept = _whole_lines(self.path, offset) if self.path.exists() else 0
         if kept < offset:
             log.warning(
-                "%s is damaged or was shortened: %d of its %d bytes up to step %d are left; training is not concerned",
+                "%s is damaged or was shortened: only %d of its %d bytes up to step %d are left; training goes on",
                 self.path,
                 kept,
                 offset,
@@ -108,7 +108,7 @@ class Journal:
             self._last_status = now
             write_status(self.folder, "running", step=step, steps=steps)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> RunLogger:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -132,7 +132,7 @@ class Journal:
 
 @contextmanager
 def counting(what: str, *, active: bool = True) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function (done, all) that displays progress: a bar on a terminal, else a log line every 20 seconds."""
+    """Yields a function (done, all) that shows the progress of `what`: a bar on a terminal, else a line every 20 s."""
     last = time.monotonic()
 
     def line(done: int, total: int) -> None:
@@ -160,7 +160,7 @@ class _Lines(logging.Formatter):
 
 
 def _whole_lines(path: Path, offset: int) -> int:
-    """Length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
+    """Returns the length in bytes of the complete JSON lines within the first `offset` bytes of a file."""
     kept = 0
     with open(path, "rb") as file:
         for line in file:
@@ -186,7 +186,7 @@ class _LogFile(logging.FileHandler):
 
 
 def start_logging(folder: Path | None, *, rank: int = 0) -> None:
-    """Log lines go to the terminal (rank 0) and to `run.log` of the folder; tracebacks to the file alone.
+    """Sends log lines to the terminal (rank 0 only) and to `run.log` in the folder, tracebacks to the file only.
 
     Raises:
         UserError: the file cannot be opened.

@@ -1,4 +1,4 @@
-"""Loggers, which get what metrics.jsonl gets, and pictures: TensorBoard, other trackers, and those of plug-ins."""
+"""Loggers, which get the metrics of metrics.jsonl and images: TensorBoard, other trackers, and loggers of plug-ins."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class TensorBoard:
     """Numbers as `train/name` and `val/name`, and pictures, in the folder `tensorboard` of the run.
 
     Args:
-        folder: of the run.
-        step: the last step that counts; what an interrupted run wrote of later ones is not shown.
+        folder: the run folder.
+        step: the step that the run continues from; records of later steps, from before an interruption, are hidden.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
@@ -31,13 +31,11 @@ class TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         for name, value in values.items():
             if isinstance(value, (int, float)):
                 self.writer.add_scalar(tag(kind, name), value, step)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
@@ -49,26 +47,25 @@ class TensorBoard:
         self.writer.add_hparams(chosen, results(summary), run_name=".")
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.writer.close()
 
 
-#: Loggers of our own; those of plug-ins are in `adafocus.core.registry.LOGGERS`.
+#: Loggers of this package by name; those of plug-ins are in `adafocus.core.registry.LOGGERS`.
 OURS: dict[str, Callable[..., Logger]] = {
     "tensorboard": TensorBoard,
     "csv": CSVLogger,
     "mlflow": MLflow,
     "wandb": WandB,
 }
-#: Loggers that need a package which is not installed with this one; the extra has the same name.
+#: Loggers that need an optional dependency; the extra of this package that installs it has the same name.
 EXTRAS = ("mlflow", "wandb")
 
 
 def factories(names: list[str]) -> dict[str, Callable[..., Logger]]:
-    """What makes the loggers of these names.
+    """Returns the factories of the loggers of these names.
 
     Raises:
-        UserError: one of them needs a package that is not installed.
+        UserError: a logger needs a package that is not installed.
     """
     for name in names:
         if name in EXTRAS and find_spec(name) is None:
@@ -78,11 +75,11 @@ def factories(names: list[str]) -> dict[str, Callable[..., Logger]]:
 
 
 class Loggers:
-    """Several loggers as one. One that raises is named in a warning and hears no more: it never ends a run.
+    """Passes records to several loggers. If one raises, a warning names it and it is not called again; the run goes on.
 
     Args:
-        folder: of the run.
-        makers: by name, what is called with (folder, step=...) when the first thing is to be told.
+        folder: the run folder.
+        makers: factories by name, called with (folder, step=...) before the first record.
     """
 
     def __init__(self, folder: Path, makers: Mapping[str, Callable[..., Logger]]) -> None:
@@ -90,7 +87,7 @@ class Loggers:
         self.open: dict[str, Logger] = {}
 
     def start(self, step: int) -> None:
-        """Makes the loggers that are not there yet; `step` is the last one that counts."""
+        """Makes the loggers, unless that is done; `step` is the step that the run continues from."""
         while self.makers:
             name, make = self.makers.popitem()
             try:
@@ -99,22 +96,22 @@ class Loggers:
                 self._drop(name, error)
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """Tells all of them."""
+        """Passes a line of metrics.jsonl to all loggers."""
         self.start(step - 1)
         self._tell("record", kind, step, values)
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """Shows it to all of them."""
+        """Passes a PIL image to all loggers."""
         self.start(step - 1)
         self._tell("picture", name, step, image)
 
     def finish(self, summary: dict[str, Any]) -> None:
-        """Tells all of them, but those of plug-ins that have no `finish`, that the run is complete."""
+        """Calls `finish` of all loggers that have it, when the run is complete."""
         self.start(0)
         self._tell("finish", self.folder, summary)
 
     def close(self) -> None:
-        """Closes all of them."""
+        """Closes all loggers."""
         self._tell("close")
         self.open.clear()
 
@@ -131,4 +128,4 @@ class Loggers:
     @staticmethod
     def _drop(name: str, error: Exception) -> None:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        log.warning("logger %s failed and is told no more (%s); metrics.jsonl goes on", name, reason)
+        log.warning("logger %s failed (%s) and gets no more records; metrics.jsonl still does", name, reason)

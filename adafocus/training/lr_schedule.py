@@ -21,17 +21,17 @@ def learning_rates(
     decay: float = 0.1,
     warmup_epochs: float = 0.0,
 ) -> np.ndarray:
-    """Learning rates of all optimizer steps, float64 of length epochs * steps_per_epoch.
+    """Computes the learning rate of every optimizer step, float64 of length epochs * steps_per_epoch.
 
     Args:
         rate: peak learning rate.
         epochs, steps_per_epoch: length of training.
-        shape: "cosine": rate / 2 (1 + cos(pi e / horizon)) with e the epochs so far; "step": multiplied by `decay` at
-            each milestone; "constant".
+        shape: "cosine": rate / 2 * (1 + cos(pi * e / horizon)) after e epochs; "step": multiplied by `decay` at each
+            milestone; "constant".
         per_epoch: whether e is the number of finished epochs, as in the AdaFocus and TSM code; else it includes
             fractions.
-        horizon: epochs until the cosine reaches 0; None: `epochs`. AdaFocus' code trains one epoch more, at rate 0.
-        milestones: epochs at which "step" multiplies.
+        horizon: epochs until the cosine reaches 0; None: `epochs`. AdaFocus' code trains one more epoch, at rate 0.
+        milestones: epochs at which "step" multiplies the rate.
         decay: factor of "step".
         warmup_epochs: during these epochs the rate is also multiplied by a factor that rises linearly from 0 to 1.
     """
@@ -52,7 +52,7 @@ def learning_rates(
 
 
 def scaled_rate(rate: float, batch: int, base_batch: int, scaling: str = "linear") -> float:
-    """The learning rate for batches of `batch` clips, from the one for `base_batch` clips (arXiv 1706.02677)."""
+    """Scales the learning rate for `base_batch` clips to batches of `batch` clips (arXiv 1706.02677)."""
     if scaling not in LR_SCALINGS:
         raise ValueError(f"scaling={scaling!r} is unknown; choose one of {', '.join(LR_SCALINGS)}")
     return rate * batch / base_batch if scaling == "linear" else rate

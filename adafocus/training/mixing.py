@@ -1,8 +1,8 @@
 """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of the clips of a batch.
 
-`MixUp` and `CutMix` of torchvision.transforms.v2 take float images and draw one share for a whole batch from torch's
-global random state; here clips are uint8, and every clip has a share of its own that is a function of
-(seed, epoch, index), so that a resumed run repeats it.
+`MixUp` and `CutMix` of torchvision.transforms.v2 take float images and sample one share for a whole batch from torch's
+global random state. Here clips are uint8, and each clip has its own share, a function of (seed, epoch, index), so that
+a resumed run repeats it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from torch import Tensor
 from adafocus.core.batch import Batch, Mixed
 from adafocus.core.rng import generator
 
-#: A clip's share, and its box of CutMix (top, left, bottom, right) as fractions of a frame; an empty box means mixup.
+#: A clip's share of itself, and its CutMix box (top, left, bottom, right) as fractions of a frame, empty for mixup.
 _Draw = tuple[float, tuple[float, float, float, float]]
 
 
 def mix(batch: Batch, *, mixup_alpha: float, cutmix_alpha: float, seed: int) -> Batch:
     """Mixes every clip with the next one of the batch, all of its frames in the same way.
 
-    Shares are drawn from Beta(alpha, alpha); a clip keeps the larger part of itself, so its own label stays the most
+    Shares are sampled from Beta(alpha, alpha), and the larger part is the clip's own, so that its label stays the most
     probable one. With both alphas above 0, each clip gets mixup or CutMix with equal probability.
 
     Args:
-        batch: at least two clips, of one process and accumulation step; clips of others are not mixed in.
-        mixup_alpha, cutmix_alpha: parameters of the Beta distribution; 0 switches the one or the other off.
+        batch: the batch of one process and accumulation step, at least two clips.
+        mixup_alpha, cutmix_alpha: parameters of the Beta distribution; 0 switches mixup or CutMix off.
         seed: seed of the run.
 
     Returns:
@@ -44,14 +44,14 @@ def mix(batch: Batch, *, mixup_alpha: float, cutmix_alpha: float, seed: int) -> 
     share, is_cut, box = packed[:, 0], packed[:, 1, None, None] > 0, packed[:, 2:, None, None]
     rows, columns = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     inside = (rows >= box[:, 0]) & (rows < box[:, 2]) & (columns >= box[:, 1]) & (columns < box[:, 3])  # (B, H, W)
-    # The share of its own in every pixel of a clip: 0 or 1 for CutMix, the same everywhere for mixup.
+    # The share of the clip itself in every pixel: 0 or 1 for CutMix, the same everywhere for mixup.
     own = torch.where(is_cut, (~inside).float(), share[:, None, None])
     partner = torch.arange(len(batch), device=device).roll(-1)
     return replace(batch, frames=_blend(batch.frames, partner, own), mixed=Mixed(partner, share))
 
 
 def _blend(frames: Tensor, partner: Tensor, own: Tensor) -> Tensor:
-    """Frames (B, T, H, W, C) uint8 with the share `own` (B, H, W) of themselves in every pixel; rounded."""
+    """Blends frames (B, T, H, W, C) uint8 with `partner`; `own` (B, H, W) is the frames' share of each pixel."""
     weight = own[:, None, :, :, None]
     return torch.lerp(frames[partner].float(), frames.float(), weight).round_().to(torch.uint8)
 

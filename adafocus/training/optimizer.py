@@ -1,4 +1,4 @@
-"""The optimizer of a stage, with layer-wise learning-rate decay; and the moving average of a network's weights."""
+"""The optimizer of a stage, with layer-wise learning-rate decay, and the moving average of a network's weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger("adafocus")
 
 
 class OptimizerSettings(Protocol):
-    """What of the settings of the training loop concerns the optimizer; see `trainer.Settings`."""
+    """The settings of the training loop that the optimizer needs; `training.settings.Settings` describes them."""
 
     optimizer: str
     momentum: float
@@ -26,12 +26,12 @@ class OptimizerSettings(Protocol):
 
 
 def make_optimizer(stage: Stage, settings: OptimizerSettings, *, fused: bool = False) -> torch.optim.Optimizer:
-    """Freezes parameters that are in no group of the stage, and makes the optimizer with one group for each of them.
+    """Makes the optimizer with the stage's parameter groups, and freezes all parameters that are in no group.
 
     With a layer decay below 1 a group is divided by the depth of its parameters, see `layer_rates`.
 
-    `fused` updates all parameters in one kernel. With precision=fp16 it also skips bad steps without the CPU having to
-    wait for the GPU. On a CPU its rounding would differ from the plain one.
+    `fused` updates all parameters in one kernel. With precision=fp16 it also skips steps with infinite gradients
+    without a synchronization. It is not used on a CPU, where its rounding differs.
     """
     groups = stage.learning_groups()
     learning = {id(parameter) for group in groups for parameter in group.parameters}
@@ -39,7 +39,7 @@ def make_optimizer(stage: Stage, settings: OptimizerSettings, *, fused: bool = F
         parameter.requires_grad_(id(parameter) in learning)
     for group in groups:
         if group.rate == 0:
-            log.warning("parameter group %r has rate 0: it does not learn", group.name)
+            log.warning("parameter group %r has learning rate 0 and is not trained", group.name)
     rates = layer_rates(stage.backbones, settings.layer_decay) if settings.layer_decay != 1 else {}
     options: list[dict[str, Any]] = []
     for group in groups:
@@ -58,8 +58,9 @@ def make_optimizer(stage: Stage, settings: OptimizerSettings, *, fused: bool = F
 
 
 def layer_rates(backbones: list[nn.Module], decay: float) -> dict[int, float]:
-    """Learning-rate multipliers by id of the parameter: decay for the last block of a backbone, decay^2 for the one
-    before, and so on; parameters outside of the backbones are not in it.
+    """Returns learning-rate multipliers by `id(parameter)` for the parameters of the backbones.
+
+    They are decay for the last block of a backbone, decay^2 for the block before, and so on.
 
     Source: layer-wise learning-rate decay as in BEiT (arXiv 2106.08254), `LayerDecayValueAssigner` of its repository,
     and in timm.
@@ -68,22 +69,22 @@ def layer_rates(backbones: list[nn.Module], decay: float) -> dict[int, float]:
         UserError: there is no backbone.
     """
     if not backbones:
-        raise UserError("schedule.layer_decay needs a network with backbones; leave it out")
+        raise UserError("schedule.layer_decay has no effect on a network without backbones; leave it out")
     rates: dict[int, float] = {}
     for backbone in backbones:
         blocks = _blocks(backbone)
         for depth, block in enumerate(reversed(blocks), 1):
             rates |= {id(parameter): decay**depth for module in block for parameter in module.parameters()}
-        # Parameters outside of the blocks, such as position embeddings, belong to the first one.
+        # Parameters outside of the blocks, such as position embeddings, count as part of the first block.
         rates = {id(parameter): decay ** len(blocks) for parameter in backbone.parameters()} | rates
     return rates
 
 
 def _blocks(backbone: nn.Module) -> list[list[nn.Module]]:
-    """The blocks of a backbone in the order of their definition, each as a list of modules.
+    """Returns the blocks of a backbone in the order of their definition, each as a list of modules.
 
-    Containers (`nn.Sequential` itself, not its subclasses) are opened; a normalization layer belongs to the block
-    before it. A stage of timm that is a module of its own is one block.
+    The members of an `nn.Sequential` (not of its subclasses) are separate blocks; a normalization layer belongs to the
+    block before it. A stage of a timm network that is a module of another class is one block.
     """
     children = [child for child in backbone.children() if any(True for _ in child.parameters())]
     if len(children) == 1:  # a wrapper around the network
@@ -108,12 +109,12 @@ def _blocks(backbone: nn.Module) -> list[list[nn.Module]]:
 class WeightAverage:
     """The exponential moving average of a network's weights and of BatchNorm's running statistics.
 
-    The decay rises to its final value, min(decay, (1 + n) / (10 + n)) after n steps, as in TensorFlow's
-    `ExponentialMovingAverage` and in timm: the first weights would count for too long otherwise.
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), as in TensorFlow's `ExponentialMovingAverage` and in
+    timm, so that the initial weights lose their influence early.
 
     Args:
         model: the network that is trained.
-        decay: share of the former average that a step keeps.
+        decay: weight of the previous average in each step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -127,12 +128,12 @@ class WeightAverage:
         return self.averaged.module
 
     def update(self, model: nn.Module, steps: int) -> None:
-        """Takes in the weights after `steps` steps, from 1."""
+        """Updates the average with the weights after `steps` (1, 2, ...) optimizer steps."""
         self._present = min(self.decay, steps / (9 + steps))
         self.averaged.update_parameters(model)
 
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
-        """Sets the average that a checkpoint holds, after so many steps."""
+        """Sets the average to the one of a checkpoint, which was saved after `steps` steps."""
         self.model.load_state_dict(state)
         self.averaged.n_averaged.fill_(steps)
 
@@ -141,7 +142,7 @@ class WeightAverage:
         def step(averages: list[Tensor], values: list[Tensor], _: Any) -> None:
             if averages[0].is_floating_point():
                 torch._foreach_lerp_(averages, values, 1 - self._present)
-            else:  # numbers of batches
+            else:  # integers: the number of batches that BatchNorm counts
                 for average, value in zip(averages, values, strict=True):
                     average.copy_(value)
 

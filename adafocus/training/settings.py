@@ -14,16 +14,16 @@ class Settings:
     Attributes:
         epochs, steps_per_epoch: length of training.
         rates: learning rate of each optimizer step.
-        parts: accumulation steps per optimizer step.
+        parts: number of accumulation steps (batches) per optimizer step.
         optimizer: sgd or adamw.
         clip: maximal L2 norm of the gradient; None: not clipped.
         precision: fp32, bf16 or fp16.
         metric: the score that selects the best checkpoint.
-        evaluate_every, evaluate_last: evaluate after every n-th epoch (1, 1 + n, ...) and after each of the last m.
+        evaluate_every, evaluate_last: with values n and m, evaluate after the epochs 1, 1 + n, ... and the last m.
         save_seconds: seconds between two checkpoints within an epoch.
         log_every: steps between two lines of metrics.jsonl.
         bad_limit: maximal number of unreadable training videos.
-        layer_decay: see `optimizer.layer_rates`; 1: the same rate for all blocks of a backbone.
+        layer_decay: layer-wise decay of the learning rate, see `optimizer.layer_rates`; 1: none.
         ema_decay: decay of the moving average of the weights, which is then evaluated and saved; None: no average.
         mixup_alpha, cutmix_alpha: see `mixing.mix`; 0: clips are not mixed.
         patience: epochs without a better score after which training ends; None: it does not end early.

@@ -1,4 +1,4 @@
-"""Loggers of well-known trackers: MLflow and Weights & Biases, and a table for those who want neither."""
+"""Loggers for MLflow and Weights & Biases, and one that writes a CSV table."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from adafocus.core.files import read_json, write_json
 
-#: Files of a finished run that a tracker gets, if they are there; the checkpoint is added to them.
+#: Files of a finished run that are uploaded to a tracker if they exist, in addition to the checkpoint.
 FILES = ("summary.json", "report.html", "predictions.csv", "patches.png", "config.json")
-#: What MLflow stores of a text, and how many values it takes in one request.
+#: Limits of MLflow: characters of a parameter's value, and number of values in one request.
 MLFLOW_LENGTH, MLFLOW_BATCH = 6000, 100
 
 
@@ -26,13 +26,13 @@ def tag(kind: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class Identity:
-    """What a tracker needs to know of a run.
+    """Names and ids by which trackers know a run.
 
     Attributes:
-        folder: the run folder.
-        name: of the run; of a stage before the last, with the stage's name.
+        folder: the folder of the run, or of a stage before the last, which has a folder of its own.
+        name: name of the run, followed by that of the stage if the folder is a stage's.
         group: name of the sweep that the run belongs to, or None.
-        known: ids that trackers gave this run when it began, by name of the tracker.
+        known: ids that trackers gave this run when it started, by name of the tracker.
     """
 
     folder: Path
@@ -41,12 +41,12 @@ class Identity:
     known: dict[str, str]
 
     def remember(self, tracker: str, number: str) -> None:
-        """Stores the id of the run, so that a continued run goes on in the same place."""
+        """Stores the id that a tracker gave the run, so that a resumed run continues the same record."""
         self.known[tracker] = number
         write_json(self.folder / "trackers.json", self.known)
 
     def parameters(self) -> dict[str, Any]:
-        """The configuration with one key for each value, such as `schedule.lr`."""
+        """Returns the configuration as a flat dict with dotted keys such as `schedule.lr`."""
         return dict(_flat(read_json(self.run_folder / "config.json", dict) or {}))
 
     @property
@@ -55,7 +55,7 @@ class Identity:
 
 
 def identify(folder: Path) -> Identity:
-    """The identity of a run, or of one of its stages, from its folder."""
+    """Reads the identity of a run, or of one of its stages, from its folder."""
     whole, place = _run_folder(folder), folder.absolute()
     name = whole.absolute().name + ("" if whole == folder else f"/{place.name}")
     sweep = whole.absolute().parent
@@ -65,7 +65,7 @@ def identify(folder: Path) -> Identity:
 
 
 def _run_folder(folder: Path) -> Path:
-    """The folder of the whole run; stages before the last have folders of their own in it."""
+    """Returns the run folder, given it or the folder of one of the run's stages."""
     return folder.parent.parent if folder.parent.name == "stages" else folder
 
 
@@ -78,12 +78,12 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers among the values of a record."""
+    """Returns the values of a record that are numbers, as floats."""
     return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
 
 
 def results(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The numbers of a summary that trackers show: scores, cost in multiply-adds, seconds of training."""
+    """Returns the numbers of a summary that trackers show: scores, multiply-adds, seconds of training."""
     found = {f"final/{name}": value for name, value in (summary.get("scores") or {}).items()}
     found |= {"final/score": summary.get("score"), "final/multiply_adds": (summary.get("cost") or {}).get("total")}
     found["final/train_seconds"] = (summary.get("seconds") or {}).get("train")
@@ -91,18 +91,18 @@ def results(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def files(folder: Path, summary: Mapping[str, Any]) -> list[Path]:
-    """The files of a finished run that a tracker gets, with the checkpoint that was evaluated."""
+    """Returns the files of a finished run to upload, with the checkpoint that was evaluated."""
     checkpoints = ("best.pt", "last.pt") if summary.get("selected") == "best" else ("last.pt", "best.pt")
     chosen = next((name for name in checkpoints if (folder / name).is_file()), None)
     return [folder / name for name in (*FILES, chosen) if name is not None and (folder / name).is_file()]
 
 
 class CSVLogger:
-    """`metrics.csv` of the run: a row (kind, step, name, value) for every number.
+    """Writes `metrics.csv` of the run, a row (kind, step, name, value) for every number.
 
     Args:
-        folder: of the run.
-        step: the last step that counts; rows of later ones are removed.
+        folder: the run folder.
+        step: the step that the run continues from; rows of later steps are removed.
     """
 
     HEADER = ("kind", "step", "name", "value")
@@ -117,28 +117,26 @@ class CSVLogger:
         self.table.writerows([self.HEADER, *rows])
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.table.writerows((kind, step, name, value) for name, value in numbers(values).items())
         self.file.flush()
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """A table holds no pictures."""
+        """Ignores the image, which a CSV file cannot hold."""
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.file.close()
 
 
 class MLflow:
-    """A run of MLflow, on the server or file that MLFLOW_TRACKING_URI names (MLflow's default without it).
+    """Logs to an MLflow run, on the server or in the file that MLFLOW_TRACKING_URI names (else MLflow's default).
 
-    The experiment is that of MLFLOW_EXPERIMENT_NAME, or `adafocus`. Runs of a sweep share the tag `sweep`, by which
-    MLflow groups. A server that does not answer is given up after a few seconds, since training waits for it.
+    The experiment is MLFLOW_EXPERIMENT_NAME, or `adafocus`. Runs of a sweep share the tag `sweep`, by which MLflow can
+    group them. Requests time out after a few seconds, since training waits for them.
 
     Args:
-        folder: of the run.
-        step: the last step that counts. MLflow removes nothing: values of later steps are there twice after a run was
-            continued.
+        folder: the run folder.
+        step: the step that the run continues from. MLflow cannot delete values, so values of later steps are there
+            twice after an interruption.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
@@ -164,7 +162,6 @@ class MLflow:
             self.client.log_batch(self.run, params=chosen[first : first + MLFLOW_BATCH])
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self._log({tag(kind, name): value for name, value in numbers(values).items()}, step)
 
     def _log(self, values: dict[str, float], step: int) -> None:
@@ -174,32 +171,29 @@ class MLflow:
         self.client.log_batch(self.run, metrics=[Metric(name, value, now, step) for name, value in values.items()])
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.client.log_image(self.run, image, artifact_file=f"{name}/{step:08d}.png")
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self._log(results(summary), 0)
         for path in files(folder, summary):
             self.client.log_artifact(self.run, str(path))
         self.finished = True
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.client.set_terminated(self.run, "FINISHED" if self.finished else "KILLED")
 
 
 class WandB:
-    """A run of Weights & Biases; WANDB_MODE=offline keeps it in the run folder, for `wandb sync`.
+    """Logs to a run of Weights & Biases; WANDB_MODE=offline keeps it in the run folder, for `wandb sync`.
 
-    The project is that of WANDB_PROJECT, or `adafocus`; runs of a sweep are a group.
+    The project is WANDB_PROJECT, or `adafocus`; the runs of a sweep form a group.
 
     Args:
-        folder: of the run.
-        step: the last step that counts; the values of later ones are there twice after a run was continued.
+        folder: the run folder.
+        step: the step that the run continues from; values of later steps are there twice after an interruption.
 
     Raises:
-        RuntimeError: nobody is logged in here; wandb would ask on the terminal, and the run would wait for an answer.
+        RuntimeError: no account is logged in on this machine; wandb would ask on the terminal and block the run.
     """
 
     def __init__(self, folder: Path, *, step: int) -> None:
@@ -224,15 +218,12 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.log({"step": step, **{tag(kind, name): value for name, value in numbers(values).items()}})
 
     def picture(self, name: str, step: int, image: Any) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.log({"step": step, name: self.wandb.Image(image)})
 
     def finish(self, folder: Path, summary: dict[str, Any]) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.summary.update(results(summary))
         if (page := folder / "report.html").is_file():
             self.run.log({"report": self.wandb.Html(page.read_text(encoding="utf-8"), inject=False)})
@@ -242,5 +233,4 @@ class WandB:
         self.run.log_artifact(artifact)
 
     def close(self) -> None:
-        """See `adafocus.core.registry.Logger`."""
         self.run.finish()

@@ -1,4 +1,4 @@
-"""The training loop of all methods; what differs between methods is in their stages."""
+"""The training loop, the same for all methods; what differs between them is in their stages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from adafocus.core.stage import Stage
 from adafocus.processes.distributed import World
 from adafocus.processes.signals import Interrupted, Signals
 from adafocus.processes.transfer import Transfer
-from adafocus.training.checkpoint import LAST, Keeper, NotFinite, all_finite
-from adafocus.training.logger import Journal, log
+from adafocus.training.checkpoint import LAST, CheckpointStore, NotFinite, all_finite
+from adafocus.training.logger import RunLogger, log
 from adafocus.training.mixing import mix
 from adafocus.training.optimizer import WeightAverage, make_optimizer
 from adafocus.training.settings import Progress, Settings
@@ -32,7 +32,7 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class _Epoch:
-    """An epoch in training: its number, the step at which it ends, its batches, and what was done so far."""
+    """The epoch in progress: its number, the step at which it ends, its remaining batches, and counts for the log."""
 
     number: int
     end: int
@@ -48,11 +48,13 @@ class Trainer:
         stage: the stage; its model is on `world.device`.
         batches: (epoch, first step) -> iterator over the epoch's batches from that step on.
         evaluate: returns the scores of the present model, on every process.
-        settings, world, journal, keeper: see their classes.
+        settings: options of the loop.
+        world: this process's rank and device, and the communication with the other processes.
+        run_logger, checkpoints: write the metrics and the checkpoints.
         extra: plain data that every checkpoint stores (configuration, class names).
         compiled: whether to wrap the network in torch.compile.
         protocol: description of how `evaluate` measures, which is logged with every score.
-        signals: signals that this process receives; they end training after the present step.
+        signals: signals that this process receives; they end training after the current step.
     """
 
     def __init__(
@@ -63,15 +65,15 @@ class Trainer:
         settings: Settings,
         *,
         world: World,
-        journal: Journal,
-        keeper: Keeper,
+        run_logger: RunLogger,
+        checkpoints: CheckpointStore,
         extra: dict[str, Any] | None = None,
         compiled: bool = False,
         protocol: str = "",
         signals: Signals | None = None,
     ) -> None:
         self.stage, self.batches, self.evaluate = stage, batches, evaluate
-        self.settings, self.world, self.journal, self.keeper = settings, world, journal, keeper
+        self.settings, self.world, self.run_logger, self.checkpoints = settings, world, run_logger, checkpoints
         self.extra, self.protocol = extra or {}, protocol
         self.signals = signals or Signals()
         self.progress = Progress()
@@ -95,7 +97,7 @@ class Trainer:
         """
         with self.signals.deferred():
             self._restore()
-            self.journal.start(self.progress.step, self.steps)
+            self.run_logger.start(self.progress.step, self.steps)
             while not self._finished():
                 epoch = self._begin_epoch()
                 while self.progress.step < epoch.end:
@@ -105,18 +107,18 @@ class Trainer:
             return self.progress
 
     def _finished(self) -> bool:
-        """Whether training is over, after the evaluation that is due."""
+        """Evaluates if that is due; returns whether training is complete or stopped early."""
         if self._evaluation_due():
             self._evaluate()
         return self.progress.step >= self.steps or self._stopped()
 
     def _stopped(self) -> bool:
-        """Whether the score has not become better for `patience` epochs."""
+        """Returns whether the score has not improved for `patience` epochs, and logs that."""
         progress, patience = self.progress, self.settings.patience
         if patience is None or progress.evaluated - progress.best_epoch < patience:
             return False
         log.info(
-            "stopped after epoch %d of %d: no better %s for %d epochs (schedule.patience)",
+            "stopped after epoch %d of %d: %s has not improved for %d epochs (schedule.patience)",
             progress.evaluated + 1,
             self.settings.epochs,
             self.settings.metric,
@@ -125,9 +127,9 @@ class Trainer:
         return True
 
     def finish(self, *, best: bool) -> None:
-        """Loads the weights that were evaluated, of the best or of the last epoch, into the stage's network."""
+        """Loads the evaluated weights (the average, if there is one) of the best or the last epoch into the network."""
         if best:
-            self.stage.model.load_state_dict(given(self.keeper.load(best=True))["model"])
+            self.stage.model.load_state_dict(given(self.checkpoints.load(best=True))["model"])
         elif self.average is not None:
             self.stage.model.load_state_dict(self.average.model.state_dict())
 
@@ -137,14 +139,14 @@ class Trainer:
         return _Epoch(number, (number + 1) * self.settings.steps_per_epoch, self.batches(number, first))
 
     def _after_step(self, epoch: _Epoch) -> None:
-        """Reports and saves when it is time to, and stops after a signal."""
+        """Logs and saves if that is due, and stops after a signal."""
         step, settings = self.progress.step, self.settings
         if step % settings.log_every == 0 or step == epoch.end:
             loss = self._flush(epoch.number)
             speed = epoch.clips * self.world.size / (time.monotonic() - epoch.started)
             rate = settings.rates[step - 1]
             text = f"epoch {epoch.number + 1}/{settings.epochs}, loss {loss:.4f}, lr {rate:.2e}, {speed:.1f} clips/s"
-            self.journal.tick(step, self.steps, text)
+            self.run_logger.tick(step, self.steps, text)
             if time.monotonic() - self._saved > settings.save_seconds:
                 self._save()
         if number := self.world.largest(self.signals.number):
@@ -167,7 +169,7 @@ class Trainer:
         self.progress.bad = {k: v for bad in self.world.gather(self.progress.bad) for k, v in bad.items()}
 
     def _step(self, batches: Iterator[Batch]) -> int:
-        """One optimizer step; returns the number of clips that this process trained on."""
+        """Makes one optimizer step; returns the number of clips that this process trained on."""
         settings, step = self.settings, self.progress.step
         for group in self.optimizer.param_groups:
             group["lr"] = float(settings.rates[step]) * group["rate"]
@@ -206,7 +208,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _share_gradient(self, last: bool) -> Any:
-        """A context in which gradients are averaged over processes in the last accumulation step only."""
+        """Returns a context in which gradients are averaged over processes only in the last accumulation step."""
         net = self.stage.net
         return nullcontext() if last or not isinstance(net, nn.parallel.DistributedDataParallel) else net.no_sync()
 
@@ -222,11 +224,11 @@ class Trainer:
         step = self.progress.step
         if not np.isfinite(values["loss"]):
             raise self._diverged("the loss is")
-        self.journal.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
+        self.run_logger.record("train", step, {"epoch": epoch, "lr": float(self.settings.rates[step - 1]), **values})
         return values["loss"]
 
     def _diverged(self, what: str) -> UserError:
-        older = "an older step, with finite numbers" if (self.keeper.folder / LAST).is_file() else None
+        older = "an older step, with finite numbers" if (self.checkpoints.folder / LAST).is_file() else None
         return UserError(
             f"{what} not finite at step {self.progress.step} of {self.steps}; lower schedule.lr, set "
             f"schedule.clip_grad_norm, or train with precision=fp32. "
@@ -240,13 +242,13 @@ class Trainer:
                 log.warning("unreadable video in training: %s", bad.reason)
         if len(self.progress.bad) > self.settings.bad_limit:
             raise UserError(
-                f"{len(self.progress.bad)} unreadable videos are more than dataset.max_bad_fraction allows "
-                f"({self.settings.bad_limit}); the last: {batch.bad[-1].reason}. Run `adafocus prepare check`"
+                f"{len(self.progress.bad)} training videos are unreadable, and dataset.max_bad_fraction allows "
+                f"{self.settings.bad_limit}; the last: {batch.bad[-1].reason}. Find them with `adafocus prepare check`"
             )
 
     def _evaluation_due(self) -> bool:
         epoch, rest = divmod(self.progress.step, self.settings.steps_per_epoch)
-        epoch -= 1  # the one that was just finished
+        epoch -= 1  # the epoch that has just ended
         if rest or epoch < 0 or self.progress.evaluated >= epoch:
             return False
         return epoch % self.settings.evaluate_every == 0 or epoch >= self.settings.epochs - self.settings.evaluate_last
@@ -261,7 +263,7 @@ class Trainer:
                 self.stage.model = trained
         epoch = self.progress.step // self.settings.steps_per_epoch - 1
         score = scores[self.settings.metric]
-        self.journal.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
+        self.run_logger.record("evaluate", self.progress.step, {"epoch": epoch, "protocol": self.protocol, **scores})
         loss = f", loss {scores['loss']:.4f}" if "loss" in scores else ""
         log.info("epoch %d of %d: %s %.2f%s", epoch + 1, self.settings.epochs, self.settings.metric, score, loss)
         self.progress.evaluated, self.progress.last = epoch, score
@@ -271,44 +273,44 @@ class Trainer:
         self._save()
 
     def _evaluated(self) -> nn.Module:
-        """The network that is evaluated and that others read from a checkpoint."""
+        """Returns the network that is evaluated and that a checkpoint stores under "model"."""
         return self.stage.model if self.average is None else self.average.model
 
     def _state(self) -> dict[str, Any]:
         return {
             "model": self._evaluated().state_dict(),
-            # The weights that training goes on from, if they are not those that are evaluated.
+            # The weights that training continues from, if they differ from the evaluated ones.
             **({} if self.average is None else {"trained": self.stage.model.state_dict()}),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "stage": self.stage.state_dict(),
             "progress": asdict(self.progress),
-            "journal": self.journal.offset,
+            "journal": self.run_logger.offset,
             **self.extra,
         }
 
     def _save(self, *, best: bool = False, pending: list[list[dict[str, Tensor]]] | None = None) -> None:
-        """Saves the state on rank 0; `pending` holds, by rank, metrics that are not yet in metrics.jsonl."""
+        """Saves the state on rank 0; `pending` has, for each rank, the metrics that are not yet in metrics.jsonl."""
         if self.world.first:
             try:
-                self.keeper.save({**self._state(), "pending": pending or []}, best=best)
+                self.checkpoints.save({**self._state(), "pending": pending or []}, best=best)
             except NotFinite as error:
                 raise self._diverged("weights, statistics or moments are") from error
         self._saved = time.monotonic()
 
     def _restore(self) -> None:
-        state = self.keeper.load()
+        state = self.checkpoints.load()
         if state is None:
-            self.journal.rewind(0, 0)
+            self.run_logger.rewind(0, 0)
             return
         try:
             self._take(state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
             raise UserError(
-                f"checkpoint {self.keeper.folder / LAST} does not fit this run ({first_line(error)}); "
-                f"delete it to start anew"
+                f"checkpoint {self.checkpoints.folder / LAST} does not fit this run ({first_line(error)}); "
+                f"delete it to train from the beginning"
             ) from error
-        self.journal.rewind(state["journal"], self.progress.step)
+        self.run_logger.rewind(state["journal"], self.progress.step)
         log.info("continuing from step %d of %d", self.progress.step, self.steps)
 
     def _take(self, state: dict[str, Any]) -> None:
@@ -317,7 +319,7 @@ class Trainer:
             raise ValueError("it holds numbers that are not finite")
         self.stage.model.load_state_dict(state["model" if self.average is None else "trained"])
         for group, ours in zip(state["optimizer"]["param_groups"], self.optimizer.param_groups, strict=True):
-            group["fused"] = ours.get("fused")  # that of this device; the checkpoint may come from another one
+            group["fused"] = ours.get("fused")  # depends on the device, which may not be that of the checkpoint
         self.optimizer.load_state_dict(state["optimizer"])
         for parameter, values in self.optimizer.state.items():
             for value in values.values():

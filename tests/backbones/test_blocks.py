@@ -150,12 +150,12 @@ class Strange(nn.Module):
 
 def test_other_blocks_are_one_line() -> None:
     for module in (Strange(), nn.Conv2d(3, 4, 3)):
-        with pytest.raises(ValueError, match=f"no known place in .*{type(module).__name__}; they go into ResNet"):
+        with pytest.raises(ValueError, match=f"no position in .*{type(module).__name__}; they go into ResNet"):
             insert(Features(module), 2, Temporal(shift="bidirectional"))
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match="EfficientNet has no block with an identity path"):
         insert(library.network("timm/test_efficientnet", SIZE), 2, Temporal(shift="bidirectional"))
-    with pytest.raises(ValueError, match="shift place blockres only, not block"):
+    with pytest.raises(ValueError, match="support the shift position blockres only, not block"):
         insert(network("torchvision/resnet18"), 2, Temporal(shift="bidirectional", place="block"))
     with pytest.raises(ValueError, match="does not support the temporal module 'pool'"):
         insert(network("torchvision/resnet18"), 2, Temporal(pool=True))

@@ -3,6 +3,8 @@ position in a network where it can be inserted."""
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from helpers import golden_weights
@@ -133,13 +135,39 @@ def test_non_local_is_the_formula_and_starts_as_the_identity() -> None:
     x = torch.randn(4, 8, 5, 4, dtype=torch.float64)
     assert torch.equal(block(x), x)
     nn.init.ones_(block.W[1].weight)
-    volume = x.unflatten(0, (2, 2)).transpose(1, 2)
+    assert torch.allclose(block(x), plain_non_local(block, x), atol=1e-12)
+
+
+def test_a_training_step_of_non_local_is_that_of_the_formula() -> None:
+    """No step of NL-TSM's released program was recorded: with partial BN, it never trains the scale, which starts at 0.
+
+    So gradients and statistics are compared with the block as ops/non_local.py writes it, on 5-D volumes.
+    """
+    torch.manual_seed(0)
+    block = NonLocal(8, 2).double().train()
+    nn.init.uniform_(block.W[1].weight, 0.5, 1.5)
+    reference = deepcopy(block)
+    x, target = torch.randn(2, 8, 8, 5, 4, dtype=torch.float64).unbind()
+    optimizers = [torch.optim.SGD(one.parameters(), 0.1, 0.9, weight_decay=5e-4) for one in (block, reference)]
+    for _ in range(2):
+        for output, optimizer in zip((block(x), plain_non_local(reference, x)), optimizers, strict=True):
+            optimizer.zero_grad()
+            (output - target).square().mean().backward()
+            optimizer.step()
+    theirs = reference.state_dict()
+    assert int(theirs["W.1.num_batches_tracked"]) == 2
+    for key, value in block.state_dict().items():
+        assert torch.allclose(value, theirs[key], atol=1e-12), key
+
+
+def plain_non_local(block: NonLocal, x: Tensor) -> Tensor:
+    """The non-local block of ops/non_local.py on volumes (B, C, T, H, W), as a reference."""
+    volume = x.unflatten(0, (-1, block.segments)).transpose(1, 2)
     theta = block.theta(volume).flatten(2).transpose(1, 2)
     phi = nn.functional.max_pool3d(block.phi[0](volume), (1, 2, 2)).flatten(2)
     g = nn.functional.max_pool3d(block.g[0](volume), (1, 2, 2)).flatten(2)
-    y = ((theta @ phi).softmax(-1) @ g.transpose(1, 2)).transpose(1, 2).unflatten(2, (2, 5, 4))
-    expected = volume + block.W[1](block.W[0](y))
-    assert torch.allclose(block(x), expected.transpose(1, 2).flatten(0, 1), atol=1e-12)
+    y = ((theta @ phi).softmax(-1) @ g.transpose(1, 2)).transpose(1, 2).unflatten(2, volume.shape[2:])
+    return (volume + block.W[1](block.W[0](y))).transpose(1, 2).flatten(0, 1)
 
 
 def shifted_modules(name: str, temporal: Temporal, segments: int = 4) -> list[str]:

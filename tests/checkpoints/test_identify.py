@@ -249,7 +249,7 @@ def test_v1_files_of_stage_1_say_so_and_load_with_random_patches(tmp_path: Path)
     assert predictor.stage.variants[0].where == "random" and "missing that are not needed (policy." in str(
         predictor.report
     )
-    with pytest.raises(UserError, match="stage 1, before there is a policy: evaluate it with stage=1"):
+    with pytest.raises(UserError, match="stage 1 of AdaFocus V1 and has no policy: evaluate it with stage=1"):
         adafocus.load(tmp_path / "v1.pth.tar", *typed, "stage=3", device="cpu")
 
 

@@ -192,7 +192,7 @@ ODD = {
     "integer keys": "numbers instead of names (first: 0)",
     "sparse": "holds sparse tensors",
     "nan": "NaN or infinite",
-    "int8": "int8 numbers where weights belong",
+    "int8": "int8 numbers as weights",
     "head of 0 dimensions": "other shapes",
     "protocol 4": "is a pickle of protocol 4",
     "torchscript": "is a TorchScript program",

@@ -57,7 +57,13 @@ def test_the_card_says_score_protocol_data_cost_and_places(small_run: Path, tmp_
     said = (
         f"**{summary['score']:.1f} top-1 %** (95 % interval {low:.1f} to {high:.1f}) at 1.69 M multiply-adds per video."
     )
-    for text in (said, summary["protocol"], "- evaluate: 13 videos of 13", "learned places: spread", "| focus |"):
+    for text in (
+        said,
+        summary["protocol"],
+        "- evaluate: 13 videos of 13",
+        "learned patch locations: standard deviation",
+        "| focus |",
+    ):
         assert text in card, text
     assert "## Intended use" in card and "glyph 9" in card and "random patch" in card
     evil = model_card({**summary, "name": "<script>x</script>"}, ["<img src=x>", "a|b"], "hf://a/b")
@@ -141,11 +147,11 @@ def test_what_cannot_be_shared_is_refused(small_run: Path, tmp_path: Path, capsy
     foreign.mkdir()
     (foreign / "thesis.txt").write_text("mine")
     assert main(["push", str(run), str(foreign)]) == 2
-    assert "no network that was shared before" in capsys.readouterr().err
+    assert "does not hold a shared network" in capsys.readouterr().err
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
     (run / "summary.json").unlink()
     assert main(["push", str(run), str(tmp_path / "x")]) == 2
-    assert "no finished training" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert "has no score for the model card" in capsys.readouterr().err and not (tmp_path / "x").exists()
 
 
 def test_what_comes_back_is_never_code(small_run: Path, tmp_path: Path) -> None:

@@ -95,3 +95,15 @@ def test_one_frame_of_a_motion_does_not_tell_the_class(frame: int) -> None:
 def test_impossible_tasks_are_refused(changes: dict, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         videos(**changes)
+
+
+def test_decoys_look_like_the_glyph_when_reduced_and_are_of_no_class() -> None:
+    source = videos(decoys=2, others=0, classes=10)
+    drawn = source.draw(1)
+    warm = drawn.frames[0, ..., 0].astype(int) - drawn.frames[0, ..., 2] > 70
+    assert warm.sum() > 2 * 16 * 16  # pixels of more than two glyphs
+    before = drawn.frames
+    source.ink[10:] = source.ink[10:][::-1].copy()  # other patterns of decoys change the frames, but not when reduced
+    after = source.draw(1).frames
+    assert not np.array_equal(before, after) and np.array_equal(reduced(before), reduced(after))
+    assert np.array_equal(videos(classes=10).ink[:10], videos(classes=10, decoys=3).ink[:10])

@@ -94,10 +94,10 @@ def test_uneven_groups_are_shared_well() -> None:
 @pytest.mark.parametrize(
     ("by", "says"),
     [
-        ("scene", "neither a column \\(path, label\\), `parent`, nor a regular expression with one group"),
-        ("(a", "nor a regular expression \\("),
+        ("scene", "must be a column \\(path, label\\), `parent`, or a regular expression with one group"),
+        ("(a", "or a regular expression \\("),
         ("(a)(b)", "one group"),
-        ("(zebra)", "applies to no video"),
+        ("(zebra)", "matches no video"),
         ("parent", "the groups equal the classes"),
     ],
 )

@@ -42,6 +42,24 @@ def test_an_epoch_can_start_in_its_middle() -> None:
     assert len(order) == 2
 
 
+def test_balanced_epochs_have_as_many_clips_of_every_class_and_can_start_in_their_middle() -> None:
+    classes = [0] * 14 + [1] * 4 + [5] * 2
+    order = TrainOrder(20, 5, seed=1, classes=classes)
+    whole = flat(order)
+    chosen = [index for batch in whole for index in batch]
+    counts = sorted(sum(classes[index] == label for index in chosen) for label in (0, 1, 5))
+    assert counts == [6, 7, 7]
+    assert {index for index in chosen if index >= 14} == set(range(14, 20))  # all clips of the rare classes
+    assert max(chosen.count(index) for index in range(14)) == 1
+    order.start_at(0, 2)
+    assert flat(order) == whole[2:]
+    order.start_at(1, 0)
+    others = {index for batch in flat(order) for index in batch if index < 14}
+    assert others != {index for index in chosen if index < 14}
+    shares = [flat(TrainOrder(20, 4, rank=rank, world=2, seed=1, classes=classes)) for rank in (0, 1)]
+    assert [index for both in zip(*shares, strict=True) for share in both for index in share] == chosen
+
+
 def test_evaluation_sees_every_clip_once_without_padding() -> None:
     for world in (1, 2, 3):
         seen = [

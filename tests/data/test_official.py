@@ -295,7 +295,7 @@ def test_a_broken_video_is_listed_as_missing_with_its_reason(tmp_path: Path) -> 
             "kinetics400",
             "kinetics_train.csv",
             "label,youtube_id,time_start,time_end\nclass 001,x\n",
-            "line 2: a row is label",
+            "line 2: a row must be label",
         ),
         (
             "kinetics400",
@@ -303,9 +303,9 @@ def test_a_broken_video_is_listed_as_missing_with_its_reason(tmp_path: Path) -> 
             "label,youtube_id,time_start,time_end\nno class,x,1,2\n",
             "line 2: class 'no class'",
         ),
-        ("hmdb51", "class00_test_split1.txt", "clip.avi\n", "line 1: a row is"),
+        ("hmdb51", "class00_test_split1.txt", "clip.avi\n", "line 1: a row must be"),
         ("sthv1", "something-something-v1-train.csv", "1;nothing\n", "line 1: class 'nothing'"),
-        ("sthv2", "something-something-v2-labels.json", '{"a": "0", "b": "2"}', "not 0, 1, 2"),
+        ("sthv2", "something-something-v2-labels.json", '{"a": "0", "b": "2"}', "must be 0, 1, 2"),
     ],
 )
 def test_rows_that_cannot_be_read_are_named(tmp_path: Path, dataset: str, file: str, text: str, message: str) -> None:

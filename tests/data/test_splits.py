@@ -70,7 +70,7 @@ AMBIGUOUS = {
     "list of validation only": (["a/1.mp4", "b/1.mp4", "val.txt"], "val.txt but no training list"),
     "class of test only": (
         ["train/a/1.mp4", "train/b/1.mp4", "test/c/1.mp4"],
-        "has classes that the training set has not: ['c']",
+        "has classes that the training set does not have: ['c']",
     ),
     "junk only": (["a/notes.txt", "b/._x.mp4", "__MACOSX/c/1.mp4"], "found 0 classes"),
 }
@@ -102,7 +102,7 @@ def test_an_evaluation_of_another_folder_takes_every_video(tmp_path: Path) -> No
     assert {(record.path[0], record.labels) for record in data.splits["evaluate"].records} == {("b", (1,)), ("c", (0,))}
     assert any("all its videos are evaluated" in note for note in data.notes)
     assert any("1 of 10 evaluated videos have the path of a training video" in note for note in data.notes)
-    with pytest.raises(UserError, match="classes that the checkpoint has not: \\['b'\\]"):
+    with pytest.raises(UserError, match="classes that the checkpoint does not have: \\['b'\\]"):
         found(tmp_path, evaluation=True, trained=Trained(["c", "a"], same=False))
 
 
@@ -156,7 +156,7 @@ BAD_TABLES = {
     "path,label\nx.mp4,\n": "line 2: no label",
     "path,label,split\nx.mp4,a,dev\n": "line 2: split 'dev' is unknown",
     "path,label\n": "has no rows",
-    "path,label,label\n": "the column 'label' is there twice",
+    "path,label,label\n": "there are two columns 'label'",
     'path,label\n"x.mp4,a\n': "clips.csv, line",
 }
 
@@ -212,7 +212,7 @@ def test_what_somebody_should_know_is_a_line_each(tmp_path: Path) -> None:
         "classes without a clip in evaluate: 2 of 3: b, c",
         "classes with a single clip in train: 1 of 3: c",
         "a has 24 clips in train, c 1 (24 times as many)",
-        "videos beside the class folders are left out; the first: loose.mp4",
+        "videos next to class folders are not used; the first: loose.mp4",
     ):
         assert says in notes, notes
 

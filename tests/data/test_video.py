@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -10,7 +11,7 @@ import pytest
 from helpers import numbered
 
 from adafocus.core.errors import UserError
-from adafocus.data.video import VideoError, decode_all, inspect_video, installed_readers, open_video, read_frames
+from adafocus.data.video import VideoError, decode_all, inspect_video, installed_readers, open_video
 
 KINDS = {
     "plain.mp4": {"options": {"g": "12", "bf": "0"}},
@@ -25,6 +26,13 @@ KINDS = {
     "ten_bit.mp4": {"options": {"g": "12"}, "pixels": "yuv420p10le"},
     "odd.webm": {"codec": "libvpx-vp9", "options": {"deadline": "realtime"}, "size": (65, 97)},
 }
+
+
+def read_frames(
+    path: Path, indices: Sequence[int] | np.ndarray, *, short_side: int | None = None, reader: str = "auto"
+) -> np.ndarray:
+    with open_video(path, reader) as video:
+        return video.read(indices, short_side)
 
 
 @pytest.fixture(scope="module")

@@ -68,11 +68,11 @@ def test_500_redrawn_calibrations_keep_the_contract() -> None:
     shares = exits.wanted_shares(budgets, 6)
     candidates = [exits.thresholds(exits.certainty(logits), share) for share in shares]
     costs = torch.arange(1, 7.0)
-    spent = [float(costs[exits.leaving(exits.certainty(logits), limits)].mean()) for limits in candidates]
+    spent = [float(costs[exits.exit_indices(exits.certainty(logits), limits)].mean()) for limits in candidates]
     order = sorted(range(len(budgets)), key=lambda index: -spent[index])
     logits, labels = drawn(40_000, 2)
     sure, classes = exits.certainty(logits), logits.argmax(-1)
-    at = torch.stack([exits.leaving(sure, limits) for limits in candidates], 1)
+    at = torch.stack([exits.exit_indices(sure, limits) for limits in candidates], 1)
     lost = torch.stack(
         [contract.lost_videos(classes.gather(1, a[:, None])[:, 0], classes[:, -1], labels) for a in at.unbind(1)], 1
     )

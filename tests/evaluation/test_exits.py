@@ -73,7 +73,7 @@ def found(case: str, criterion: str) -> tuple[torch.Tensor, torch.Tensor]:
     sure, other = (exits.certainty(answers(*split), criterion) for split in (("train", train), ("val", val)))
     shares = exits.wanted_shares(network.budgets, sure.shape[1], network.first_power)
     limits = torch.stack([exits.thresholds(sure, share) for share in shares])
-    return limits, torch.stack([exits.leaving(other, limit) for limit in limits])
+    return limits, torch.stack([exits.exit_indices(other, limit) for limit in limits])
 
 
 @pytest.mark.parametrize("criterion", exits.CRITERIA)
@@ -100,7 +100,7 @@ def test_entropy_where_the_released_code_gives_nan() -> None:
 
 def test_an_answer_that_is_nan_leaves_at_the_end() -> None:
     sure = torch.tensor([[torch.nan, torch.nan], [5.0, 1.0]])
-    assert exits.leaving(sure, torch.tensor([2.0, exits.ALWAYS])).tolist() == [1, 0]
+    assert exits.exit_indices(sure, torch.tensor([2.0, exits.ALWAYS])).tolist() == [1, 0]
 
 
 def test_exits_that_a_walk_in_chunks_passes() -> None:
@@ -148,7 +148,7 @@ def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], c
     sure = exits.certainty(simulated[:, numbers])
     share = torch.full((len(numbers),), 1 / len(numbers))
     limits = exits.thresholds(sure, share)
-    at = exits.leaving(sure, limits)
+    at = exits.exit_indices(sure, limits)
     assert len(at.unique()) == len(numbers)  # every exit is taken by some clip
     # The clips that determine a threshold lie exactly on it, so rounding would decide about them.
     limits = limits - 1e-5 * limits.abs().clamp(max=1e3)
@@ -160,7 +160,7 @@ def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], c
         return source(index, candidates)
 
     batch.source = reading
-    left = exits.leave(stage, batch, limits, numbers, "confidence", chunk)
+    left = exits.exit_early(stage, batch, limits, numbers, "confidence", chunk)
     assert left.exits.tolist() == [numbers[place] for place in at.tolist()]
     expected = simulated[torch.arange(12), left.exits]
     torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

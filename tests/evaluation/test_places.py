@@ -89,7 +89,7 @@ def test_spread_and_area() -> None:
 
 def test_what_is_said_of_a_policy_that_does_not_choose() -> None:
     still = torch.full((5, 4, 2), 0.3) + 0.01 * torch.rand(5, 4, 2)
-    assert "stands still" in place_statistics(still, boxes(still, 40, smallest=10), 40).warning
+    assert "hardly moves" in place_statistics(still, boxes(still, 40, smallest=10), 40).warning
     still[:, 1] = 0.9  # a location that moves over time is a choice, even if it is the same in every clip
     assert place_statistics(still, boxes(still, 40, smallest=10), 40).warning is None
     whole = torch.rand(10, 1, 4)
@@ -151,7 +151,7 @@ def test_a_run_and_its_evaluation_show_the_constant_place(tmp_path: Path) -> Non
     folder = tmp_path / "outputs/a"
     found = runs.summary(folder)
     assert [row["name"] for row in found["rows"]][:2] == ["learned patch", "constant patch"]
-    assert "learned places: spread" in printed and len(found["places"]["constant"]) == 2
+    assert "learned patch locations: standard deviation" in printed and len(found["places"]["constant"]) == 2
     if found["places"]["warning"]:
         assert printed.count(found["places"]["warning"]) == 1
     assert "constant patch" in (folder / "run.log").read_text()
@@ -163,7 +163,7 @@ def test_a_run_and_its_evaluation_show_the_constant_place(tmp_path: Path) -> Non
         state = torch.load(folder / file, weights_only=True)
         torch.save({**state, "stage": {}}, folder / file)
     printed = runs.run(tmp_path, *runs.arguments(), "mode=evaluate", "checkpoint=outputs/a", "name=c")
-    assert "no row for the constant patch" in printed
+    assert "the constant patch is not evaluated" in printed
     assert [row["name"] for row in runs.summary(tmp_path / "outputs/c")["rows"]] == [
         row["name"] for row in found["rows"] if row["name"] != "constant patch"
     ]

@@ -39,18 +39,18 @@ def finished(folder: Path, rows: dict[str, tuple[int, list[int]]]) -> None:
 def test_the_table_has_what_finished_runs_found(tmp_path: Path, evidence) -> None:
     out = tmp_path / "yoga"
     for seed in (0, 1):
-        finished(out / f"whole_equal_seed{seed}", {"whole frames": (100, [0, 1, 1, 1])})
-    finished(out / "v2_new_seed0", {"learned patch": (110, [0, 0, 0, 1]), "constant patch": (90, [1, 1, 0, 1])})
+        finished(out / f"whole_change_seed{seed}", {"whole frames": (100, [0, 1, 1, 1])})
+    finished(out / "motion_seed0", {"learned patch": (110, [0, 0, 0, 1]), "constant patch": (90, [1, 1, 0, 1])})
     found = evidence.table(out, evidence.networks(evidence.SETS["yoga"]), 2)
     assert [len(result.right) for result in found.values()] == [2, 1, 1]
     options = argparse.Namespace(out=tmp_path, set="yoga", epochs=3, seeds=2)
     evidence.write(options, found)
     rows = {row["name"]: row for row in json.loads((out / "evidence.json").read_text())["rows"]}
-    assert rows["whole_equal: whole frames"]["seeds"] == [25.0, 25.0]
-    learned = rows["v2_new: learned patch"]
+    assert rows["whole_change: whole frames"]["seeds"] == [25.0, 25.0]
+    learned = rows["motion: learned patch"]
     assert learned["score"]["mean"] == 75.0 and learned["ahead"]["mean"] == 50.0 and learned["cost"] == 110
-    assert rows["v2_new: constant patch"]["score"]["mean"] == 25.0
-    assert "| v2_new: learned patch | 1 | 75.0 (" in (out / "evidence.md").read_text()
+    assert rows["motion: constant patch"]["score"]["mean"] == 25.0
+    assert "| motion: learned patch | 1 | 75.0 (" in (out / "evidence.md").read_text()
 
 
 def test_all_its_configurations_compose(evidence, tmp_path: Path) -> None:

@@ -51,19 +51,19 @@ def test_a_plugin_goes_all_the_way(tmp_path: Path, capsys, monkeypatch) -> None:
     run = tmp_path / "outputs" / "fixed"
     typed = [*TYPED, "method=fixed_place", "name=fixed", "output.loggers=[last_line]", "output.log_every=1"]
     interrupted(tmp_path, *typed, folder=run)
-    assert "continuing from step" in runs.run(tmp_path, *typed)
+    assert "continuing from step" in runs.apart(tmp_path, *typed)
     assert (run / "last_line.txt").read_text().startswith("step 8: top1")
     state = torch.load(run / "last.pt", weights_only=True)
     assert state["config"]["plugins"] == [PLUGIN] and "policy.corner" in state["model"]
 
     small = ["dataset.options.videos=8", "method=adafocus_v2", "output.loggers=[]", "name=both"]
-    printed = runs.run(tmp_path, "-m", *TYPED, *small, "policy.name=paper,warmest")
+    printed = runs.apart(tmp_path, "-m", *TYPED, *small, "policy.name=paper,warmest")
     assert "job 2 of 2" in printed and (tmp_path / "multirun/both/compare.md").is_file()
     warm = torch.load(tmp_path / "multirun/both/policy.name-warmest/last.pt", weights_only=True)
     assert "policy.score.weight" in warm["model"]
 
     early = ["mode=early_exit", "early_exit.budgets=[1]", "device=cpu", "loader.workers=0", "name=early"]
-    runs.run(tmp_path, f"plugins=[{PLUGIN}]", f"checkpoint={run}", *early)
+    runs.apart(tmp_path, f"plugins=[{PLUGIN}]", f"checkpoint={run}", *early)
     assert (tmp_path / "outputs/early/early_exit.csv").is_file()
 
     numbered.write(tmp_path / "one.mp4", 12)

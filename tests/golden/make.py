@@ -227,15 +227,25 @@ def small(folder: Path) -> str:
     return f'{{"about": {json.dumps(about, separators=(",", ":"))},\n"figures": {{\n' + ",\n".join(lines) + "\n}}\n"
 
 
+def made(shared: Path) -> dict[str, str]:
+    """The text of every file by the name of its case."""
+    return {case: small(shared / "golden" / case) for case in KEPT}
+
+
+def differing(texts: Mapping[str, str]) -> list[str]:
+    """The cases whose files have another text."""
+    return [case for case, text in texts.items() if (CASES / f"{case}.json").read_text() != text]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shared", type=Path, metavar="SHARED", help="folder that holds golden/CASE/case.json")
     parser.add_argument("--check", action="store_true", help="compare with the files and write nothing")
     arguments = parser.parse_args()
-    texts = {case: small(arguments.shared / "golden" / case) for case in KEPT}
+    texts = made(arguments.shared)
     if arguments.check:
-        differing = [case for case, text in texts.items() if (CASES / f"{case}.json").read_text() != text]
-        raise SystemExit(f"differing: {', '.join(differing)}" if differing else 0)
+        found = differing(texts)
+        raise SystemExit(f"differing: {', '.join(found)}" if found else 0)
     for case, text in texts.items():
         (CASES / f"{case}.json").write_text(text)
     print(f"{len(texts)} cases, {sum(map(len, texts.values())):,} bytes")

@@ -1,15 +1,19 @@
-"""Helpers that start small real runs, each in a process of its own."""
+"""Helpers that start small real runs, in the process of the test or in processes of their own."""
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from adafocus import cli
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Overrides of a run of a few seconds; tests add to them or replace them.
@@ -57,7 +61,24 @@ def start(cwd: Path, *typed: str) -> subprocess.Popen:
 
 
 def run(cwd: Path, *typed: str, expect: int = 0) -> str:
-    """Runs a command to its end and returns its output."""
+    """Runs a command to its end in this process and returns its output.
+
+    It starts six seconds of processor time earlier than in processes of its own (see `apart`): nothing is imported.
+    """
+    before, argv, said = Path.cwd(), sys.argv, io.StringIO()
+    os.chdir(cwd)
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            code = cli.run([*typed, "inline=true"])
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    assert code == expect, said.getvalue()
+    return said.getvalue()
+
+
+def apart(cwd: Path, *typed: str, expect: int = 0) -> str:
+    """Runs a command to its end in processes of its own, as from a command line, and returns its output."""
     process = start(cwd, *typed)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == expect, output

@@ -35,7 +35,7 @@ def test_the_place_moves_with_the_subject(window: float) -> None:
         if policy.scores(subject(4, 4)).flatten().argmax() not in range(27, 46):  # the subject repels: turn the sign
             policy.score[-1].weight.mul_(-1)
         there, moved = (policy.places(policy.scores(subject(*at))) for at in ((3, 3), (4, 5)))
-    step = torch.tensor([1, 2]) / 8 / (1 - policy.patch)  # cells, as shares of the free range
+    step = torch.tensor([1, 2]) / 8 / (1 - policy.patch)  # cells, as fractions of the largest offset
     torch.testing.assert_close(moved - there, step.view(1, 1, 2), atol=1e-4, rtol=0)
 
 
@@ -120,22 +120,34 @@ def make(patch: float, **options):
     return policy
 
 
-def on_tsm(**options) -> AdaFocusV2TSM:
+def on_tsm(consensus: str = "average", **options) -> AdaFocusV2TSM:
     torch.manual_seed(0)
     policy = make(12 / 32, per_clip=True, **options)
     shape = {"glance_segments": 2, "focus_segments": 3, "patch_size": 12, "frame_size": 32, "glance_size": 16}
-    return AdaFocusV2TSM(backbone("glance"), backbone("focus"), num_classes=3, policy=policy, **shape)
+    networks = backbone("glance"), backbone("focus")
+    return AdaFocusV2TSM(*networks, num_classes=3, policy=policy, consensus=consensus, **shape)
 
 
-def test_two_patches_are_two_networks_of_one_patch() -> None:
+@pytest.mark.parametrize("consensus", ["average", "change"])
+def test_two_patches_are_two_networks_of_one_patch(consensus: str) -> None:
     """The logits of several patches are the mean of those of each alone."""
-    network, frames = on_tsm(peaks=2, motion=True).eval(), torch.rand(2, 5, 3, 32, 32)
+    network, frames = on_tsm(peaks=2, motion=True, consensus=consensus).eval(), torch.rand(2, 5, 3, 32, 32)
     with torch.no_grad():
         both = network(frames)
         single = [network(frames, Overrides(where=both.where[:, at : at + 1])) for at in (0, 1)]
     assert both.where.shape == (2, 2, 2) and network.crop_values == 2 * 3 * 3 * 12**2
     torch.testing.assert_close(both.logits, (single[0].logits + single[1].logits) / 2)
     torch.testing.assert_close(both.place_logits, torch.cat([one.place_logits for one in single], 1))
+
+
+def test_motion_alone_forgets_what_was_learned() -> None:
+    network, frames = on_tsm(peaks=2, motion=True).eval(), torch.rand(2, 5, 3, 32, 32)
+    with torch.no_grad():
+        glance = network.glance(frames[:, :2])
+        at_first = network.decide(glance).where
+        torch.nn.init.normal_(network.policy.score[-1].weight, std=100)
+        assert not torch.allclose(network.decide(glance).where, at_first)
+        torch.testing.assert_close(network.decide(glance, Overrides(motion=True)).where, at_first)
 
 
 def test_a_walk_answers_as_the_whole_network() -> None:

@@ -23,7 +23,7 @@ def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Pa
     # BatchNorm is frozen: its statistics would be the only thing that depends on how a batch is split.
     typed = runs.arguments(schedule__freeze_norm="true", schedule__batch_size="12", schedule__epochs="2")
     for devices in (1, 2, 3):
-        runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}")
+        runs.apart(tmp_path, *typed, f"devices={devices}", f"name=d{devices}")
     one = tmp_path / "outputs/d1"
     for devices in (2, 3):
         other = tmp_path / f"outputs/d{devices}"
@@ -41,7 +41,7 @@ def test_one_two_and_three_processes_give_the_same_score_and_losses(tmp_path: Pa
 def test_accumulation_is_the_same_step(tmp_path: Path) -> None:
     typed = runs.arguments(schedule__freeze_norm="true", schedule__epochs="1")
     for parts in (1, 2):
-        runs.run(tmp_path, *typed, f"schedule.accumulation_steps={parts}", f"name=a{parts}")
+        runs.apart(tmp_path, *typed, f"schedule.accumulation_steps={parts}", f"name=a{parts}")
     one, two = (
         [line["loss"] for line in runs.lines(tmp_path / f"outputs/a{parts}") if line["kind"] == "train"]
         for parts in (1, 2)
@@ -70,9 +70,9 @@ def test_torchrun_works_in_one_folder(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_rank_that_fails_takes_the_others_down_with_its_reason(tmp_path: Path) -> None:
-    output = runs.run(tmp_path, *runs.arguments(schedule__lr="1e9"), "devices=2", "name=x", expect=2)
+    output = runs.apart(tmp_path, *runs.arguments(schedule__lr="1e9"), "devices=2", "name=x", expect=2)
     assert "the loss is not finite at step" in output
-    assert runs.run(tmp_path, *runs.arguments(schedule__lr="1e9"), "devices=2", "name=x", expect=2)
+    assert runs.apart(tmp_path, *runs.arguments(schedule__lr="1e9"), "devices=2", "name=x", expect=2)
 
 
 @pytest.mark.slow
@@ -84,8 +84,8 @@ def test_the_score_of_several_processes_is_that_of_the_saved_weights(tmp_path: P
     )
     for devices in (2, 3):
         folder = f"outputs/d{devices}"
-        runs.run(tmp_path, *typed, f"devices={devices}", f"name=d{devices}", "output.loggers=[tensorboard]")
-        runs.run(
+        runs.apart(tmp_path, *typed, f"devices={devices}", f"name=d{devices}", "output.loggers=[tensorboard]")
+        runs.apart(
             tmp_path,
             "mode=evaluate",
             f"checkpoint={folder}/last.pt",

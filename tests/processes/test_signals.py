@@ -110,7 +110,7 @@ def test_an_interrupted_run_saves_the_step_it_has_reached(
     # Losses are written every fourth step only, so the mean since the last line has to be saved as well.
     typed = runs.arguments(loader__workers=workers, output__log_every="4")
     typed.append(f"devices={devices}")
-    whole = runs.run(tmp_path, *typed, "name=whole")
+    whole = runs.apart(tmp_path, *typed, "name=whole")
     assert "Warning" not in whole
     folder = tmp_path / "outputs/cut"
     for lines, name, to in signals:
@@ -122,7 +122,7 @@ def test_an_interrupted_run_saves_the_step_it_has_reached(
         assert status["state"] == "interrupted" and "Traceback" not in output
         assert last == f"interrupted ({name}) at step {status['step']} of 18; the same command continues this run"
         assert status["step"] > 0
-    output = runs.run(tmp_path, *typed, "name=cut")
+    output = runs.apart(tmp_path, *typed, "name=cut")
     assert f"continuing from step {status['step']} of 18" in output
     runs.same(folder, tmp_path / "outputs/whole")
     assert not list(temporary.glob("pymp-*"))
@@ -153,7 +153,7 @@ def test_an_end_from_outside_is_one_line(tmp_path: Path) -> None:
 
     process = begin(2)
     before = (folder / "config.json").read_bytes()
-    output = runs.run(tmp_path, *typed, "output.log_every=7", expect=2)
+    output = runs.apart(tmp_path, *typed, "output.log_every=7", expect=2)
     assert output.strip().splitlines() == [
         f"error: {folder} is in use by another process; wait for it or choose another name=NAME"
     ]

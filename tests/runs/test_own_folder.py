@@ -90,7 +90,7 @@ def test_class_folders_train_and_broken_files_are_counted(root: Path, tmp_path: 
     broken = [root / "train/a/html.mp4", root / "val/b/empty.mp4"]
     broken[0].write_text("<html>no video here</html>")
     broken[1].write_bytes(b"")
-    output = runs.run(tmp_path, *small(root, dataset__max_bad_fraction="0.2", loader__workers="2"), "name=f")
+    output = runs.apart(tmp_path, *small(root, dataset__max_bad_fraction="0.2", loader__workers="2"), "name=f")
     assert "unreadable video in training" in output and "unreadable video, counted as wrong" in output
     summary = runs.summary(tmp_path / "outputs/f")
     assert summary["data"]["train"]["found"] == 16 and summary["data"]["train"]["unreadable"] == 1

@@ -91,7 +91,13 @@ def test_a_run_has_a_page_that_says_what_came_out(small_run: Path) -> None:
         "Confusion",
     ):
         assert heading in text, heading
-    for word in ("glyph 0", "13 drawn videos", "auxiliary focus", "adafocus run dataset.train_videos=48", '"seed": 0'):
+    for word in (
+        "glyph 0",
+        "13 synthetic videos",
+        "auxiliary focus",
+        "adafocus run dataset.train_videos=48",
+        '"seed": 0',
+    ):
         assert word in text, word
     mistakes = [strip for strip in read_examples(small_run) if not strip.right]
     wrong = {row.path: row.top[0] for row in read_predictions(small_run) if not row.right}
@@ -173,7 +179,7 @@ def test_a_run_that_goes_on_shows_its_curves(small_run: Path, tmp_path: Path, ca
     text = " ".join(Tags((folder / "report.html").read_text()).text.split())
     assert "This run is failed: <b>disk</b> full" in text and "Loss" in text and "Confusion" not in text
     assert main(["report", str(tmp_path)]) == 2
-    assert "is no run folder" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
 
 
 def test_several_runs_are_compared_on_the_same_videos(small_run: Path, tmp_path: Path) -> None:

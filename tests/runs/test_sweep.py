@@ -30,7 +30,8 @@ def test_a_failing_job_and_the_same_command_again(tmp_path: Path) -> None:
     states = {name: json.loads((folder / name / "status.json").read_text())["state"] for name in names}
     assert list(states.values()) == ["finished", "finished", "failed", "failed"]
     assert (
-        "failed: " in output and "patch.size=28 is larger than the frame of 26" in (folder / "compare.md").read_text()
+        "failed: " in output
+        and "patch.size=28 is larger than dataset.frame_size=26" in (folder / "compare.md").read_text()
     )
     written = (folder / names[0] / "metrics.jsonl").stat().st_mtime_ns
     assert "--- job 1 of 4: patch-24_seed-0\n" in output
@@ -75,7 +76,7 @@ def test_jobs_side_by_side_end_as_jobs_in_a_row(tmp_path: Path, launcher: str) -
 @pytest.mark.slow
 def test_a_parallel_sweep_without_a_good_job_fails(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    output = runs.run(tmp_path, "-m", "hydra/launcher=joblib", "patch.size=200,300", "name=s", expect=1)
+    output = runs.apart(tmp_path, "-m", "hydra/launcher=joblib", "patch.size=200,300", "name=s", expect=1)
     assert [line for line in output.splitlines() if line.startswith("failed: ")] == [
         f"failed: {tmp_path}/multirun/s/patch-{size}" for size in (200, 300)
     ]

@@ -28,7 +28,7 @@ def train(folder: Path, *typed: str, status: int = 0) -> Path:
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory) -> Path:
-    """The teacher: a recognizer that sees other frames than the student, on drawn videos of another seed."""
+    """The teacher: a recognizer that sees other frames than the student, on synthetic videos of another seed."""
     return train(tmp_path_factory.mktemp("teacher") / "large", "seed=5", "method=recognizer", "segments=4")
 
 

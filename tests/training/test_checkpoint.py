@@ -15,8 +15,8 @@ from adafocus.core.errors import UserError
 from adafocus.core.files import read_json, write_bytes, write_json
 from adafocus.core.status import end_status, read_status
 from adafocus.runs.folder import CONTINUE, inspect
-from adafocus.training.checkpoint import BEST, LAST, Keeper, NotFinite, all_finite, read
-from adafocus.training.logger import Journal, log
+from adafocus.training.checkpoint import BEST, LAST, CheckpointStore, NotFinite, all_finite, read
+from adafocus.training.logger import RunLogger, log
 
 
 @contextmanager
@@ -56,11 +56,11 @@ def test_any_bytes_are_refused_in_one_line(tmp_path: Path, content: bytes) -> No
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_refused_in_one_line(tmp_path: Path, share: float) -> None:
-    Keeper(tmp_path).save({"model": {"weight": torch.ones(1000)}})
+    CheckpointStore(tmp_path).save({"model": {"weight": torch.ones(1000)}})
     data = (tmp_path / LAST).read_bytes()
     (tmp_path / LAST).write_bytes(data[: int(len(data) * share)])
     with pytest.raises(UserError) as error:
-        Keeper(tmp_path).load()
+        CheckpointStore(tmp_path).load()
     one_line(error, "cannot be read")
 
 
@@ -78,26 +78,26 @@ def test_no_number_that_is_not_finite_is_saved(tmp_path: Path, bad: float) -> No
     network(torch.ones(2, 3, 4, 4)).sum().backward()
     optimizer.step()
     state = {"model": network.state_dict(), "optimizer": optimizer.state_dict(), "progress": {"step": 1}}
-    keeper = Keeper(tmp_path)
-    keeper.save(state)
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save(state)
     assert all_finite(state) and all_finite({})
     network[1].running_var[2] = bad
     for best in (False, True):
         with pytest.raises(NotFinite):
-            keeper.save({**state, "model": network.state_dict()}, best=best)
-    assert all_finite(keeper.load()) and not (tmp_path / BEST).exists()
+            checkpoints.save({**state, "model": network.state_dict()}, best=best)
+    assert all_finite(checkpoints.load()) and not (tmp_path / BEST).exists()
     network[1].running_var[2] = 1.0
     next(iter(optimizer.state.values()))["exp_avg_sq"][0] = bad
     assert not all_finite({"optimizer": optimizer.state_dict()})
 
 
 def test_a_full_disk_leaves_the_older_checkpoint_and_nothing_half_written(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path)
-    keeper.save({"model": {"weight": torch.ones(10)}})
+    checkpoints = CheckpointStore(tmp_path)
+    checkpoints.save({"model": {"weight": torch.ones(10)}})
     with file_size_limit(100_000), pytest.raises(UserError) as error:
-        keeper.save({"model": {"weight": torch.zeros(100_000)}})
+        checkpoints.save({"model": {"weight": torch.zeros(100_000)}})
     one_line(error, f"{tmp_path / LAST} cannot be written (File too large)")
-    assert torch.equal(keeper.load()["model"]["weight"], torch.ones(10))
+    assert torch.equal(checkpoints.load()["model"]["weight"], torch.ones(10))
     assert [path.name for path in tmp_path.iterdir()] == [LAST]
 
 
@@ -131,9 +131,9 @@ def test_a_status_that_cannot_be_written_hides_no_reason(tmp_path: Path) -> None
 def test_what_a_killed_process_has_left_half_written_is_removed(tmp_path: Path) -> None:
     for name in (f"{LAST}.part", f"{BEST}.part", "mine.part"):
         (tmp_path / name).write_bytes(b"torn")
-    Keeper(tmp_path, active=False)
+    CheckpointStore(tmp_path, active=False)
     assert (tmp_path / f"{LAST}.part").exists()
-    Keeper(tmp_path)
+    CheckpointStore(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.part"]
 
 
@@ -155,17 +155,17 @@ def test_a_damaged_journal_is_said_and_no_half_line_stays(tmp_path: Path, damage
     monkeypatch.setattr(log, "propagate", True)
     caplog.set_level("INFO", logger=log.name)  # an earlier test may have set another level
     monkeypatch.setattr(log, "disabled", False)  # Hydra disables it if it ran earlier in this process
-    journal = Journal(tmp_path)
+    run_logger = RunLogger(tmp_path)
     for step in (1, 2):
-        journal.record("train", step, {"loss": 0.5})
-    offset = journal.offset
-    journal.record("train", 3, {"loss": 0.5})  # a line that the checkpoint does not cover
-    data = journal.path.read_bytes()
+        run_logger.record("train", step, {"loss": 0.5})
+    offset = run_logger.offset
+    run_logger.record("train", 3, {"loss": 0.5})  # a line that the checkpoint does not cover
+    data = run_logger.path.read_bytes()
     if damage == "gone":
-        journal.path.unlink()
+        run_logger.path.unlink()
     elif damage != "none":
-        journal.path.write_bytes(data[: offset - 5] if damage == "cut" else b"\x00" * len(data))
-    journal.rewind(offset, 2)
+        run_logger.path.write_bytes(data[: offset - 5] if damage == "cut" else b"\x00" * len(data))
+    run_logger.rewind(offset, 2)
     assert ("damaged or was shortened" in caplog.text) == (damage != "none")
-    journal.record("train", 3, {"loss": 0.5})
-    assert journal.path.read_text().count('"kind"') == left + 1 == len(journal.path.read_text().splitlines())
+    run_logger.record("train", 3, {"loss": 0.5})
+    assert run_logger.path.read_text().count('"kind"') == left + 1 == len(run_logger.path.read_text().splitlines())

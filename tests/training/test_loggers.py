@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from adafocus.training.logger import Journal, log
+from adafocus.training.logger import RunLogger, log
 
 
 class Notes:
@@ -30,19 +30,19 @@ def test_a_logger_is_told_what_the_journal_is_told(tmp_path: Path) -> None:
         made.append(Notes(folder, step=step))
         return made[0]
 
-    with Journal(tmp_path, loggers={"notes": make}) as journal:
-        journal.rewind(0, 3)
-        journal.record("train", 4, {"loss": 0.5})
-        journal.picture("patches", 4, "image")
+    with RunLogger(tmp_path, loggers={"notes": make}) as run_logger:
+        run_logger.rewind(0, 3)
+        run_logger.record("train", 4, {"loss": 0.5})
+        run_logger.picture("patches", 4, "image")
     assert made[0].said == [
         ("made", tmp_path.name, 3),
         ("record", "train", 4, {"loss": 0.5}),
         ("picture", "patches", 4, "image"),
         ("close",),
     ]
-    with Journal(tmp_path, active=False, loggers={"notes": make}) as journal:
-        journal.rewind(0, 3)
-        journal.record("train", 4, {"loss": 0.5})
+    with RunLogger(tmp_path, active=False, loggers={"notes": make}) as run_logger:
+        run_logger.rewind(0, 3)
+        run_logger.record("train", 4, {"loss": 0.5})
     assert len(made) == 1
 
 
@@ -56,10 +56,10 @@ def test_a_logger_that_raises_is_named_once_and_ends_nothing(tmp_path: Path, whe
 
     broken = type("Broken", (Notes,), {where: fail})
     kept = Notes(tmp_path, step=0)
-    with Journal(tmp_path, loggers={"broken": broken, "kept": lambda folder, *, step: kept}) as journal:
-        journal.rewind(0, 0)
+    with RunLogger(tmp_path, loggers={"broken": broken, "kept": lambda folder, *, step: kept}) as run_logger:
+        run_logger.rewind(0, 0)
         for step in (1, 2):
-            journal.record("train", step, {"loss": 0.5})
-            journal.picture("patches", step, "image")
+            run_logger.record("train", step, {"loss": 0.5})
+            run_logger.picture("patches", step, "image")
     assert len(warned) == 1 and "logger broken" in warned[0] and "RuntimeError: no server" in warned[0]
-    assert len(kept.said) == 6 and journal.path.read_text().count("\n") == 2
+    assert len(kept.said) == 6 and run_logger.path.read_text().count("\n") == 2

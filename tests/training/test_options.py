@@ -1,4 +1,4 @@
-"""The options of a recipe that are off by default, in whole runs of this process on drawn videos."""
+"""The options of a recipe that are off by default, in whole runs of this process on synthetic videos."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from adafocus.core.errors import UserError
 from adafocus.training import loggers
-from adafocus.training.logger import Journal, log
+from adafocus.training.logger import RunLogger, log
 from adafocus.training.trackers import CSVLogger, identify
 
 
@@ -44,16 +44,16 @@ def warned(monkeypatch) -> list[str]:
 def track(folder: Path, name: str) -> None:
     """A run that is interrupted after its second step, continued from its first, and finished."""
     makers = loggers.factories([name])
-    with Journal(folder, loggers=makers) as journal:
-        journal.rewind(0, 0)
+    with RunLogger(folder, loggers=makers) as run_logger:
+        run_logger.rewind(0, 0)
         for step in (1, 2):
-            journal.record("train", step, {"loss": 1.0 / step, "note": "text"})
-    with Journal(folder, loggers=makers) as journal:
-        journal.rewind(journal.offset, 1)
-        journal.record("train", 2, {"loss": 0.5})
-        journal.record("evaluate", 2, {"top1": 75.0})
-        journal.picture("patches", 2, Image.new("RGB", (8, 8)))
-        journal.finish(json.loads((folder / "summary.json").read_text()))
+            run_logger.record("train", step, {"loss": 1.0 / step, "note": "text"})
+    with RunLogger(folder, loggers=makers) as run_logger:
+        run_logger.rewind(run_logger.offset, 1)
+        run_logger.record("train", 2, {"loss": 0.5})
+        run_logger.record("evaluate", 2, {"top1": 75.0})
+        run_logger.picture("patches", 2, Image.new("RGB", (8, 8)))
+        run_logger.finish(json.loads((folder / "summary.json").read_text()))
 
 
 def test_csv_holds_every_number_once(run: Path) -> None:
@@ -129,13 +129,13 @@ def test_mlflow_gets_everything_in_one_run_until_its_server_dies(
         assert {"report.html", "predictions.csv", "summary.json", "last.pt", "patches"} <= names
         assert [item.path for item in client.list_artifacts(info.run_id, "patches")] == ["patches/00000002.png"]
 
-        with Journal(run, loggers=loggers.factories(["mlflow"])) as journal:
-            journal.record("train", 3, {"loss": 0.4})
+        with RunLogger(run, loggers=loggers.factories(["mlflow"])) as run_logger:
+            run_logger.record("train", 3, {"loss": 0.4})
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             started = time.monotonic()
             for step in range(4, 40):
-                journal.record("train", step, {"loss": 0.4})
+                run_logger.record("train", step, {"loss": 0.4})
         assert time.monotonic() - started < 30
         assert len(warned) == 1 and "logger mlflow failed" in warned[0] and "\n" not in warned[0]
         assert "onnection" in warned[0] or "retries" in warned[0], warned
@@ -184,8 +184,8 @@ def test_wandb_asks_nobody_to_log_in(run: Path, warned: list[str], monkeypatch, 
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    with Journal(run, loggers=loggers.factories(["wandb"])) as journal:
-        journal.record("train", 1, {"loss": 1.0})
+    with RunLogger(run, loggers=loggers.factories(["wandb"])) as run_logger:
+        run_logger.record("train", 1, {"loss": 1.0})
     assert len(warned) == 1 and "nobody is logged in" in warned[0]
 
 

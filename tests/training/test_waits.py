@@ -17,7 +17,7 @@ from adafocus.training.trainer import Trainer
 def trainer_of(settings: config.Config, network: torch.nn.Module, precision: str) -> Trainer:
     loop = Settings(epochs=1, steps_per_epoch=9, rates=np.full(9, 1e-3), seed=0, precision=precision, clip=20.0)
     stage = build.stage(settings, network)
-    trainer = Trainer(stage, None, None, loop, world=World(0, 1, GPU), journal=None, keeper=None)
+    trainer = Trainer(stage, None, None, loop, world=World(0, 1, GPU), run_logger=None, checkpoints=None)
     stage.train()
     return trainer
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from adafocus.core.stage import Normalize, Stage
     from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
+    from adafocus.methods.network import Network
 
 
 class AdaFocusV1Method(Method):
@@ -27,43 +28,40 @@ class AdaFocusV1Method(Method):
 
     @property
     def widths(self) -> Widths:
-        """Those of the released networks."""
+        """Widths of the published networks: 1024 for the policy and, on plain backbones, for the classifier."""
         return Widths(1024, None if self.on_tsm else 1024)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
         found = {shared.Dropout, TSMPolicy} if self.on_tsm else {shared.Dropout, PlainPolicy, shared.GlanceSize}
         return super().options | found | ({PPO} if self.config.stage.name in ("2", "all") else set())
 
     @property
     def learns_from_labels(self) -> bool:
-        """See `Method.learns_from_labels`; stage 2 learns from rewards."""
+        """False for stage 2, which trains the policy from rewards; True for all other stages."""
         return self.config.stage.name != "2"
 
     @property
     def trains_backbones(self) -> bool:
-        """See `Method.trains_backbones`; stages 2 and 3 train the policy and the classifier."""
+        """False for stages 2 and 3, which train only the policy and only the classifier."""
         return self.config.stage.name not in ("2", "3")
 
     @property
     def not_needed(self) -> tuple[str, ...]:
-        """There is no policy before stage 2."""
+        """The policy's keys in the stages before stage 2, which evaluate random patches."""
         return ("policy.",) if self.config.stage.name in ("glance", "focus", "1") else ()
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         self.check_same_frames()
         ppo = self.read(PPO)
         if self.config.schedule.accumulation_steps > 1 and ppo.epochs * ppo.minibatches > 1:
             raise UserError(
-                "policy.epochs and policy.minibatches make several optimizer steps per batch: "
-                "schedule.accumulation_steps must be 1"
+                f"schedule.accumulation_steps={self.config.schedule.accumulation_steps} must be 1 if policy.epochs or "
+                f"policy.minibatches is above 1, because PPO then makes several optimizer steps per batch"
             )
 
     def check_start(self) -> None:
-        """See `Method.check_start`."""
         stage, init = self.config.stage.name, self.config.init
         if stage == "1" and not (init.get("glance") and init.get("focus")):
             raise UserError(
@@ -77,12 +75,11 @@ class AdaFocusV1Method(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """See `Method.network_class`."""
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v1.model_tsm import AdaFocusV1TSM
 
@@ -92,7 +89,6 @@ class AdaFocusV1Method(Method):
         return AdaFocusV1
 
     def arguments(self) -> dict[str, Any]:
-        """See `Method.arguments`."""
         frames = self.frame_plan()
         arguments = super().arguments() | self.values(shared.PolicyWidth, shared.Dropout)
         if self.on_tsm:
@@ -105,7 +101,7 @@ class AdaFocusV1Method(Method):
         return arguments | {"segments": frames.glance, "head_dropout": self.config.schedule.head_dropout}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`. With stage=all, the network is evaluated as in the last stage."""
+        """Makes the configured stage; for stage=all the last one, as which the network is evaluated."""
         from adafocus.methods.adafocus_v1.stages import PolicyStage, SupervisedStage
 
         config, model = self.config, cast("ReinforcedNetwork", network)

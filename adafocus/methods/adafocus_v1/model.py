@@ -23,7 +23,7 @@ from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
 
 
 class StepClassifier(nn.Module):
-    """A GRU over the steps of a video and a linear layer on each of its states."""
+    """Classifier that predicts after every step: a GRU over the steps of a video and a linear layer on its states."""
 
     def __init__(self, channels: int, num_classes: int, hidden: int = 1024, dropout: float = 0.5) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class StepClassifier(nn.Module):
         self.head = nn.Linear(hidden, num_classes)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, S, D) of S steps to logits (B, S, K) and GRU states (B, S, hidden) after each step."""
+        """Maps features (B, S, D) of S steps to logits (B, S, K) and GRU states (B, S, hidden) after each step."""
         with full_precision(features):
             states, _ = self.gru(widen(features))
             return self.head(self.dropout(states)), states
@@ -41,7 +41,7 @@ class StepClassifier(nn.Module):
         """Logits (B, S, K) of every step t if only that step had the input `features[:, t]`.
 
         Args:
-            features: (B, S, D) the other inputs.
+            features: (B, S, D) the replaced inputs.
             states: (B, S, hidden) from `forward` on the real inputs; step t starts from the state after step t - 1.
         """
         with full_precision(features):
@@ -51,7 +51,7 @@ class StepClassifier(nn.Module):
 
 
 class ReinforcedNetwork(AdaptiveNetwork):
-    """Base of both AdaFocus V1 networks: a stochastic policy, and the calls that its training stages need.
+    """Base class of both AdaFocus V1 networks: has a stochastic policy, and the calls that the training stages need.
 
     Attributes:
         single_networks: by stage name ("glance", "focus"), the submodules that are trained when that network is trained
@@ -59,7 +59,6 @@ class ReinforcedNetwork(AdaptiveNetwork):
         learning_modules: by part name, the submodules that the other stages train.
     """
 
-    answers_at_glance = False  # the later stages do not train its head, and released files lack it
     policy: GridPolicy | GaussianPolicy
     single_networks: ClassVar[dict[str, tuple[str, ...]]]
     learning_modules: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -69,7 +68,7 @@ class ReinforcedNetwork(AdaptiveNetwork):
     }
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """The most probable patch locations of the policy, or those in `overrides`."""
+        """Returns the policy's most probable patch locations, or those in `overrides`."""
         if overrides is not None and overrides.where is not None:
             return Plan(overrides.where)
         return Plan(self.policy.where(self.policy.best(self.policy(glance.maps))))
@@ -84,15 +83,15 @@ class ReinforcedNetwork(AdaptiveNetwork):
         alone: str | None = None,
         maps: Tensor | None = None,
     ) -> Output | Decision:
-        """See `AdaptiveNetwork.forward`.
+        """Runs the whole network as `AdaptiveNetwork.forward`, or a single part if `alone` or `maps` is given.
 
-        `alone` and `maps` run a single part. They go through `forward` because DistributedDataParallel averages the
-        gradients of a forward call only.
+        Single parts go through `forward` because DistributedDataParallel averages gradients of forward calls only.
 
         Args:
             frames: a clip; None with `maps`.
-            alone: "glance" or "focus" returns the output of that network on whole frames.
-            maps: `GlanceOutput.maps`; returns the policy's `Decision` for them.
+            overrides, auxiliary, prepare: arguments of `AdaptiveNetwork.forward`.
+            alone: "glance" or "focus": runs only this network, on whole frames, and returns its `Output`.
+            maps: `GlanceOutput.maps`: runs only the policy on them and returns its `Decision`.
         """
         if maps is not None:
             return self.policy(maps)
@@ -104,18 +103,21 @@ class ReinforcedNetwork(AdaptiveNetwork):
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
     ) -> tuple[Output, Tensor]:
-        """The output with the chosen patches, and the step logits (B, T, K) if one step at a time had another patch.
+        """Predicts with the chosen patches, and for each step as if this step alone had another patch.
 
         Args:
             frames: (B, F, 3, S, S) frames of the focus network.
             glance: output of the glance network.
-            where, other: (B, num_places, 2) locations of the chosen and of the other patches; `other` None takes a
-                patch of zeros.
+            where, other: (B, num_places, 2) locations of the chosen and of the other patches; if `other` is None, the
+                other patches are all zeros.
+
+        Returns:
+            the output with the chosen patches, and logits (B, T, K) after each step with the other patch in this step.
         """
 
     @abstractmethod
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """Prediction of the glance or the focus network alone, with its own head, on whole frames."""
+        """Predicts with one network alone ("glance" or "focus") and its own head, on whole frames."""
 
     @abstractmethod
     def set_dropout(self, classifier: float, head: float) -> None:
@@ -126,12 +128,12 @@ class AdaFocusV1(ReinforcedNetwork):
     """AdaFocus V1 for untrimmed videos: one patch per frame at a cell of a grid, and a GRU classifier.
 
     Args:
-        glance, focus: backbones.
+        glance, focus: backbones (see `adafocus.backbones`).
         num_classes, segments: number of classes K and of frames T; both networks see all frames of a clip.
         patch_size, frame_size: sides of the square patches and frames in pixels.
         glance_size: side of the frames that the glance network sees, resized by nearest neighbor; None: frame_size.
         grid: the policy chooses among grid x grid patch locations.
-        policy_hidden, policy_convolution: see `GridPolicy`.
+        policy_hidden, policy_convolution: `hidden` and `convolution` of `GridPolicy`.
         classifier_width, dropout: GRU width and dropout probability of the classifier.
         head_dropout: dropout probability of the glance network's head, which only stage "glance" trains.
     """
@@ -167,7 +169,7 @@ class AdaFocusV1(ReinforcedNetwork):
     ) -> None:
         super().__init__(glance, focus, frame_size=frame_size, **options)
         self.segments = self.num_places = segments
-        focus.map_size(frame_size)  # it sees whole frames where it is trained alone; raises if it cannot
+        focus.map_size(frame_size)  # raises if it cannot process whole frames, which stage "focus" trains it on
         self.policy = GridPolicy(
             glance.width,
             glance.map_size(self.glance_size),
@@ -181,11 +183,11 @@ class AdaFocusV1(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the one set that both networks see."""
+        """Number of frames of a clip, by name of the set; both networks see the same set."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, T, 3, S, S)."""
+        """Runs the glance network on frames (B, T, 3, S, S)."""
         flat = frames.flatten(0, 1)
         if self.glance_size != flat.shape[-1]:
             flat = functional.interpolate(flat, (self.glance_size, self.glance_size))
@@ -193,7 +195,7 @@ class AdaFocusV1(ReinforcedNetwork):
         return GlanceOutput(maps, maps.mean((-2, -1)))
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on one patch of each frame (B, T, 3, S, S); predicts after every frame."""
+        """Runs the focus network on one patch of each frame (B, T, 3, S, S) and predicts after every frame."""
         features = self._focused(frames, plan.where)
         steps, _ = self.classifier(torch.cat((glance.features, features), -1))
         return Output(steps[:, -1], steps, plan.where)
@@ -201,7 +203,6 @@ class AdaFocusV1(ReinforcedNetwork):
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
     ) -> tuple[Output, Tensor]:
-        """See `ReinforcedNetwork.compare`."""
         if other is None:
             chosen = self._focused(frames, where)
             empty = frames.new_zeros(1, frames.shape[2], self.patch_size, self.patch_size)
@@ -213,7 +214,7 @@ class AdaFocusV1(ReinforcedNetwork):
         return Output(steps[:, -1], steps, where), baseline
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """See `ReinforcedNetwork.whole_frames`: the mean of per-frame logits."""
+        """Predicts with one network alone on whole frames: the mean of its per-frame logits."""
         if network == "glance":
             features = self.glance(frames).features
         else:
@@ -223,12 +224,11 @@ class AdaFocusV1(ReinforcedNetwork):
         return Output(logits.mean(1), per_frame=logits)
 
     def set_dropout(self, classifier: float, head: float) -> None:
-        """See `ReinforcedNetwork.set_dropout`."""
         self.classifier.dropout.p = classifier
         cast(nn.Dropout, self.glance_head[0]).p = head
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """Focus features (n B, T, D) of the same frames at n sets of patch locations, computed in one batch."""
+        """Computes focus features (n * B, T, D) of the same frames at n sets of patch locations, in one batch."""
         flat = frames.flatten(0, 1)
         patches = torch.cat([cut(flat, places.flatten(0, 1), self.patch_size) for places in where])
         return self.focus_net(patches).mean((-2, -1)).unflatten(0, (-1, frames.shape[1]))

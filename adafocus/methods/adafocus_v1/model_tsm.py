@@ -27,7 +27,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     Args:
         glance, focus: backbones with temporal modules for `glance_segments` and `focus_segments` frames.
-        deviation, policy_hidden, policy_norm: see `GaussianPolicy`.
+        deviation, policy_hidden, policy_norm: `deviation`, `hidden` and `norm` of `GaussianPolicy`.
         dropout: dropout probability before the focus network's head.
     """
 
@@ -76,19 +76,19 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the sets of the two networks, which see different frames."""
+        """Number of frames of each network; the two see different frames."""
         return {"glance_frames": self.glance_segments, "focus_frames": self.focus_segments}
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """The first `glance_segments` frames of a clip."""
+        """Selects the first `glance_segments` frames of a clip."""
         return frames[:, : self.glance_segments]
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames of a clip after the glance frames."""
+        """Selects the frames of a clip after the glance frames."""
         return frames[:, self.glance_segments :]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, G, 3, S, S): stacked maps (B, 1, G * D, h, w), features and logits (B, K)."""
+        """Runs the glance network on frames (B, G, 3, S, S); the maps of a clip are stacked to (B, 1, G * D, h, w)."""
         maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         features = maps.mean((-2, -1))
         with full_precision(maps):
@@ -96,14 +96,13 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return GlanceOutput(maps.flatten(1, 2)[:, None], features, logits)
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the same patch location of all focus frames (B, F, 3, S, S); one prediction."""
+        """Runs the focus network on the same patch location of all focus frames (B, F, 3, S, S)."""
         logits = given(glance.logits) + self._focused(frames, plan.where)
         return Output(logits, logits[:, None], plan.where)
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None
     ) -> tuple[Output, Tensor]:
-        """See `ReinforcedNetwork.compare`."""
         if other is None:
             chosen, instead = self._focused(frames, where), self._focused(torch.zeros_like(frames), where)
         else:  # the focus network processes both sets of patches in one batch
@@ -113,7 +112,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return Output(logits, logits[:, None], where), (glanced + instead)[:, None]
 
     def whole_frames(self, frames: Tensor, network: str) -> Output:
-        """See `ReinforcedNetwork.whole_frames`; each network gets its own frames of the clip."""
+        """Predicts with one network alone on whole frames, on its own frames of the clip."""
         if network == "glance":
             return Output(given(self.glance(self.glance_frames(frames, Overrides())).logits))
         shown = self.focus_frames(frames)
@@ -123,11 +122,11 @@ class AdaFocusV1TSM(ReinforcedNetwork):
         return Output(logits.mean(1), per_frame=logits)
 
     def set_dropout(self, classifier: float, head: float) -> None:
-        """See `ReinforcedNetwork.set_dropout`; this glance head has no dropout, so `head` is not used."""
+        """Sets the dropout probability of the classifier; `head` is ignored, since this glance head has no dropout."""
         self.dropout.p = classifier
 
     def _focused(self, frames: Tensor, *where: Tensor) -> Tensor:
-        """The focus network's logits (n B, K) of the same frames at n patch locations per video, in one batch."""
+        """Computes focus logits (n * B, K) of the same frames at n patch locations per video, in one batch."""
         flat, corners = frames.flatten(0, 1), [place.expand(-1, frames.shape[1], -1).flatten(0, 1) for place in where]
         features = self.focus_net(torch.cat([cut(flat, corner, self.patch_size) for corner in corners])).mean((-2, -1))
         with full_precision(features):

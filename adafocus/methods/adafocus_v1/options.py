@@ -1,4 +1,4 @@
-"""The options that only `method=adafocus_v1` reads: those of its policy, which is trained by PPO."""
+"""The options of `method=adafocus_v1`: those of its policy and of PPO, which trains it."""
 
 from __future__ import annotations
 

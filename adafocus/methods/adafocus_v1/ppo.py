@@ -15,11 +15,11 @@ from adafocus.methods.adafocus_v1.options import REWARDS
 
 
 def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
-    """(B, S) rewards from the probability of the true class after each step.
+    """Computes rewards (B, S) from the probability of the true class after each of S steps.
 
     Args:
-        kind: "random" or "padding": probability with the chosen patch minus that with a random (or an all-zero) patch
-            in this step; "prev": probability minus that after the previous step; "conf": the probability itself.
+        kind: "random" or "padding": the probability minus that with a random (or an all-zero) patch in this step;
+            "prev": the probability minus that after the previous step; "conf": the probability itself.
         chosen: (B, S) probabilities with the chosen patches.
         baseline: (B, S) probabilities with the random or all-zero patch in that step only; needed by "random" and
             "padding".
@@ -34,7 +34,7 @@ def rewards(kind: str, chosen: Tensor, baseline: Tensor | None) -> Tensor:
 
 
 def returns(reward: Tensor, gamma: float) -> Tensor:
-    """Discounted returns (B, S): the sum of rewards from each step on, normalized over the whole batch."""
+    """Returns the discounted sums (B, S) of the rewards from each step on, normalized over the whole batch."""
     total = torch.empty_like(reward)
     later = torch.zeros_like(reward[:, 0])
     for step in reversed(range(reward.shape[1])):
@@ -63,11 +63,11 @@ def ppo_loss(
     value_weight: float = 0.5,
     entropy_weight: float = 0.01,
 ) -> PPOLoss:
-    """PPO loss: the clipped surrogate objective, the critic's squared error and the entropy bonus.
+    """Computes the PPO loss: the clipped surrogate objective, the critic's squared error and the entropy bonus.
 
     Args:
-        log_probability, old: (B, S) log-probability of the actions taken, by the present policy and when they were
-            sampled.
+        log_probability, old: (B, S) log-probability of the sampled actions, by the present policy and by the policy
+            that sampled them.
         values: (B, S) the critic's value estimates.
         gain: (B, S) normalized returns.
         entropy: (B, S) entropy of the present policy.

@@ -32,11 +32,11 @@ _LEARNS = {"1": ("focus", "classifier"), "2": ("policy",), "3": ("classifier",)}
 
 
 class ReinforcedStage(AdaptiveStage):
-    """Base of the stages. Parts that a stage does not train stay in evaluation mode and are not changed at all.
+    """Base class of the stages. Parts that a stage does not train stay in evaluation mode and are not changed.
 
     Args:
         model: the network, on plain or TSM backbones.
-        normalize: see `Stage`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
         name: "glance", "focus", "1", "2" or "3".
         seed: seed of the run; random patches and sampled actions are functions of (seed, epoch, index).
         rates: learning-rate multipliers for glance, focus, classifier and policy.
@@ -89,7 +89,7 @@ class ReinforcedStage(AdaptiveStage):
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, variants: tuple[Variant, ...]) -> dict[Variant, Output]:
-        """See `Stage.evaluate`. The stages of single networks see whole frames."""
+        """Predicts in each variant; the stages "glance" and "focus" run their network alone on whole frames."""
         if self.name in self.model.single_networks:
             self.model.eval()
             return {self.variants[0]: self.model(self.normalize(batch.frames), alone=self.name)}
@@ -126,7 +126,7 @@ class _Episode:
 
     Attributes:
         glance: output of the glance network.
-        actions: (B, S) cells or (B, 1, 2) locations; see the policy.
+        actions: (B, S) cells of `GridPolicy` or (B, 1, 2) locations of `GaussianPolicy`.
         old: (B, S) log-probability of the actions when they were sampled.
         gain: (B, S) normalized returns.
         metrics: scalars to log.
@@ -147,10 +147,10 @@ class PolicyStage(ReinforcedStage):
     the chosen patches and those of the baseline as one batch, and the baseline's probabilities are one batched step of
     the classifier (`StepClassifier.counterfactual`). With one update per batch, the forward pass that samples the
     actions is also the one that is differentiated. The released program (models/ppo.py, `policy_old`) keeps a second
-    policy for sampling, whose weights always equal those of the first at that moment.
+    policy for sampling, whose weights equal those of the first whenever it samples.
 
     Args:
-        reward, gamma, clip, value_weight, entropy_weight: see `ppo`.
+        reward, gamma, clip, value_weight, entropy_weight: arguments of the functions in `ppo`.
         epochs, minibatches: number of passes over a batch of videos and of parts that each pass splits it into; every
             part gives one update.
         Others: see `ReinforcedStage`.
@@ -183,16 +183,16 @@ class PolicyStage(ReinforcedStage):
         self._episode: _Episode | None = None
 
     def compiled(self, **options: Any) -> nn.Module:
-        """See `Stage.compiled`. A step calls single parts of the network, so its two backbones are compiled, in place.
+        """Compiles the two backbones in place and returns the network, because a step calls its parts separately.
 
-        Only the policy, a small recurrent network, is trained and goes through `forward`; it stays as it is.
+        The policy, which alone goes through `forward`, is a small recurrent network and is not compiled.
         """
         self.model.glance_net.compile(**options)
         self.model.focus_net.compile(**options)
         return self.model
 
     def step(self, batch: Batch) -> StepResult:
-        """One PPO update; the first one of a batch also samples its actions."""
+        """Computes the loss of one PPO update; the first call for a batch also samples its actions."""
         policy = self.model.policy
         if self._round == 0:
             frames = self.normalize(batch.frames)
@@ -200,7 +200,7 @@ class PolicyStage(ReinforcedStage):
                 glance = self.model.glance(self.model.glance_frames(frames, Overrides()))
             with torch.set_grad_enabled(self.rounds == 1):
                 decision = self.net(None, maps=glance.maps) if self.rounds == 1 else policy(glance.maps)
-            self._episode = self._walk(frames, batch, glance, decision)
+            self._episode = self._sample_episode(frames, batch, glance, decision)
         episode = given(self._episode)
         rows = torch.arange(len(batch), device=batch.frames.device).chunk(self.minibatches)[
             self._round % self.minibatches
@@ -228,8 +228,8 @@ class PolicyStage(ReinforcedStage):
         return StepResult(loss.elements.mean(), metrics)
 
     @torch.no_grad()
-    def _walk(self, frames: Tensor, batch: Batch, glance: GlanceOutput, decision: Decision) -> _Episode:
-        """Samples the actions of a batch and computes their returns."""
+    def _sample_episode(self, frames: Tensor, batch: Batch, glance: GlanceOutput, decision: Decision) -> _Episode:
+        """Samples the actions for a batch of videos and computes their returns."""
         policy, label = self.model.policy, batch.labels[:, 0]
         frames = self.model.focus_frames(frames)
         actions = policy.sample(decision, self.draws("policy", batch, (self.model.num_places, 2)))
@@ -251,6 +251,6 @@ class PolicyStage(ReinforcedStage):
 
 
 def _probability(steps: Tensor, label: Tensor) -> Tensor:
-    """(B, S) probability of the true class after each step."""
+    """Returns the probability (B, S) of the true class after each step, from logits (B, S, K) and labels (B,)."""
     index = label[:, None, None].expand(-1, steps.shape[1], 1)
     return steps.float().softmax(-1).gather(-1, index).squeeze(-1)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from adafocus.core.stage import Normalize, Stage
     from adafocus.methods.adafocus_v2.model import AdaFocusV2
     from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
+    from adafocus.methods.network import Network
 
 
 class AdaFocusV2Method(Method):
@@ -34,43 +35,43 @@ class AdaFocusV2Method(Method):
 
     @property
     def whole_glance_before(self) -> bool:
-        """True on TSM, where the key was not read."""
+        """True on TSM, where version 0.1 ignored `backbone.glance_size`."""
         return self.on_tsm
 
     @property
     def widths(self) -> Widths:
-        """Those of the released networks; a heat map needs few channels."""
+        """Widths of the published networks; 32 for a heat map."""
         policy, classifier = (1024, None) if self.on_tsm else (2048, 4096)
         return Widths(32 if self.config.policy.name == "heatmap" else policy, classifier)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
-        plain = set() if self.on_tsm else {Order, shared.Dropout}
+        plain = {shared.Consensus} if self.on_tsm else {Order, shared.Dropout}
         policy = {Policy, HeatMap} if self.config.policy.name == "heatmap" else {Policy}
         own = {Diversity, shared.GlanceSize, shared.GlanceResize, shared.Where, shared.FrozenNorm}
         return super().options | own | policy | plain
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
-        """See `Method.needed_lr_parts`; on TSM there is no classifier over both networks."""
+        """Parts that `schedule.lr_mults` must name; on TSM there is no classifier over both networks."""
         return tuple(part for part in self.lr_parts if part != "classifier" or not self.on_tsm)
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         self.check_same_frames()
+        if self.read(shared.Where).where == "oracle" and self.config.dataset.source != "glyphs":
+            raise UserError("method.where=oracle needs dataset=glyphs: only of synthetic videos is the place known")
         policy = self.read(Policy)
         if policy.options and policy.name not in POLICIES:
-            raise UserError(f"policy.options are for a policy of a plug-in, not for policy.name={policy.name}")
+            raise UserError(f"policy.options are for plug-ins' policies; leave them out with policy.name={policy.name}")
         if policy.name == "heatmap":
             self._check_heat_map(self.read(HeatMap))
 
     def _check_heat_map(self, heat: HeatMap) -> None:
         if not self.on_tsm and (heat.motion or heat.peaks > 1):
             raise UserError(
-                "policy.motion and policy.peaks need a backbone with the temporal shift (backbone=mbv2_tsm_branch or "
-                "another of TSM): on plain backbones a frame has one patch and is seen before the next one is read"
+                "policy.motion and policy.peaks need a backbone with the temporal shift, as backbone=mbv2_tsm_branch; "
+                "on plain backbones each frame has one patch, which is chosen before the next frame is read"
             )
         if self.config.patch.size >= self.config.dataset.frame_size:
             raise UserError("policy.name=heatmap has no choice if the patch is the frame; choose a smaller patch.size")
@@ -78,11 +79,16 @@ class AdaFocusV2Method(Method):
             raise UserError(
                 "policy.places_weight learns from the random patches of method.diversity=true; set one of them"
             )
+        if not heat.learned and (heat.places_weight or not heat.motion):
+            raise UserError(
+                "policy.learned=false puts patches where most moves: "
+                "it needs policy.motion=true and policy.places_weight=0"
+            )
         if not heat.through_crop and not heat.places_weight and not heat.motion:
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Both networks see the same frames; on TSM the focus network has its own, by default 3/2 as many."""
+        """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         if self.on_tsm:
             return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
@@ -91,8 +97,7 @@ class AdaFocusV2Method(Method):
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
         return FramePlan(segments.glance, candidates=segments.glance, first=(first,))
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """See `Method.network_class`."""
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
 
@@ -102,7 +107,6 @@ class AdaFocusV2Method(Method):
         return AdaFocusV2
 
     def arguments(self) -> dict[str, Any]:
-        """See `Method.arguments`."""
         frames, dropout = self.frame_plan(), self.config.schedule.head_dropout
         arguments = super().arguments() | self.policy()
         arguments |= self.values(shared.PolicyWidth, shared.GlanceSize, shared.GlanceResize)
@@ -111,12 +115,13 @@ class AdaFocusV2Method(Method):
                 "glance_segments": frames.glance,
                 "focus_segments": frames.focus,
                 "dropout": dropout,
+                **self.values(shared.Consensus),
             }
         arguments |= self.values(shared.ClassifierWidth, shared.Dropout, Order)
         return arguments | {"segments": frames.glance, "head_dropout": dropout}
 
     def policy(self) -> dict[str, Callable[..., nn.Module]]:
-        """The argument of the network for another policy than the paper's, which is its default."""
+        """Returns the network's argument `policy`, for another policy than the paper's; empty for the paper's."""
         policy = self.read(Policy)
         if policy.name == "paper":
             return {}
@@ -130,7 +135,6 @@ class AdaFocusV2Method(Method):
         return {"policy": partial(POLICIES[policy.name], **policy.options)}
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.methods.adafocus_v2.stage import JointStage
 
         return JointStage(

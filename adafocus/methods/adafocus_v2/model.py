@@ -37,12 +37,13 @@ class AdaFocusV2(EarlyExitNetwork):
         head_dropout: dropout probability of the auxiliary heads.
         order: "coarse_to_fine" or "temporal", the order in which frames are processed. `glance`, `decide` and `focus`
             take and return frames and steps in this order; `forward` takes frames in temporal order.
-        policy: makes the policy; see `adafocus.policies`.
+        policy: factory of the policy, called as `adafocus.policies` describes.
         Others: see `AdaptiveNetwork`.
     """
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
+    answers_at_glance = True
     step_classifiers = ("classifier",)
     parts = (
         Part("glance", ("glance_net",)),
@@ -87,25 +88,24 @@ class AdaFocusV2(EarlyExitNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of frames in the one set that both networks see."""
+        """Number of frames of a clip, by name of the set; both networks see the same set."""
         return {"frames": self.segments}
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
+        """Runs the glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
         return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the frames."""
+        """Returns the mean (B, K) of the auxiliary logits of the frames."""
         learned = glance.aux_logits
         return (_head(self.glance_head, glance.features) if learned is None else learned).mean(1)
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """One patch location per frame.
+        """Chooses one patch location per frame.
 
         Args:
             glance: output for some or all frames of a clip, in processing order.
@@ -134,13 +134,13 @@ class AdaFocusV2(EarlyExitNetwork):
         running_max: Tensor | None = None,
         answers: int | None = None,
     ) -> Output:
-        """Focus network and classifier on frames (B, T', 3, S, S) of steps first..first+T'-1, in processing order.
+        """Runs the focus network and the classifier on T' steps, all steps of a clip or some.
 
         Args:
-            frames: the frames of these steps.
+            frames: (B, T', 3, S, S) the frames of these steps, in processing order.
             plan, glance: decisions and glance output for the same frames.
             auxiliary: whether to compute the auxiliary logits.
-            first: number of earlier steps.
+            first: number of steps of the clip before these.
             running_max: `Output.running_max` after the earlier steps.
             answers: number of steps, counted from the last, to compute predictions for; None: all.
         """
@@ -169,26 +169,28 @@ class AdaFocusV2(EarlyExitNetwork):
         auxiliary: bool = True,
         prepare: Prepare = as_they_are,
     ) -> Output:
-        """See `AdaptiveNetwork.forward`. The pass at `overrides.diversity` comes second, as in the repository."""
+        """Runs a whole clip as `AdaptiveNetwork.forward`; the pass at `overrides.diversity` comes second, as in the
+        repository.
+        """
         if frames.shape[1] != self.segments:
             raise ValueError(f"this network takes {self.segments} frames a clip, not {frames.shape[1]}")
         return super().forward(frames, overrides, auxiliary, prepare)
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """All frames of a clip, from temporal to processing order."""
+        """Reorders all frames of a clip from temporal to processing order."""
         return frames[:, self.order]
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The first frame in processing order."""
+        """Selects the first frame in processing order."""
         return frames[:, self.order[:1]]
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
+        """Returns the multiply-adds of a video that stops at each exit; every frame costs the same."""
         whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` (B, 1, 3, S, S) is the first frame in processing order."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the first frame in processing order."""
         rows = torch.arange(len(frames), device=frames.device)
         state = running_max = None
         for first in range(0, self.segments, chunk):

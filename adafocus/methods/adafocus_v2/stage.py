@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import reduce
 from typing import cast
 
@@ -16,9 +17,12 @@ from adafocus.core.stage import ParamGroup, StepResult
 from adafocus.core.variants import GLANCE_ALONE, Variant, controls_of, patch_variant
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.model_tsm import AdaFocusV2TSM
-from adafocus.methods.options import WHERE
+from adafocus.methods.options import RULES, WHERE
 from adafocus.methods.stage import AdaptiveStage
-from adafocus.policies.heat_map import HeatMapPolicy, scores_at
+from adafocus.policies.heat_map import HeatMapPolicy, cell_motion, corners, mean_nearby, peaks, scores_at
+
+CELLS = (16, 16)  #: height and width of the map of motion for where="motion"
+APART = 2.5  #: smallest distance of several patches at the largest motion, in patch sides (see `policy=two`)
 
 
 class JointStage(AdaptiveStage):
@@ -28,25 +32,25 @@ class JointStage(AdaptiveStage):
     CE(glance) + CE(focus), each averaged over all B * T predictions (B on TSM); the total is the mean of the two
     passes. The target is the first label of each clip.
 
-    With `places_weight`, a heat map learns the value of looking at a place as well. What the focus network's auxiliary
-    head says of a patch, the log-probability of the label, is known at the policy's places and at the random ones; the
-    scores of the heat map at these places are regressed on it. Both are compared within a clip (within a frame, if
-    every frame has a map of its own), so that a score says by how much a place is better than others, not how easy the
-    clip is.
+    With `places_weight`, the heat map of the policy also learns how useful each patch location is. The target is the
+    log-probability of the label that the focus network's auxiliary head computes from the patch there, known at the
+    policy's and at the random locations; the heat map's scores at these locations are regressed on it. The mean over
+    the clip (over the frame, if every frame has its own map) is subtracted from both, so that a score says by how much
+    a location is better than the others, not how easy the clip is.
 
     Source: AdaFocus V2 (arXiv 2112.14238) section 3; LeapLabTHU/AdaFocusV2, `train` in main_v2.py (ActivityNet) and
     main.py (Something-Something).
 
     Args:
         model: the network.
-        normalize: see `Stage`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
         seed: seed of the run; the random patches are a function of (seed, epoch, index).
         rates: learning-rate multipliers for policy, glance (with its head), focus (with its head) and classifier.
         diversity: whether there is the pass at random patches.
-        places_weight: weight of that loss; 0: none.
-        where: "learned", or "random" or "center" to train a control without the policy.
+        places_weight: weight of the heat map's regression loss; 0: none.
+        where: "learned", or another word of `WHERE` to train a control without the policy.
         controls: whether to evaluate the control patches and the glance network alone as well.
-        frozen_norm: see `Stage`.
+        frozen_norm: normalization layers that stay in evaluation mode.
     """
 
     name = "joint"
@@ -71,8 +75,36 @@ class JointStage(AdaptiveStage):
         self.seed, self.rates, self.where, self.places_weight = seed, rates, where, places_weight
         self.diversity = diversity
         self.place_size = 2 if where == "learned" else 0
-        others = [patch_variant(choice) for choice in controls_of(where) if choice != where]
-        self.variants = (patch_variant(where), *others, GLANCE_ALONE) if controls else (patch_variant(where),)
+        main, others = patch_variant(where), [patch_variant(choice) for choice in controls_of(where) if choice != where]
+        if where == "learned" and isinstance(model.policy, HeatMapPolicy) and model.policy.motion:
+            if model.policy.learned:
+                others.insert(0, patch_variant("motion"))
+            else:
+                main = replace(main, label=patch_variant("motion").label)
+        self.variants = (main, *others, GLANCE_ALONE) if controls else (main,)
+
+    def places(self, choice: str, batch: Batch) -> Tensor | None:
+        """See `AdaptiveStage.places`; "oracle" is the true location, "motion" that of the largest motion.
+
+        A policy that reads motion finds the latter itself, see `Overrides.motion`.
+        """
+        model = self.model
+        if choice not in RULES or (choice == "motion" and "motion" in model.decide_fields):
+            return super().places(choice, batch)
+        share, each = model.patch_size / model.frame_size, model.place_per_frame
+
+        def looked_at(of_frames: Tensor) -> Tensor:  # the frames of the patches, in processing order
+            return model.glance_frames(of_frames, Overrides()) if each else model.focus_frames(of_frames)
+
+        if choice == "oracle":
+            centers = looked_at(given(batch.subject))
+            centers = centers if each else centers.mean(1, keepdim=True).expand(-1, model.num_places, -1)
+            return corners(centers, share)
+        moved = cell_motion(self.normalize(batch.frames) if each else looked_at(self.normalize(batch.frames)), CELLS)
+        moved = looked_at(moved) if each else moved.mean(1, keepdim=True)
+        near = mean_nearby(moved, share).flatten(0, 1)
+        centers = peaks(near, 1 if each else model.num_places, window=share / 2, apart=APART * share)
+        return corners(centers, share).reshape(len(batch), -1, 2)
 
     def param_groups(self) -> list[ParamGroup]:
         model = self.model
@@ -88,10 +120,10 @@ class JointStage(AdaptiveStage):
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
-        frames = self.normalize(batch.frames)
         label = batch.labels[:, 0]
         random = self.places("random", batch) if self.diversity else None
-        output = self.net(frames, Overrides(self.places(self.where, batch), random))
+        overrides = Overrides(self.places(self.where, batch), random)
+        output = self.net(batch.frames, overrides, prepare=self.normalize)
         losses = self._losses("policy", output, batch)
         loss = reduce(torch.add, losses.values())
         if output.diversity is not None:
@@ -121,19 +153,22 @@ class JointStage(AdaptiveStage):
 
 
 def value_loss(output: Output, label: Tensor, patch: float) -> Tensor:
-    """Mean squared error of the heat map's scores as values of looking at the places of both passes.
+    """Computes the mean squared error of the heat map's scores to the label's log-probabilities at patch locations.
+
+    Both passes count: the policy's locations and the random ones. The mean over each map's locations is subtracted
+    from scores and log-probabilities.
 
     Args:
-        output: with `scores` (B, M, h, w), M = T maps with one place each, or one map with P places; and with the
-            second pass in `diversity`.
-        label: (B,).
+        output: with `scores` (B, M, h, w), either M = T maps with one location each or M = 1 map with all locations;
+            and with the output of the second pass in `diversity`.
+        label: (B,) class ids.
         patch: side of the patches as a share of the frame's side.
     """
     scores = given(output.scores)
     maps = scores.shape[1]
     values, gains = [], []
     for one in (output, given(output.diversity)):
-        where = given(one.where).detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, places of a map, 2)
+        where = given(one.where).detach().unflatten(1, (maps, -1)).flatten(0, 1)  # (B * M, locations of a map, 2)
         values.append(scores_at(scores.flatten(0, 1), where, patch))
         said = given(one.place_logits).detach().float().log_softmax(-1)
         rows = label[:, None, None].expand(-1, said.shape[1], 1)

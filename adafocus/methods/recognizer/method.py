@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from adafocus.backbones import Backbone
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
 
 
 class RecognizerMethod(Method):
@@ -27,27 +28,25 @@ class RecognizerMethod(Method):
 
     @property
     def any_number_of_frames(self) -> bool:
-        """Without temporal modules logits are averaged over any number of frames (TSN)."""
+        """True without temporal modules (TSN), where the prediction is a mean over frames."""
         backbone = self.config.backbone
         return not (self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
-        return super().options | {shared.Background, Recipe, shared.FrozenNorm}
+        return super().options | {shared.Background, shared.Consensus, Recipe, shared.FrozenNorm}
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
         if self.config.schedule.partial_norm and self.config.schedule.freeze_norm:
-            raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other")
+            raise UserError("schedule.partial_norm and schedule.freeze_norm exclude each other; set one to false")
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """The only network sees all frames of a clip."""
+        """Returns a plan without glance frames: the network sees all frames of a clip."""
         return FramePlan(self.config.segments.glance)
 
-    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> nn.Module:
-        """See `Method.network`; `glance` is None."""
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> Network:
+        """Builds a `Recognizer` on the backbone `focus`; `glance` is None."""
         from adafocus.methods.recognizer.model import Recognizer
 
         return Recognizer(
@@ -56,11 +55,10 @@ class RecognizerMethod(Method):
             segments=self.config.segments.glance,
             dropout=self.config.schedule.head_dropout,
             causal=self.config.backbone.shift == "online",
-            **self.values(shared.Background),
+            **self.values(shared.Background, shared.Consensus),
         )
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.methods.recognizer.stage import WholeFrames
 
         schedule, recipe = self.config.schedule, self.read(Recipe)

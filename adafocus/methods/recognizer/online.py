@@ -13,9 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from adafocus.backbones.adaptive import TemporalAdaptive
-from adafocus.backbones.non_local import NonLocal
-from adafocus.backbones.shift import Shifted, TemporalPool
+from adafocus.backbones.shift import Shifted
 from adafocus.core.output import given
 from adafocus.methods.recognizer.model import Recognizer
 
@@ -24,7 +22,7 @@ Caches = tuple[Tensor, ...]
 
 @dataclass
 class StreamOutput:
-    """Logits (B, K) for one frame of each of B streams, and the caches to pass with their next frame."""
+    """Output for one frame of each of B streams: `logits` (B, K), and `caches` to pass in with the next frame."""
 
     logits: Tensor
     caches: Caches
@@ -33,14 +31,13 @@ class StreamOutput:
 class OnlineRecognizer(nn.Module):
     """Runs a `Recognizer` with the online shift frame by frame. It has no state: caches are passed in and returned.
 
-    Each shifted layer has one cache, the first C // div channels of its input at the previous frame, (B, C // div, h,
-    w).
-    A network that removes the background has two more: the mean of the frames so far (B, 3, S, S), and their number
-    (B, 1, 1, 1). All caches start as zeros. The logits equal the per-frame logits of the `Recognizer` on the whole
-    clip.
+    Each shifted layer has one cache (B, C // div, h, w): the first C // div channels of its input at the previous
+    frame, with `div` as in `backbones.shift`. A network that removes the background has two more: the mean of the
+    frames so far (B, 3, S, S), and their number (B, 1, 1, 1). All caches start as zeros. The logits equal the per-frame
+    logits of the `Recognizer` on the whole clip.
 
     Args:
-        model: trained on clips; its modules are used, not copied.
+        model: the trained recognizer; its modules are used, not copied.
 
     Raises:
         ValueError: the model needs future frames; the message names the module and what to train instead.
@@ -48,14 +45,14 @@ class OnlineRecognizer(nn.Module):
 
     def __init__(self, model: Recognizer) -> None:
         super().__init__()
-        if (reason := why_no_stream(model)) is not None:
+        if (reason := model.why_no_stream()) is not None:
             raise ValueError(reason)
         self.model = model
         self.shifts = [module for module in model.modules() if isinstance(module, Shifted)]
 
     @torch.no_grad()
     def start(self, streams: int, size: int) -> Caches:
-        """Zero caches for `streams` streams of square frames of `size` pixels."""
+        """Returns caches of zeros for `streams` streams of square frames of `size` pixels."""
         first = next(self.model.parameters())
         frames = torch.zeros(streams, 3, size, size, device=first.device, dtype=first.dtype)
         caches = (frames.new_empty(0),) * len(self.shifts)
@@ -84,35 +81,8 @@ class OnlineRecognizer(nn.Module):
                 shift.past = None
 
 
-def why_no_stream(model: nn.Module) -> str | None:
-    """The reason why a network cannot run frame by frame, with what to train instead; None if it can."""
-    if not isinstance(model, Recognizer):
-        return (
-            f"a {type(model).__name__} chooses from whole clips and cannot run frame by frame; "
-            f"train method=recognizer with backbone.shift=online for streams"
-        )
-    ahead = {TemporalAdaptive: "adaptive", NonLocal: "non_local", TemporalPool: "temporal_pool"}
-    for module in model.modules():
-        if type(module) in ahead:
-            return (
-                f"this model cannot run frame by frame: backbone.{ahead[type(module)]} looks at "
-                f"frames that have not come "
-                f"yet; train with backbone.{ahead[type(module)]}=false and backbone.shift=online"
-            )
-    shifts = [module for module in model.modules() if isinstance(module, Shifted)]
-    if not shifts or not all(shift.online for shift in shifts):
-        what = "its shift takes channels from the frame after" if shifts else "nothing in it joins frames"
-        return f"this model cannot run frame by frame: {what}; train with backbone.shift=online"
-    if model.remove_background and not model.causal:
-        return (
-            "this model cannot run frame by frame: its background is the mean of the whole clip; "
-            "build the Recognizer with causal=True and train that"
-        )
-    return None
-
-
 def restart(caches: Caches, streams: Sequence[int]) -> Caches:
-    """Caches in which the given streams restart from zeros (for a new video); the other streams continue."""
+    """Returns caches that are zero for the given streams, which start a new video, and unchanged for the others."""
     kept = torch.ones(len(caches[0]), dtype=torch.bool, device=caches[0].device)
     kept[list(streams)] = False
     return tuple(cache * kept[:, None, None, None].to(cache.dtype) for cache in caches)
@@ -145,16 +115,16 @@ class Smoothing:
         self.shown: deque[int] = deque([] if rest is None else [rest, rest], maxlen=2)
 
     def __call__(self, logits: Tensor) -> int:
-        """The label to display after a frame with these logits (K,)."""
+        """Takes the logits (K,) of the next frame and returns the label to display."""
         self.scores.append(logits.detach().float().cpu())
         return self.show(int(torch.stack(tuple(self.scores)).sum(0).argmax()))
 
     def mean(self) -> Tensor:
-        """Mean logits (K,) of the frames in the window; `__call__` takes their highest class."""
+        """Returns the mean logits (K,) of the frames in the window, from which `__call__` makes the label."""
         return torch.stack(tuple(self.scores)).mean(0)
 
     def show(self, label: int) -> int:
-        """The label to display if `label` has the highest summed logits."""
+        """Returns the label to display if `label` has the highest summed logits."""
         if not self.shown:
             self.shown.extend([self.replaced.get(label, label)] * 2)
         if label in self.ignored:

@@ -1,4 +1,4 @@
-"""The options that only `method=recognizer` reads."""
+"""The options of `method=recognizer`."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def partial_norms(model: nn.Module) -> Sequence[nn.Module]:
-    """The layers whose statistics and scales partial BN freezes: every BatchNorm2d but the first.
+    """Returns the layers that partial BN freezes: every BatchNorm2d but the first.
 
     TSM's code leaves BatchNorm1d and BatchNorm3d (in TAM and non-local blocks) in training mode but out of the
     optimizer, so a non-local block, whose scale starts at 0, never has an effect. Here these layers are trained.
@@ -34,7 +34,7 @@ def recognizer_groups(
     flow: bool = False,
     frozen: Iterable[nn.Module] = (),
 ) -> list[ParamGroup]:
-    """Parameter groups of all trained parameters of a recognizer.
+    """Divides the trained parameters of a recognizer into groups with their own multipliers.
 
     Args:
         model: the recognizer.

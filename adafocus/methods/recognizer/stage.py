@@ -23,8 +23,8 @@ class WholeFrames(Stage):
 
     Args:
         model: the recognizer.
-        normalize: see `Stage`.
-        groups, head_rate, flow: `rule`, `head_rate` and `flow` of `param_groups.recognizer_groups`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
+        groups, head_rate, flow: the arguments `rule`, `head_rate` and `flow` of `param_groups.recognizer_groups`.
         norms: "all" trains all BatchNorm layers; "partial" freezes those of `param_groups.partial_norms`; "frozen"
             keeps the running statistics of all of them fixed.
     """

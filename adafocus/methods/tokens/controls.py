@@ -1,7 +1,7 @@
-"""Other ways to choose cells, which the learned one is compared with: scores (B, M) without a network.
+"""Controls of TokenFocus: scores (B or 1, M) of the M cells of a clip that are computed without a network.
 
-The two that look at pixels see the glance frames at full size and are interpolated between them as the learned scores
-are.
+`difference` and `unique` read the pixels of the glance frames at full size; for the frames between them scores are
+interpolated, as the learned ones are.
 """
 
 from __future__ import annotations
@@ -12,36 +12,38 @@ from torch.nn import functional
 
 from adafocus.policies.cells import on_grid
 
-#: Values of `Variant.where` of the rows of a table, the learned choice first.
+#: Values of `Variant.where`: the learned choice, then the controls.
 CHOICES = ("learned", "random", "uniform", "center", "difference", "unique")
 GOLDEN = (5**0.5 - 1) / 2
 
 
 def uniform(grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    """(1, M): the best K cells are spread evenly over the clip, for every K.
+    """Scores (1, M) by which the best n cells are spread evenly over the clip, for every n.
 
-    The fractional parts of multiples of the golden ratio in an interval belong to numbers at nearly equal distances.
+    They are the fractional parts of multiples of the golden ratio: the indices with the n largest ones have nearly
+    equal
+    distances.
     """
     index = torch.arange(grid[0] * grid[1] * grid[2], dtype=torch.float64, device=device)
     return (index * GOLDEN).frac()[None]
 
 
 def center(grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    """(1, M): the best cells are those nearest to the middle of the frame, evenly over the frames."""
+    """Scores (1, M) by which the best cells are those nearest to the middle of the frame, evenly over the frames."""
     frames, rows, columns = grid
     y = torch.arange(rows, device=device, dtype=torch.float64)[:, None] - (rows - 1) / 2
     x = torch.arange(columns, device=device, dtype=torch.float64) - (columns - 1) / 2
     near = -(y.square() + x.square()).expand(frames, -1, -1).flatten()
-    # Cells of one ring are equally near (distances are multiples of 1/4): these are spread over frames and directions.
+    # Cells at equal distances (squares are multiples of 1/4) are spread evenly over frames and directions.
     return near[None] + 0.1 * uniform(grid, device)
 
 
 def difference(frames: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """(B, M): mean absolute difference of a cell's pixels to those of the glance frame before; frame 0: to frame 1.
+    """Scores (B, M): mean absolute difference of a cell's pixels to the previous glance frame (of frame 0 to the next).
 
     Args:
         frames: (B, G, 3, S, S) glance frames.
-        grid: see `CellScores`.
+        grid: numbers of candidate frames, rows and columns of cells.
     """
     if frames.shape[1] == 1:
         return uniform(grid, frames.device).float().expand(len(frames), -1)
@@ -50,9 +52,9 @@ def difference(frames: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 
 def unique(frames: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """(B, M): how little a cell's pixels resemble those of the other cells: minus the mean cosine similarity.
+    """Scores (B, M): minus the mean cosine similarity of a cell's pixels to those of all cells of the clip.
 
-    Arguments are those of `difference`. The mean of the cosines with all cells is the cosine with their mean direction.
+    The mean of the cosines is the scalar product with the mean of the unit vectors. Arguments as in `difference`.
     """
     _, rows, columns = grid
     patches = frames.unflatten(-2, (rows, -1)).unflatten(-1, (columns, -1))
@@ -62,5 +64,5 @@ def unique(frames: Tensor, grid: tuple[int, int, int]) -> Tensor:
 
 
 def _cells(values: Tensor, grid: tuple[int, int, int]) -> Tensor:
-    """Averages values (B, G, S, S) over cells."""
+    """Averages values (B, G, S, S) over the pixels of each cell, (B, M)."""
     return on_grid(functional.adaptive_avg_pool2d(values, grid[1:]), grid).flatten(1)

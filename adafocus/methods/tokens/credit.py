@@ -1,4 +1,4 @@
-"""How the scores of cells learn: from each chosen token's share in the evidence for the true class."""
+"""The gradient by which cell scores learn: from how much each chosen token contributes to the true class."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ class _Credit(torch.autograd.Function):
 
 
 def credit(tokens: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the tokens unchanged and a zero for each clip, whose gradient trains the scores.
+    """Returns the tokens unchanged, and a zero for each clip whose gradient trains the scores.
 
-    When the loss goes backward, the gain of a token is known to first order: how much the loss of its clip falls per
-    unit by which the token grows, -<dL/dtoken, token>. The gradient of the zero is that of the cross-entropy between
-    the gains' distribution over the clip's tokens (negative gains count as none) and the softmax of their scores. So
-    the scores learn the logarithm of each token's share in the evidence; shares do not vanish as the loss does, and no
-    second backward pass is needed. The tokens must not have their positions yet, or a position could earn credit.
+    In the backward pass the gain of a token is its first-order contribution to a smaller loss L, -<dL/dtoken, token>.
+    The gains of a clip's tokens, negative ones set to 0, are normalized to sum to 1. The gradient of the zero is that
+    of the cross entropy between these shares and the softmax of the scores. So a score learns the logarithm of its
+    token's share; shares do not vanish as the loss does, and no second backward pass is needed. Position embeddings
+    must be added to the tokens later, because they would contribute to the gains.
 
-    The value of a token from gradients is also the target of LITE's selector (arXiv 2411.13626), which is trained after
-    the network; here both learn in one pass, on the tokens that were chosen.
+    LITE's selector (arXiv 2411.13626) has a similar target from gradients, but is trained after the network; here both
+    learn in one pass, on the chosen tokens.
 
     Args:
-        tokens: (B, K, D).
-        scores: (B, K) their scores, with gradient.
+        tokens: (B, n, D) chosen tokens.
+        scores: (B, n) their scores, with gradient.
 
     Returns:
-        (B, K, D), and (B,) zeros to add to the loss of each clip with a weight.
+        the tokens (B, n, D), and zeros (B,) to add to the loss of each clip with a weight.
     """
     return _Credit.apply(tokens, scores)

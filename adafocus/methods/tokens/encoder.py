@@ -18,12 +18,12 @@ from adafocus.methods.tokens.credit import credit
 
 @dataclass
 class Encoded:
-    """Output of the encoder.
+    """Output of `TokenEncoder`.
 
     Attributes:
-        features: (B, groups, D) after each group.
-        past: by block, keys and values of all groups so far.
-        policy_loss: see `Output.policy_loss`; None without scores.
+        features: (B, groups, D) features of the class token after each group.
+        past: keys and values of all groups so far, for each block.
+        policy_loss: (B,) zeros whose gradient trains the scores (`credit`); None without scores.
     """
 
     features: Tensor
@@ -34,11 +34,11 @@ class Encoded:
 class TokenEncoder(nn.Module):
     """A vision transformer over any subset of the patches of a clip's frames, in space and time.
 
-    A token is the embedding of a patch, of its position in the frame (that of the transformer) and of the time of its
-    frame (`time_embed`, zero at first, so that a pretrained network starts as it was). Tokens come in groups. A group
-    has class and register tokens of its own; its tokens attend to each other and to all earlier groups, never to later
-    ones. So what follows a group does not change its features, and a later group reuses the keys and values of the
-    earlier ones: nothing is computed twice. One group with all patches of one frame is the transformer itself.
+    A token is the sum of three embeddings: of a patch, of its position in the frame (the transformer's own), and of the
+    time of its frame (`time_embed`, initially zero, so that a pretrained network starts unchanged). Tokens come in
+    groups, each with its own copy of the class and register tokens. The tokens of a group attend to each other and to
+    all earlier groups, never to later ones, so a later group does not change the features of earlier ones and reuses
+    their keys and values. One group with all patches of one frame gives the same result as the transformer itself.
 
     Args:
         backbone: `adafocus.backbones.vit.ViT`, or `Features` of a `VisionTransformer` of timm.
@@ -57,8 +57,8 @@ class TokenEncoder(nn.Module):
         check(self.vit)
         self.width: int = self.vit.embed_dim
         self.time_embed = nn.Parameter(torch.zeros(candidates, self.width))
-        # A network that averages its tokens has no class token and normalizes their mean instead of each; it gets a
-        # token and a norm, which are trained from the beginning.
+        # A transformer without a class token averages its tokens and normalizes the mean instead of each token; it gets
+        # a new class token and norm, which are trained from scratch.
         self.class_token = nn.Parameter(torch.zeros(1, 1, self.width)) if self.vit.cls_token is None else None
         self.norm = nn.LayerNorm(self.width) if isinstance(self.vit.norm, nn.Identity) else nn.Identity()
 
@@ -85,18 +85,18 @@ class TokenEncoder(nn.Module):
         return sum(token.shape[1] for token in (self.vit.cls_token, self.vit.reg_token) if token is not None)
 
     def embed(self, patches: Tensor) -> Tensor:
-        """Patches (B, K, 3, P, P) to tokens (B, K, D), without their positions."""
+        """Embeds patches (B, n, 3, P, P) as tokens (B, n, D), without their positions."""
         proj = self.vit.patch_embed.proj
         if isinstance(self.backbone, Features):
             patches = self.backbone.normalized(patches)
         return functional.linear(patches.flatten(2), proj.weight.flatten(1), proj.bias)
 
     def positions(self, cells: Tensor) -> Tensor:
-        """The embeddings (B, K, D) of the positions of cells (B, K), which are numbered by frame, row and column."""
+        """Returns position embeddings (B, n, D) of cells (B, n), which are numbered by frame, row and column."""
         return self.vit.pos_embed[0, self._placed :][cells % self.area] + self.time_embed[cells // self.area]
 
     def prefix(self) -> Tensor:
-        """The class token and the register tokens (1, R, D) that every group begins with; the class token is first."""
+        """Returns the class token and the register tokens (1, R, D) that every group begins with, in this order."""
         known = (self.class_token, self.vit.cls_token, self.vit.reg_token)
         found = torch.cat([token for token in known if token is not None], 1)
         placed = functional.pad(self.vit.pos_embed[:, : self._placed], (0, 0, found.shape[1] - self._placed, 0))
@@ -114,10 +114,10 @@ class TokenEncoder(nn.Module):
 
         Args:
             patches: (B, n, 3, P, P) pixels of the patches.
-            cells: (B, n) their positions.
-            sizes: numbers of tokens of the groups, which add up to n.
+            cells: (B, n) numbers of their cells.
+            sizes: number of tokens of each group; they add up to n.
             past: `Encoded.past` of the groups before these.
-            scores: (B, n) scores that are to learn from this pass.
+            scores: (B, n) scores of the cells, if this pass is to train them.
         """
         tokens, policy_loss = self.embed(patches), None
         if scores is not None:
@@ -135,7 +135,7 @@ class TokenEncoder(nn.Module):
         return Encoded(self.norm(self.vit.norm(x[:, starts])), kept, policy_loss)
 
     def costs(self, sizes: Sequence[int]) -> list[int]:
-        """Multiply-adds of each group."""
+        """Returns the multiply-adds of each group, for groups of these numbers of tokens."""
         proj, extra = self.vit.patch_embed.proj, self.prefix().shape[1]
         linear = sum(layer.weight.numel() for layer in self.vit.blocks.modules() if isinstance(layer, nn.Linear))
         channels = sum(block.attn.qkv.out_features for block in self.vit.blocks) // 3
@@ -147,7 +147,8 @@ class TokenEncoder(nn.Module):
 
 
 def check(vit: nn.Module) -> None:
-    """
+    """Checks that a network is a plain vision transformer.
+
     Raises:
         ValueError: the network is not made of one linear patch embedding, learned positions and plain blocks.
     """
@@ -158,8 +159,8 @@ def check(vit: nn.Module) -> None:
     missing += [name for name in inner if not all(_has(block, name) for block in blocks)]
     if missing or getattr(vit, "rope", None) is not None or any(_has(block, "attn.gate") for block in blocks):
         raise ValueError(
-            f"a {type(vit).__name__} is no plain vision transformer with learned positions; choose tiny_vit, or one of "
-            f"timm such as timm/vit_tiny_patch16_224 or timm/deit_small_patch16_224"
+            f"a {type(vit).__name__} is not a plain vision transformer with learned positions; choose tiny_vit, or one "
+            f"of timm such as timm/vit_tiny_patch16_224 or timm/deit_small_patch16_224"
         )
     proj = cast(Any, vit).patch_embed.proj
     if proj.kernel_size != proj.stride or proj.kernel_size[0] != proj.kernel_size[1]:

@@ -1,4 +1,4 @@
-"""TokenFocus: a vision transformer that computes only the tokens which a glance network chose in time and space."""
+"""TokenFocus: a vision transformer that processes only the patches that a policy chose in time and space."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
     from adafocus.methods.tokens.model import TokenFocus
 
 
 class TokensMethod(Method):
-    """TokenFocus, of this package: chosen tokens instead of patches; one training for every number of them."""
+    """TokenFocus, a method of this package: a vision transformer that processes chosen tokens only."""
 
     name = "tokens"
     train_frames = test_frames = "fractional"
@@ -33,17 +34,17 @@ class TokensMethod(Method):
 
     @property
     def widths(self) -> Widths:
-        """The width of the policy; each network has a classifier of its own."""
+        """Width of the policy; there is no classifier over both networks."""
         return Widths(64, None)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`; the cells have the size of the transformer's patches."""
+        """Options as in other methods with a glance network, but without patch size and number of focus frames."""
         found = {shared.GlanceSize, shared.GlanceResize, shared.Candidates, shared.Where, shared.FrozenNorm}
         return super().options - {shared.Patch, shared.FocusFrames} | own.OWN | found
 
     def check(self) -> None:
-        """See `Method.check`."""
+        self.check_where()
         backbone, (low, high) = self.config.backbone, self.read(own.KeepRange).keep_range
         if self.on_tsm or backbone.adaptive or backbone.non_local or backbone.temporal_pool:
             raise UserError(
@@ -51,24 +52,23 @@ class TokensMethod(Method):
                 "time: set backbone=tiny_vit, or another one with backbone.shift=none"
             )
         if low > high:
-            raise UserError(f"schedule.keep_range=[{low:g},{high:g}] must be the smaller share and then the larger one")
+            raise UserError(f"schedule.keep_range=[{low:g},{high:g}] must have the smaller share first")
         self.check_candidates(self.frame_plan().candidates)
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Cells are chosen in candidate frames, of which the glance network sees some; by default it sees all."""
+        """Returns the frames of a clip: candidates that hold the cells, and glance frames among them (default: all)."""
         glance = self.config.segments.glance
         candidates = self.read(shared.Candidates).pool or glance
         first = segment_centers(candidates, glance) if candidates >= glance else ()
         return FramePlan(glance, candidates=candidates, first=tuple(first))
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """See `Method.network_class`."""
+    def network_class(self) -> Callable[..., Network]:
         from adafocus.methods.tokens.model import TokenFocus
 
         return TokenFocus
 
     def arguments(self) -> dict[str, Any]:
-        """See `Method.arguments`; the side of a cell is that of the vision transformer's patches."""
+        """Returns the arguments of the network, without a patch size, which is the vision transformer's."""
         plan = self.frame_plan()
         return {
             "glance_segments": plan.glance,
@@ -79,7 +79,6 @@ class TokensMethod(Method):
         }
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.methods.tokens.stage import TokenStage
 
         values = self.values(shared.Where, own.KeepRange, shared.Controls)

@@ -1,8 +1,8 @@
 """TokenFocus: a glance network scores the cells of a clip, and a vision transformer sees only the best of them.
 
-The choice of tokens before a transformer, with one training for every number of tokens, follows FluxViT (arXiv
-2503.14237) and LookWhen (arXiv 2605.06809); glance, early exit and reading in two phases are those of AdaFocus. The
-network is ours: it repeats no released program.
+Choosing tokens before a transformer, with one training for every number of tokens, follows FluxViT (arXiv 2503.14237)
+and LookWhen (arXiv 2605.06809); the glance network and early exit follow AdaFocus. The network is a design of this
+package, not a reimplementation of a released program.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from adafocus.policies.cells import CellScores, choose_cells
 
 
 class TokenFocus(EarlyExitNetwork):
-    """Computes the tokens of chosen cells only, best first, in groups with a prediction after each.
+    """A vision transformer on chosen cells of a clip, best first, in groups of tokens with a prediction after each.
 
     A cell is a patch of the vision transformer in one of N candidate frames; the grid has M = N * rows * columns cells,
-    numbered in this order. The prediction is the sum of the glance network's logits and of those of the transformer
-    after a group. `Plan.where` is (B, K) int64, the chosen cells, best first; `Plan.frames` is (B, F), the frames that
-    hold them, in temporal order, padded by repeating the last one.
+    numbered in this order, of which n are chosen. The prediction is the sum of the glance network's logits and of those
+    of the transformer after a group. `Plan.where` is (B, n) int64, the chosen cells, best first; `Plan.frames` is
+    (B, F), the frames that hold them, in temporal order, padded by repeating the last one.
 
     Args:
         glance: a backbone (see `adafocus.backbones`).
-        focus: a vision transformer, see `TokenEncoder`, for frames of `frame_size`.
+        focus: a vision transformer for frames of `frame_size`, as `TokenEncoder` needs it.
         num_classes: number of classes K.
         glance_segments: number of glance frames G.
         candidates: number of candidate frames N, a multiple of G; the glance frames are the middles of its G segments.
@@ -51,6 +51,7 @@ class TokenFocus(EarlyExitNetwork):
 
     budgets = tuple(number / 5 for number in range(1, 31))
     glance_exit = True
+    answers_at_glance = True
     chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
@@ -59,7 +60,7 @@ class TokenFocus(EarlyExitNetwork):
         Part("policy", ("policy",)),
         Part("focus", ("encoder", "focus_head")),
     )
-    crop_values = 0  # patches are whole pixels, nothing is interpolated
+    crop_values = 0  # patches are cut at integer pixels, without interpolation
     first: Tensor
 
     def __init__(
@@ -81,7 +82,7 @@ class TokenFocus(EarlyExitNetwork):
             raise ValueError(f"{candidates} candidates are no multiple of {glance_segments} glance frames")
         encoder = TokenEncoder(focus, candidates)
         super().__init__(glance, focus, patch_size=encoder.patch_size, frame_size=frame_size, **options)
-        del self.focus_net  # its parts are the encoder's
+        del self.focus_net  # the encoder holds its modules; a second name would list them twice in the state dict
         self.encoder = encoder
         self.side = frame_size // encoder.patch_size
         if self.side**2 != encoder.area or frame_size % encoder.patch_size:
@@ -105,32 +106,30 @@ class TokenFocus(EarlyExitNetwork):
         return {"glance_frames": self.glance_segments, "chosen_frames": min(self.candidates, self.count())}
 
     def count(self, keep: float | None = None) -> int:
-        """Number of tokens K of a share of the cells, at least one a group; `self.keep` by default."""
+        """Returns the number of cells n for a share of all cells (default `self.keep`), at least one per group."""
         return max(self.groups, round((self.keep if keep is None else keep) * self.num_cells))
 
     def sizes(self, count: int) -> list[int]:
-        """Numbers of tokens of the groups."""
+        """Divides `count` tokens into groups of nearly equal size; returns their sizes."""
         ends = [count * group // self.groups for group in range(self.groups + 1)]
         return [end - start for start, end in zip(ends, ends[1:], strict=False)]
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """The glance frames (B, G, ...) of a clip of all candidates."""
+        """Selects the glance frames (B, G, ...) from all candidates (B, N, ...)."""
         return frames[:, self.first]
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """See `AdaptiveNetwork.glance_frames`."""
         return self.first_frames(frames)
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The frames (B, F, ...) with chosen cells of a clip of all candidates."""
+        """Selects the frames (B, F, ...) with chosen cells from all candidates (B, N, ...)."""
         return frames[torch.arange(len(frames), device=frames.device)[:, None], given(given(plan).frames)]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, G, 3, S, S)."""
+        """Runs the glance network on frames (B, G, 3, S, S)."""
         return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, self.glance_head(widen(features.mean(1))))
@@ -138,8 +137,8 @@ class TokenFocus(EarlyExitNetwork):
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """Chooses cells and the frames that hold them.
 
-        Unlike in the other methods, the gradient of the scores flows into the glance network: what a cell is worth is
-        all that it can learn about a place whose class it cannot see.
+        Unlike in the other methods, the gradient of the scores flows into the glance network, because it often cannot
+        see the class itself and would otherwise learn nothing about which cells matter.
         """
         overrides = overrides or Overrides()
         if overrides.where is not None:
@@ -149,25 +148,25 @@ class TokenFocus(EarlyExitNetwork):
         return Plan(cells, self.frames_of(cells), scores=scores.gather(1, cells))
 
     def frames_of(self, cells: Tensor) -> Tensor:
-        """The distinct frames (B, F) of cells (B, K), ascending and then the last one again; F = min(N, K)."""
+        """Returns the distinct frames (B, F) of cells (B, n), ascending, the last one repeated; F = min(N, n)."""
         present = _marked(cells // self.encoder.area, self.candidates)
         return _listed(present, min(self.candidates, cells.shape[1]))
 
     def patches(self, frames: Tensor, slots: Tensor, cells: Tensor) -> Tensor:
-        """The pixels (B, K, 3, P, P) of cells (B, K).
+        """Cuts the pixels (B, n, 3, P, P) of cells out of frames.
 
         Args:
-            frames: (B, F, 3, S, S).
-            slots: (B, K) index of the frame of each cell among these.
-            cells: (B, K).
+            frames: (B, F, 3, S, S) normalized frames.
+            slots: (B, n) index in `frames` of each cell's frame.
+            cells: (B, n) numbers of the cells.
         """
         grid = frames.unflatten(-2, (self.side, -1)).unflatten(-1, (self.side, -1))
-        place = cells % self.encoder.area
+        position = cells % self.encoder.area
         batch = torch.arange(frames.shape[0], device=frames.device)[:, None]
-        return grid[batch, slots, :, place // self.side, :, place % self.side]
+        return grid[batch, slots, :, position // self.side, :, position % self.side]
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Vision transformer on the chosen cells of the frames (B, F, 3, S, S) that hold them."""
+        """Runs the vision transformer on the chosen cells of the frames (B, F, 3, S, S) that hold them."""
         cells = plan.where
         time = cells // self.encoder.area
         slots = (_marked(time, self.candidates).cumsum(1) - 1).gather(1, time)
@@ -180,35 +179,34 @@ class TokenFocus(EarlyExitNetwork):
         return Output(steps[:, -1], steps, where, time, exit_logits=exits, policy_loss=encoded.policy_loss)
 
     def answers(self, features: Tensor, glance: GlanceOutput) -> Tensor:
-        """The predictions (B, groups, K) from the features after each group; the glance logits get no gradient."""
+        """Predicts (B, groups, K) from the features after each group; the added glance logits get no gradient."""
         with full_precision(features):
             return self.focus_head(widen(features)) + given(glance.logits).detach()[:, None]
 
     def corners(self, cells: Tensor) -> Tensor:
-        """Cells (B, K) as corners (B, K, 2), see `adafocus.core.output`."""
-        place = cells % self.encoder.area
-        return torch.stack([place // self.side, place % self.side], -1) / max(1, self.side - 1)
+        """Converts cells (B, n) to patch locations (B, n, 2), fractions of the largest offset."""
+        position = cells % self.encoder.area
+        return torch.stack([position // self.side, position % self.side], -1) / max(1, self.side - 1)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) of the exit after the glance."""
+        """Returns the prediction (B, K) of the exit after the glance."""
         return given(glance.logits)
 
     def glance_cost(self, cost: Cost) -> int:
-        """See `AdaptiveNetwork.glance_cost`."""
         return cost.of("glance")
 
     def mean_place(self, where: Tensor) -> Tensor:
-        """The share (M,) of clips that chose each cell, of cells (clips, K)."""
+        """Returns the share (M,) of clips that chose each cell, from the chosen cells (clips, n)."""
         return _marked(where.long(), self.num_cells).float().mean(0)
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`; a later group costs more, because it attends to the earlier ones."""
+        """Returns the multiply-adds of a video that stops at each exit; later groups also attend to earlier ones."""
         head = self.focus_head[-1].get_parameter("weight").numel()
         groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates, each frame once."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; reads each candidate once."""
         rows = torch.arange(len(frames), device=frames.device)
         glance = self.glance(frames)
         stay = yield given(glance.logits)
@@ -238,7 +236,9 @@ class TokenFocus(EarlyExitNetwork):
                 past = [(keys[stay], values[stay]) for keys, values in past]
 
     def _read(self, pixels: Tensor, read: Reader, rows: Tensor, wanted: Tensor, cells: Tensor) -> None:
-        """Reads the frames `wanted` (B', N) of clips and fills in the pixels (B', K, 3, P, P) of all cells in them."""
+        """Reads the frames that the mask `wanted` (B', N) selects and fills `pixels` (B', n, 3, P, P) in place.
+        All of the `cells` (B', n) in these frames are filled, including those of later groups.
+        """
         some = wanted.any(1)
         wanted, cells = wanted[some], cells[some]
         listed = _listed(wanted, int(wanted.sum(1).max()))
@@ -250,12 +250,12 @@ class TokenFocus(EarlyExitNetwork):
 
 
 def _marked(index: Tensor, size: int) -> Tensor:
-    """Bool (B, size), True at the indices (B, n)."""
+    """Returns a mask (B, size) that is True at the indices (B, n)."""
     return torch.zeros(index.shape[0], size, dtype=torch.bool, device=index.device).scatter(1, index, True)
 
 
 def _listed(marked: Tensor, count: int) -> Tensor:
-    """The indices (B, count) of the True values (B, size), ascending, and then the last one again."""
+    """Returns the indices (B, count) of the True values of a mask (B, size), ascending, the last one repeated."""
     size = marked.shape[1]
     order = torch.arange(size, device=marked.device)
     ordered = torch.where(marked, order, order + size).sort(1).values

@@ -1,4 +1,4 @@
-"""The options that only `method=tokens` reads."""
+"""The options of `method=tokens` (TokenFocus)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Tokens(Options, section="method", needs=_TOKENS):
 
 @dataclass
 class KeepRange(Options, section="schedule", needs=_TOKENS):
-    # Smallest and largest share of the cells in training, where each step draws another one.
+    # Smallest and largest share of the cells in training; each step samples a share between them.
     keep_range: Annotated[list[_Keep], Length(2, 2)] = field(default_factory=lambda: [0.05, 0.5])
 
 

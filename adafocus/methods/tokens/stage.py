@@ -27,19 +27,19 @@ class TokenStage(AdaptiveStage):
 
     The loss is CE(groups), averaged over the predictions after each group, + CE(glance). The policy has no loss of its
     own: it learns from the gradients of the chosen tokens, see `methods.tokens.credit`. The target is the first label
-    of each clip. The share of tokens of a step is drawn log-uniformly from `keep_range` and is the same for its clips;
-    it is a function of (seed, epoch, index of the batch's first clip), so unlike all other draws it depends on how a
-    step's clips are divided among devices.
+    of each clip. The share of tokens is sampled log-uniformly from `keep_range`, once for all clips of a step. It is a
+    function of (seed, epoch, index of the batch's first clip), so unlike all other random numbers it depends on how
+    the clips of a step are divided among devices.
 
     Args:
         model: the network.
-        normalize: see `Stage`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
         seed: seed of the run.
         rates: learning-rate multipliers for policy, glance (with its head) and focus (the transformer and its head).
-        where: "learned", or another word of `CHOICES` to train a control without the policy.
+        where: "learned", or another value of `controls.CHOICES` to train a control without the policy.
         keep_range: smallest and largest share of the cells that is chosen in training.
         controls: whether to evaluate the controls and the glance network alone as well.
-        frozen_norm: see `Stage`.
+        frozen_norm: normalization layers that stay in evaluation mode.
     """
 
     name = "joint"
@@ -68,7 +68,7 @@ class TokenStage(AdaptiveStage):
         self.variants = (main, *others, GLANCE_ALONE) if controls else (main,)
 
     def param_groups(self) -> list[ParamGroup]:
-        """See `Stage.param_groups`. Of the transformer, only the weights of linear layers decay, as is usual."""
+        """Groups the trained parameters; of the transformer, only weights of linear layers have weight decay."""
         model, rates = self.model, self.rates
         parameters = dict(model.encoder.named_parameters())
         weights = [name for name, value in parameters.items() if value.ndim > 1 and name.endswith("weight")]
@@ -84,7 +84,6 @@ class TokenStage(AdaptiveStage):
         return groups if self.where == "learned" else groups[1:]
 
     def step(self, batch: Batch) -> StepResult:
-        """See `Stage.step`."""
         keep = self.drawn_keep(batch)
         output = self.net(batch.frames, self.training_overrides(batch, keep), prepare=self.normalize)
         label = batch.labels[:, 0]
@@ -102,30 +101,30 @@ class TokenStage(AdaptiveStage):
         return StepResult(reduce(torch.add, losses.values()), metrics)
 
     def drawn_keep(self, batch: Batch) -> float:
-        """The share of cells for a training step."""
+        """Samples the share of cells for a training step."""
         drawn = float(uniform(self.seed, "keep", batch.epoch, batch.index[:1].tolist(), ()))
         low, high = map(math.log, self.keep_range)
         return math.exp(low + drawn * (high - low))
 
     def training_overrides(self, batch: Batch, keep: float) -> Overrides:
-        """The decisions of a training step: a random choice by the scores, or that of a control."""
+        """Returns the decisions of a training step: cells sampled by their scores, or those of a control."""
         count = self.model.count(keep)
         if self.where != "learned":
             return Overrides(self.cells(self.where, batch, count))
         return Overrides(thresholds=self.draws("tokens", batch, (2, self.model.num_cells)), count=count)
 
     def places(self, choice: str, batch: Batch) -> Tensor | None:
-        """The cells (B, K) for a value of `Variant.where`; None for "learned" (the policy's)."""
+        """Returns the cells (B, n) for a value of `Variant.where`; None if the policy decides ("learned")."""
         return None if choice == "learned" else self.cells(choice, batch, self.model.count())
 
     def cells(self, choice: str, batch: Batch, count: int) -> Tensor:
-        """The cells (B, count) that a control chooses."""
+        """Returns the cells (B, count) that a control chooses."""
         grid, device = self.model.policy.grid, batch.frames.device
         if choice == "random":
             scores = self.draws("random tokens", batch, (self.model.num_cells,))
         elif choice == "constant":
             assert self.constant_place is not None
-            # Cells that were chosen equally often are spread over the clip.
+            # The small term spreads cells that were chosen equally often over the clip.
             scores = (self.constant_place.to(device) + 1e-6 * controls.uniform(grid, device)).expand(len(batch), -1)
         elif choice in ("uniform", "center"):
             scores = getattr(controls, choice)(grid, device).expand(len(batch), -1)
@@ -134,7 +133,7 @@ class TokenStage(AdaptiveStage):
         return choose_cells(scores, count)
 
     def other_frames(self, batch: Batch, rows: Tensor, candidates: Tensor) -> Tensor:
-        """See `AdaptiveStage.other_frames`; the glance frames are there already and are not decoded again."""
+        """Returns candidates as `AdaptiveStage.other_frames`, without decoding the glance frames again."""
         if batch.source is None:
             return super().other_frames(batch, rows, candidates)
         slot = torch.full((self.model.candidates,), -1, device=candidates.device)
@@ -144,7 +143,8 @@ class TokenStage(AdaptiveStage):
         new = held < 0
         some = new.any(1)
         if some.any():
-            # The places of glance frames are filled with another frame to read, which costs nothing to read twice.
+            # A clip's requests for glance frames are replaced by one of its new frames; a repeated frame is decoded
+            # once.
             wanted, here = candidates[some], new[some]
             any_new = wanted.gather(1, here.int().argmax(1, keepdim=True))
             read = batch.read(rows[some], torch.where(here, wanted, any_new))
@@ -152,11 +152,11 @@ class TokenStage(AdaptiveStage):
         return found
 
     def costs(self, cost: Cost) -> dict[Variant, int]:
-        """See `Stage.costs`. What the controls compute from pixels is counted where it multiplies (uniqueness)."""
+        """Returns the multiply-adds per video of each variant; of the controls only "unique" has its own."""
         without = cost.total - cost.of("policy")
         costs = {variant: cost.total if variant.where == "learned" else without for variant in self.variants}
         for variant in costs:
-            if variant.where == "unique":  # lengths of the patches' vectors, and their products with the mean
+            if variant.where == "unique":  # norms of the cells' pixel vectors, and scalar products with their mean
                 costs[variant] += 2 * self.model.glance_segments * 3 * self.model.frame_size**2
         if GLANCE_ALONE in costs:
             costs[GLANCE_ALONE] = self.model.glance_cost(cost)
@@ -164,9 +164,9 @@ class TokenStage(AdaptiveStage):
 
 
 def token_variant(choice: str) -> Variant:
-    """The variant that chooses cells by `choice`."""
+    """Returns the variant that chooses cells by `choice`, one of `controls.CHOICES`."""
     return Variant(f"{LABELS.get(choice, choice)} tokens", choice)
 
 
-#: Names in tables of choices that are not named as their word is.
+#: Names in tables of choices whose key is not clear enough.
 LABELS = {"difference": "largest difference"}

@@ -1,5 +1,4 @@
-"""Base of both Uni-AdaFocus networks: glance at some frames, choose other frames, and a rectangle of variable size in
-them.
+"""Base class of both Uni-AdaFocus networks: chooses frames, and rectangles of variable size in them.
 
 `UniAdaFocus` has plain backbones (long videos; one rectangle per frame, a prediction after each step). `UniAdaFocusTSM`
 has TSM backbones (short videos; one rectangle per video, two heads for each network).
@@ -28,14 +27,13 @@ from adafocus.policies.scaled import ScaledPolicy, over_time
 
 
 class UniAdaFocusBase(EarlyExitNetwork):
-    """Glance and focus network, spatial and temporal policy, and an auxiliary head whose loss trains the spatial
-    policy.
+    """A glance and a focus network with a spatial policy (rectangles) and a temporal policy (frames).
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`); with temporal modules in `UniAdaFocusTSM`.
         num_classes: number of classes K.
         glance_segments: number of glance frames G.
-        focus_segments, candidates: F focus frames are chosen from N candidate frames.
+        focus_segments, candidates: number of focus frames F, and of candidate frames N that they are chosen from.
         patch_size: side in pixels of the square patches that rectangles are resized to, the focus network's input.
         smallest: smallest side of a rectangle in pixels of the frame (96 of 224 in all published models); None: 3/7 of
             the frame.
@@ -51,6 +49,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
     single_place = False
     chooses_frames = True
     glance_exit = True
+    answers_at_glance = True
     decide_fields = ("maps", "features")
 
     def __init__(
@@ -90,12 +89,12 @@ class UniAdaFocusBase(EarlyExitNetwork):
         return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
     def native_places(self, corners: Tensor) -> Tensor:
-        """Rectangles (B, N, 4) at locations (B, N, 2) with sides of `patch_size` pixels, which need no resizing."""
+        """Converts locations (B, N, 2) to rectangles (B, N, 4) of `patch_size` pixels, which are not resized."""
         size = (self.patch_size - self.smallest) / max(self.frame_size - self.smallest, 1e-6)
         return torch.cat([corners, torch.full_like(corners, size)], -1)
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """See `EarlyExitNetwork.first_frames`; these are the glance frames."""
+        """Selects the glance frames, which are processed before the first exit."""
         return self.glance_frames(frames, Overrides())
 
     def boxes(self, where: Tensor) -> Tensor:
@@ -103,12 +102,12 @@ class UniAdaFocusBase(EarlyExitNetwork):
         return boxes(where, self.frame_size, smallest=self.smallest)
 
     def glance_cost(self, cost: Cost) -> int:
-        """See `AdaptiveNetwork.glance_cost`; that of the exit after the glance."""
+        """Returns the multiply-adds up to the exit after the glance."""
         return self.exit_costs(cost)[0]
 
     @abstractmethod
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """Indices (1 or B, G) of the glance frames in a training clip.
+        """Returns the indices (1 or B, G) of the glance frames in a training clip.
 
         Args:
             offsets: (B, G) int64 random position of each glance frame within its segment; None: the fixed positions of
@@ -116,15 +115,14 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
-        """See `AdaptiveNetwork.glance_frames`."""
         return _take(frames, self.glance_positions(overrides.offsets))
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The chosen candidates (B, F, ...) of a training clip (B, T, ...)."""
+        """Selects the chosen candidates (B, F, ...) from a training clip (B, T, ...)."""
         return _take(frames, given(given(plan).frames) + self.first_candidate)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """Chooses frames and rectangles; see `AdaptiveNetwork.decide`."""
+        """Chooses frames, and a rectangle in each of them (one for all with `single_place`)."""
         overrides = overrides or Overrides()
         rectangles = self.spatial_policy(glance.maps.detach())
         weights, choosing = self.frame_policy(glance.features.detach() if self.single_place else glance.features)
@@ -135,17 +133,17 @@ class UniAdaFocusBase(EarlyExitNetwork):
         return Plan(self.of_frames(where, frames), frames, weights, rectangles)
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced frames (B, F): those chosen when all glance frames have the same weight. `like` gives B."""
+        """Returns the frames (B, F) chosen with equal weights, which are evenly spaced; B is taken from `like`."""
         even = torch.full((len(like), self.glance_segments), 1.0, device=like.device)
         return choose_frames(even / even.shape[1], self.candidates, self.focus_segments)
 
     def of_frames(self, where: Tensor, frames: Tensor) -> Tensor:
-        """The rectangles (B, F, 4) of the chosen frames (B, F).
+        """Returns the rectangles (B, F, 4) of the chosen frames.
 
         Args:
             where: rectangles of all candidates (B, N, 4), or of the glance frames (B, G, 4), which are interpolated
                 over time; with `single_place` (B, 1, 4), which is returned unchanged.
-            frames: indices among the candidates.
+            frames: (B, F) indices of the chosen frames among the candidates.
         """
         if self.single_place:
             return where
@@ -161,7 +159,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
         )
 
     def focus_features(self, patches: Tensor) -> Tensor:
-        """Focus network on patches (B, F, 3, P, P), averaged over space to features (B, F, D)."""
+        """Runs the focus network on patches (B, F, 3, P, P) and averages its maps to features (B, F, D)."""
         return self.focus_net(patches.flatten(0, 1)).mean((-2, -1)).unflatten(0, patches.shape[:2])
 
     @abstractmethod
@@ -169,15 +167,15 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """Combines the glance output and the focus features (B, F, D) into the prediction."""
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the planned rectangles of the chosen frames (B, F, 3, S, S)."""
+        """Runs the focus network on the planned rectangles of the chosen frames (B, F, 3, S, S)."""
         return self.answer(glance, self.focus_features(self.patches(frames, plan.where)), plan, auxiliary)
 
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
-        """See `AdaptiveNetwork.focus_twice`; both passes are one batch, so they share BatchNorm statistics.
+        """Focuses at the plan's rectangles and at those in `diversity`, in one batch with common BatchNorm statistics.
 
-        This is as in `AdaFocus.forward` of the repository.
+        The repository's `AdaFocus.forward` does the same.
         """
         other = replace(plan, where=self.of_frames(diversity, given(plan.frames)))
         patches = torch.cat([self.patches(frames, plan.where), self.patches(frames, other.where)])
@@ -189,7 +187,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
         output.aux_spatial = self.spatial_logits(glance.maps, given(plan.rectangles))
 
     def spatial_logits(self, maps: Tensor, rectangles: Tensor) -> Tensor:
-        """Logits (B, K) from the glance maps inside the rectangles; only their loss trains the spatial policy."""
+        """Computes logits (B, K) from the glance maps inside the rectangles; their loss trains the spatial policy."""
         side = maps.shape[-1]
         scale = side / self.frame_size
         cells = max(1, self.patch_size * side // self.frame_size)

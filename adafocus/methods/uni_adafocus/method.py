@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
     from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
@@ -34,29 +35,28 @@ class UniAdaFocusMethod(Method):
 
     @property
     def widths(self) -> Widths:
-        """That of the released network; its policies have widths of their own."""
+        """Width of the classifier of the published network; the widths of the policies are separate options."""
         return Widths(None, None if self.on_tsm else 4096)
 
     @property
     def options(self) -> frozenset[type[Options]]:
-        """See `Method.options`."""
         depending = shared.Background if self.on_tsm else shared.Dropout
         found = {shared.GlanceSize, shared.GlanceResize, shared.Candidates, shared.Where, shared.FrozenNorm, depending}
         return super().options | own.OWN | found
 
     @property
     def needed_lr_parts(self) -> tuple[str, ...]:
-        """See `Method.needed_lr_parts`; on TSM there is no classifier over both networks."""
+        """Parts that `schedule.lr_mults` must name; on TSM there is no classifier over both networks."""
         return tuple(part for part in self.lr_parts if part != "classifier" or not self.on_tsm)
 
     def check(self) -> None:
-        """See `Method.check`."""
         super().check()
+        self.check_where()
         segments, patch, (focus, pool) = self.config.segments, self.config.patch, self.chosen()
         if pool < max(focus, segments.glance):
             raise UserError(
-                f"segments.pool={pool} candidates are fewer than the {max(focus, segments.glance)} frames to choose "
-                f"from them; raise segments.pool"
+                f"segments.pool={pool} is less than the {max(focus, segments.glance)} frames that are taken from these "
+                f"candidates; raise segments.pool"
             )
         if not self.on_tsm:
             self.check_candidates(pool)
@@ -73,19 +73,18 @@ class UniAdaFocusMethod(Method):
             )
 
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
-        """Focus frames are chosen from candidates; on plain backbones the glance frames are among the candidates."""
+        """Returns the frames of a clip: glance frames and candidates, which include the glance frames without TSM."""
         glance, (focus, candidates) = self.config.segments.glance, self.chosen()
         first = () if self.on_tsm else tuple(segment_centers(candidates, glance))
         return FramePlan(glance, focus, candidates, first)
 
     def chosen(self) -> tuple[int, int]:
-        """Numbers of focus frames and candidates; plain backbones glance at some of the candidates."""
+        """Returns the numbers of focus frames and of candidates, configured or by default."""
         glance, pool = self.config.segments.glance, self.read(shared.Candidates).pool
         focus = self.config.segments.focus or (glance * 3 // 2 if self.on_tsm else glance)
         return focus, pool or (3 * focus if self.on_tsm else -(-3 * focus // glance) * glance)
 
-    def network_class(self) -> Callable[..., nn.Module]:
-        """See `Method.network_class`."""
+    def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:
             from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
 
@@ -95,7 +94,6 @@ class UniAdaFocusMethod(Method):
         return UniAdaFocus
 
     def arguments(self) -> dict[str, Any]:
-        """See `Method.arguments`."""
         frames, dropout = self.frame_plan(), self.config.schedule.head_dropout
         arguments = {
             "glance_segments": frames.glance,
@@ -110,7 +108,6 @@ class UniAdaFocusMethod(Method):
         return arguments | {"head_dropout": dropout} | self.values(shared.ClassifierWidth, shared.Dropout)
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        """See `Method.stage`."""
         from adafocus.methods.uni_adafocus.stage import UniAdaFocusStage
 
         return UniAdaFocusStage(

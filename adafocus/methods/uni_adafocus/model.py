@@ -73,28 +73,27 @@ class UniAdaFocus(UniAdaFocusBase):
         self.focus_steps = PooledStepClassifier(focus.width, *steps, beside=classifier_width)
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """See `UniAdaFocusBase.glance_positions`; one candidate of each segment, in evaluation its center."""
+        """Returns the indices of the glance frames: one candidate of each segment, in evaluation its center."""
         if offsets is None:
             return self.glance_centers
         length = self.candidates // self.glance_segments
         return torch.arange(self.glance_segments, device=offsets.device) * length + offsets
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on frames (B, G, 3, S, S); `steps` holds the last prediction only, or all if `auxiliary`."""
+        """Runs the glance network on frames (B, G, 3, S, S); `steps` has the last prediction, or all if `auxiliary`."""
         return self.glance_of(self.glance_maps(frames), auxiliary)
 
     def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """See `AdaptiveNetwork.glance_of`."""
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """See `AdaptiveNetwork.glance_answer`; the prediction (B, K) after the last glance frame."""
+        """Returns the prediction (B, K) after the last glance frame."""
         return given(glance.steps)[:, -1]
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """See `UniAdaFocusBase.answer`.
+        """Combines the glance output and the focus features (B, F, D) into the prediction.
 
         `steps` holds the predictions after the glance frames (the last only, unless `auxiliary`), then those after each
         patch. An exported program has no `glance.steps`; then `steps` holds only the latter.
@@ -117,14 +116,13 @@ class UniAdaFocus(UniAdaFocusBase):
         return output
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`."""
         first = cost.of("glance") + self.glance_steps.cost(self.glance_segments, 1)
         step = cost.of("focus", "crop") / self.focus_segments + self.focus_steps.cost(1, 1)
         planned = first + cost.of("frame policy", "spatial policy")
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`. `frames` are the glance frames; `read` reads candidates."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; `read` reads candidates."""
         glance = self.glance(frames)
         rows = torch.arange(len(frames), device=frames.device)
         stay = yield given(glance.steps)[:, -1]

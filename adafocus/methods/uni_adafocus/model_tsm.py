@@ -66,32 +66,33 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         self.focus_head = TwoHeads(focus.width, num_classes, dropout)
 
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
-        """See `UniAdaFocusBase.glance_positions`; always the first G frames of the clip, (1, G)."""
+        """Returns the indices (1, G) of the glance frames, always the first G of the clip."""
         return torch.arange(self.glance_segments, device=self.spatial_head.weight.device)[None]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network and its heads on frames (B, G, 3, S, S)."""
+        """Runs the glance network and its heads on frames (B, G, 3, S, S)."""
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize).unflatten(0, frames.shape[:2])
         maps = self.glance_net(self._foreground(seen).flatten(0, 1)).unflatten(0, frames.shape[:2])
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
     def glance_answer(self, glance: GlanceOutput) -> Tensor:
-        """See `AdaptiveNetwork.glance_answer`; the mean (B, K) of the auxiliary logits of the glance frames."""
+        """Returns the mean (B, K) of the auxiliary logits of the glance frames."""
         learned = glance.aux_logits
         return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
 
     def focus_features(self, patches: Tensor) -> Tensor:
-        """See `UniAdaFocusBase.focus_features`; the background is removed from the patches if configured."""
+        """Runs the focus network on patches (B, F, 3, P, P), without their background if `remove_background` is set."""
         return super().focus_features(self._foreground(patches))
 
     def _foreground(self, frames: Tensor) -> Tensor:
         return frames - frames.mean(1, keepdim=True) if self.remove_background else frames
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
-        """See `UniAdaFocusBase.answer`. `steps`, `aux_glance` and `aux_focus` are (B, 1, K).
+        """Combines the glance output and the focus features (B, F, D) into the prediction.
 
-        There are two exits: the glance network's auxiliary logits, and the final prediction.
+        `steps`, `aux_glance` and `aux_focus` are (B, 1, K). There are two exits: the glance network's auxiliary logits,
+        and the final prediction.
         """
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = given(glance.logits) + predicted.mean(1)
@@ -106,13 +107,13 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         return output
 
     def exit_costs(self, cost: Cost) -> list[int]:
-        """See `EarlyExitNetwork.exit_costs`; both heads of the glance network run at either exit."""
+        """Returns the multiply-adds of a video that stops at each exit; both glance heads run at either exit."""
         head = cost.of("glance", auxiliary=True)
         first = cost.of("glance") + 2 * head
         return [first, first + cost.of("frame policy", "spatial policy", "focus", "crop", "head") - head]
 
     def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """See `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
+        """Runs a batch exit by exit as `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
         glance = self.glance(frames, auxiliary=True)
         stay = yield given(glance.aux_logits).mean(1)
         if not stay.any():

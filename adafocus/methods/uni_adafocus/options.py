@@ -1,4 +1,4 @@
-"""The options that only `method=uni_adafocus` reads."""
+"""The options of `method=uni_adafocus`."""
 
 from __future__ import annotations
 

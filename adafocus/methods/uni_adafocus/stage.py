@@ -40,7 +40,7 @@ class UniAdaFocusStage(AdaptiveStage):
 
     Args:
         model: the network.
-        normalize: see `Stage`.
+        normalize: converts uint8 clips to the network's input, see `Stage`.
         seed: seed of the run; all random numbers are functions of (seed, epoch, index).
         rates: learning-rate multipliers for temporal and spatial (the policies), glance (with its heads), focus (with
             its head) and, on plain backbones, classifier.
@@ -50,7 +50,7 @@ class UniAdaFocusStage(AdaptiveStage):
         draws: 0 computes the expected temporal logits in closed form; else the number of Monte Carlo samples that
             estimate them (128 in `MCSampleFeature` of the repository).
         controls: whether to evaluate the controls and the glance network alone as well.
-        frozen_norm: see `Stage`.
+        frozen_norm: normalization layers that stay in evaluation mode.
     """
 
     name = "joint"
@@ -119,7 +119,7 @@ class UniAdaFocusStage(AdaptiveStage):
         return StepResult(reduce(torch.add, losses.values()), metrics)
 
     def losses(self, output: Output, batch: Batch) -> dict[str, Tensor]:
-        """The terms of the loss by name, already multiplied by their weights; the class docstring defines them."""
+        """Returns the terms of the loss in the class docstring by name, multiplied by their weights."""
         weights, other = given(output.weights), given(output.diversity)
         count = frames_drawn(weights.shape[1])
         if self.num_draws:

@@ -1,1 +1,1 @@
-"""`adafocus arena`: trains every way of choosing frames, places or tokens at equal cost, and compares them."""
+"""`adafocus arena`: trains every way of choosing frames, patch locations or tokens at equal cost, and compares them."""

@@ -1,4 +1,4 @@
-"""Runs the trials of an arena, some beside each other, in processes that a repeated command continues."""
+"""Runs trainings in parallel processes; repeating the command continues those that were interrupted."""
 
 from __future__ import annotations
 
@@ -6,31 +6,60 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from adafocus.config.compose import quoted
 from adafocus.core.errors import printable
 from adafocus.core.files import read_json
 from adafocus.processes.signals import Interrupted, Signals
-from adafocus.runs.arena.plan import Trial, command
 from adafocus.runs.sweep import let_jobs_import_us
 
 PATIENCE = 60.0  # seconds that interrupted runs get to save their state
 
 
-def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> list[Trial]:
-    """Runs all trials, `jobs` at a time, and returns those that failed. Finished ones are not run again.
+@dataclass(frozen=True)
+class Step:
+    """A run in a process of its own.
 
-    What a run prints goes to `logs/` in the arena's folder.
+    Attributes:
+        folder: its run folder.
+        overrides: the overrides of `adafocus run` that start or continue it.
+        then: the step that follows, such as an evaluation of the trained network.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...]
+    then: Step | None = None
+
+    @property
+    def last(self) -> Step:
+        """The last step of the chain that begins here."""
+        return self if self.then is None else self.then.last
+
+
+def run(
+    chains: Sequence[Step], *, jobs: int, say: Callable[[str], None], ended: Callable[[], None] = lambda: None
+) -> list[Step]:
+    """Runs all chains of steps, `jobs` at a time, and returns the steps that failed; skips finished ones.
+
+    A failure ends its own chain only. The output of each run is written to `logs/` beside its folder.
+
+    Args:
+        chains: the first step of each.
+        jobs: number of processes at the same time.
+        say: called with a line when a chain has ended.
+        ended: called after that.
 
     Raises:
-        Interrupted: a signal arrived, and the running trials have saved their state.
+        Interrupted: a signal arrived, and the running steps have saved their state.
     """
     let_jobs_import_us()
-    waiting = [trial for trial in trials if not finished(trial.folder)]
-    count, done = len(trials), len(trials) - len(waiting)
+    waiting = [step for first in chains if (step := _unfinished(first)) is not None]
+    count, done = len(chains), len(chains) - len(waiting)
     if done:
         say(f"{done} of {count} runs are finished already")
-    running: dict[subprocess.Popen[bytes], Trial] = {}
+    running: dict[subprocess.Popen[bytes], Step] = {}
     failed = []
     with Signals() as signals, signals.deferred():  # an exception between starting and noting a process would lose it
         while waiting or running:
@@ -38,27 +67,39 @@ def run(trials: Sequence[Trial], *, jobs: int, say: Callable[[str], None]) -> li
                 _end(running)
                 raise Interrupted(signals.number)
             while waiting and len(running) < jobs:
-                trial = waiting.pop(0)
-                running[_start(trial)] = trial
+                step = waiting.pop(0)
+                running[_start(step)] = step
             for process in [process for process in running if process.poll() is not None]:
-                trial, done = running.pop(process), done + 1
-                failed += [trial] if process.returncode else []
-                say(f"[{done}/{count}] {trial.folder.name}: {_outcome(trial, process.returncode)}")
+                step, code = running.pop(process), process.returncode
+                if not code and step.then is not None:
+                    waiting.insert(0, step.then)
+                    continue
+                done, failed = done + 1, [*failed, step] if code else failed
+                say(f"[{done}/{count}] {step.folder.name}: {_outcome(step, code)}")
+                ended()
             time.sleep(0.1)
     return failed
 
 
-def _log(trial: Trial) -> Path:
-    return trial.folder.parent / "logs" / f"{trial.folder.name}.log"
+def _unfinished(step: Step | None) -> Step | None:
+    """The first step of a chain that is not finished."""
+    while step is not None and finished(step.folder):
+        step = step.then
+    return step
 
 
-def _start(trial: Trial) -> subprocess.Popen[bytes]:
-    log = _log(trial)
+def _log(step: Step) -> Path:
+    return step.folder.parent / "logs" / f"{step.folder.name}.log"
+
+
+def _start(step: Step) -> subprocess.Popen[bytes]:
+    log = _log(step)
     log.parent.mkdir(parents=True, exist_ok=True)
-    call = [sys.executable, "-m", "adafocus.cli", *command(trial)]
+    place = f"hydra.run.dir={quoted(str(step.folder))}"
+    call = [sys.executable, "-m", "adafocus.cli", "run", *step.overrides, place]
     with log.open("wb") as output:
-        # In a session of its own it does not get Ctrl-C twice, from the terminal and from `_end`: a second one would
-        # end it without saving.
+        # In its own session the process does not get Ctrl-C from the terminal in addition to the signal of `_end`; a
+        # second signal would end it before it saves its state.
         return subprocess.Popen(call, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
 
 
@@ -75,12 +116,12 @@ def _end(running: Iterable[subprocess.Popen[bytes]]) -> None:
 
 
 def finished(folder: Path) -> bool:
-    """Whether a run folder holds a finished run."""
+    """Returns whether a run folder has a finished run."""
     return (read_json(folder / "summary.json", dict) or {}).get("state") == "finished"
 
 
-def _outcome(trial: Trial, code: int) -> str:
+def _outcome(step: Step, code: int) -> str:
     if code == 0:
-        return f"score {read_json(trial.folder / 'summary.json', dict)['score']:.1f}"
-    lines = _log(trial).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return f"score {read_json(step.folder / 'summary.json', dict)['score']:.1f}"
+    lines = _log(step).read_text(encoding="utf-8", errors="replace").strip().splitlines()
     return f"failed: {printable(lines[-1]) if lines else f'exit status {code}'}"

@@ -1,5 +1,4 @@
-"""`adafocus compare`: run folders as table, CSV, Markdown and plot of score against cost. Without torch; reads only
-JSON."""
+"""`adafocus compare`: run folders as table, CSV, Markdown and plot of score against cost; it needs no torch."""
 
 from __future__ import annotations
 
@@ -31,10 +30,10 @@ def write_comparison(folder: Path, *, picture: bool = True) -> bool:
 
     Args:
         folder: the folder, such as that of a sweep.
-        picture: whether to write compare.png, which is slow.
+        picture: whether to write compare.png, which takes about a second.
 
     Returns:
-        whether there are any runs.
+        True if the folder holds any runs; else nothing is written.
     """
     runs = find_runs([folder])
     if not runs:
@@ -48,7 +47,7 @@ def write_comparison(folder: Path, *, picture: bool = True) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`adafocus compare PATH... [options]`; returns the exit status."""
+    """Runs `adafocus compare PATH... [options]`; returns the exit status."""
     parser = ArgumentParser(
         prog="adafocus compare",
         description="Tables of runs with score, cost and differing choices; one table for each data set and protocol.",
@@ -67,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     runs = find_runs(options.paths)
     if not runs:
-        raise UserError(f"no runs below {', '.join(map(str, options.paths))}")
+        raise UserError(f"there are no run folders below {', '.join(map(str, options.paths))}")
     groups = [runs] if options.mix_protocols else group(runs)
     comparisons = [compare(members, variants=options.rows, sort=options.sort) for members in groups]
     sys.stdout.write(to_text(comparisons))
@@ -78,6 +77,6 @@ def main(argv: Sequence[str]) -> int:
         _write(options.markdown, lambda part: part.write_text(to_markdown(comparisons), encoding="utf-8"))
     if options.plot:
         if not any(row.finished for comparison in comparisons for row in comparison.rows):
-            raise UserError("nothing to plot: no run is finished")
+            raise UserError("--plot needs a finished run, and none of these runs is finished; leave it out")
         _write(options.plot, lambda part: plot(comparisons, part))
     return 0

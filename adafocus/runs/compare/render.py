@@ -1,4 +1,4 @@
-"""Output of a comparison as text, Markdown, CSV and a plot. Text from run folders is escaped."""
+"""Writes a comparison as text, Markdown, CSV and a plot. Text from run folders is escaped."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EARLY = "leaves early by"
 
 
 def human(count: float) -> str:
-    """A number of multiply-adds (MACs) with its unit."""
+    """Formats a number of multiply-adds with its unit, such as 12.3 M."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if count >= size:
             return f"{count / size:.4g} {unit}"
@@ -26,7 +26,7 @@ def human(count: float) -> str:
 
 
 def _completeness(row: Row) -> str:
-    """The number of evaluation videos that were found, and of those expected, as `found/expected`."""
+    """Formats the number of evaluation videos that were found and that were expected as `found/expected`."""
     data = row.runs[0].summary["data"]
     if "found" not in data:
         return ""
@@ -35,7 +35,7 @@ def _completeness(row: Row) -> str:
 
 
 def _exit(row: Row) -> str:
-    """The best point of an early-exit run as text: `93.5 at 42 % (15.2 M)`."""
+    """Formats the best point of an early-exit run: score, share of the full model's cost, and multiply-adds."""
     if not row.curves or not row.cost:
         return ""
     points = [point for points in row.curves.values() for point in points]
@@ -44,12 +44,12 @@ def _exit(row: Row) -> str:
 
 
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """The table as text: header and rows."""
+    """Returns the header and the rows of the table as text."""
     shown = any(row.variant for row in comparison.rows)
     exits = any(row.curves for row in comparison.rows)
     named = (
         not comparison.columns and not shown and len(comparison.rows) > 1
-    )  # rows are named by their folders if no choice differs
+    )  # if the rows differ in no choice, the folders name them
     header = [
         *comparison.columns,
         *(["looks at"] if shown else []),
@@ -80,13 +80,13 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _about(comparison: Comparison) -> list[str]:
-    """Lines with the data and the protocol that all rows of a table share."""
+    """Returns lines with the data and the protocol that all rows of a table share."""
     said = (("data", comparison.data), ("protocol", comparison.protocol))
     return [f"{name}: {printable(value)}" for name, value in said if value]
 
 
 def to_markdown(comparisons: Sequence[Comparison]) -> str:
-    """A table for each comparison; text that Markdown or HTML would act on is escaped."""
+    """Returns a Markdown table for each comparison; text from run folders is escaped."""
     lines: list[str] = []
     for comparison in comparisons:
         header, table = cells(comparison)
@@ -98,13 +98,13 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
 
 
 def literal(text: str) -> str:
-    """Text that neither Markdown nor HTML acts on."""
+    """Escapes text so that neither Markdown nor HTML interprets any of it."""
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*\[\]|])", r"\\\1", text)
 
 
 def to_csv(comparison: Comparison) -> str:
-    """Raw numbers, one line for each averaged configuration. No text begins as a spreadsheet's formula does."""
+    """Returns unrounded numbers as CSV, one line per row; text that a spreadsheet would run as a formula is escaped."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     numbers = ["score_mean", "score_std", "seeds", "cost", "parameters", "train_seconds"]
@@ -132,7 +132,7 @@ def _inert(cell: object) -> object:
 
 
 def to_text(comparisons: Sequence[Comparison]) -> str:
-    """Aligned columns for a terminal or a pipe, a table for each comparison."""
+    """Returns a table with aligned columns for each comparison."""
     tables = []
     for comparison in comparisons:
         header, table = cells(comparison)
@@ -145,8 +145,7 @@ def to_text(comparisons: Sequence[Comparison]) -> str:
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The Pareto front of points (cost, score): no cheaper or equally cheap point has a higher score. Sorted by
-    cost."""
+    """Returns the Pareto front of points (cost, score), sorted by cost: no point at most as expensive scores higher."""
     front: list[tuple[float, float]] = []
     for cost, score in sorted(points, key=lambda point: (point[0], -point[1])):
         if not front or score > front[-1][1]:
@@ -155,7 +154,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def plot(comparisons: Sequence[Comparison], path: Path) -> None:
-    """Score against cost with deviations and Pareto front, a panel for each comparison, as PNG; early exit is a line.
+    """Plots score against cost with deviations and Pareto front as PNG, a panel per comparison; early exit is a line.
 
     At least one row must be finished.
     """
@@ -218,12 +217,12 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
 
 
 def _short(text: str, length: int = 48) -> str:
-    """Text for a plot: shortened to `length`, with dollar signs escaped, since matplotlib reads them as mathematics."""
+    """Shortens text for a plot to `length` and escapes dollar signs, between which matplotlib reads mathematics."""
     text = printable(text)
     return (text if len(text) <= length else f"{text[: length - 3]}...").replace("$", r"\$")
 
 
 def _place(label: str) -> tuple[float, bool]:
-    """Sort key of a legend entry: by its number, points before lines; entries without a number come last."""
+    """Returns the sort key of a legend entry: by number, points before lines; entries without a number come last."""
     number, _, text = label.partition("  ")
     return (float(number), text.startswith(EARLY)) if number.isdigit() else (math.inf, False)

@@ -28,6 +28,7 @@ _DATA = (
     "glyph_size",
     "visible",
     "tints",
+    "decoys",
     "val_videos",
     "limit",
 )
@@ -38,7 +39,7 @@ SORTS = ("cost", "score", "train_seconds")
 
 @dataclass
 class Run:
-    """The content of one run folder. `summary` is empty until the run is finished; `choices`: group or key -> text."""
+    """The content of one run folder: until the run is finished `summary` is empty; `choices` are texts."""
 
     folder: Path
     state: str
@@ -53,7 +54,7 @@ class Run:
 
 @dataclass
 class Row:
-    """Runs that differ only in the seed, averaged in one row."""
+    """A row of a table: the average over runs that differ only in the seed."""
 
     choices: dict[str, str]
     runs: list[Run]
@@ -76,13 +77,13 @@ class Row:
 
     @property
     def curves(self) -> dict[str, list[tuple[float, float]]]:
-        """Early-exit curves of the first run."""
+        """Early-exit curves of the first seed's run, by criterion."""
         return self.runs[0].curves if self.variant in ("", _WHOLE[0]) else {}
 
 
 @dataclass
 class Comparison:
-    """Rows of a table, and the names of the choices in which they differ; all rows share `data` and `protocol`."""
+    """A table: its rows, the keys in which they differ (`columns`), and the data and protocol that all share."""
 
     columns: list[str]
     rows: list[Row]
@@ -121,7 +122,7 @@ def read_run(folder: Path) -> Run:
 
 
 def _checked(summary: dict[str, Any]) -> dict[str, Any]:
-    """The entries of a summary that a comparison needs, checked; any exception means that one is missing or wrong."""
+    """Checks and returns the entries of a summary that a comparison needs; raises if one is missing or wrong."""
     rows = [
         {"name": str(row["name"]), "score": _number(row["score"]), "cost": _number(row["cost"])}
         for row in summary.get("rows") or []
@@ -182,19 +183,19 @@ def _choices(config: dict[str, Any], choices: dict[str, Any]) -> dict[str, str]:
 
 
 def _data(config: dict[str, Any]) -> str:
-    """A description of the evaluated videos."""
+    """Describes the evaluated videos as text."""
     dataset = config.get("dataset") or {}
     said = {key: dataset[key] for key in _DATA if dataset.get(key) not in (None, "", ".")}
     drawn = dataset.get("source") == "glyphs"
     return ", ".join(
         str(value) if key in ("name", "root", "task") else f"{key} {value}"
         for key, value in said.items()
-        if drawn or key not in ("videos", "task", "glyph_size", "visible", "tints", "val_videos")
+        if drawn or key not in ("videos", "task", "glyph_size", "visible", "tints", "decoys", "val_videos")
     )
 
 
 def _columns(choices: Sequence[dict[str, str]]) -> list[str]:
-    """Keys whose values differ between rows, except those that another key implies; groups come before their keys."""
+    """Returns the keys in which rows differ, without those that another key implies; groups come before their keys."""
     keys = list(dict.fromkeys(key for choice in choices for key in choice))
     columns: list[str] = []
     seen: set[tuple[int, ...]] = set()
@@ -220,7 +221,7 @@ def _without_implied(columns: list[str], choices: Sequence[dict[str, str]]) -> l
 
 
 def group(runs: Sequence[Run]) -> list[list[Run]]:
-    """Groups runs by evaluated videos, metric and protocol; unfinished runs are put with runs on the same data."""
+    """Groups runs by evaluated videos, metric and protocol; unfinished runs join a group with the same data."""
     groups: dict[tuple[str, str, str], list[Run]] = {}
     for run in sorted(runs, key=lambda run: not run.summary):
         key = (run.data, run.summary.get("metric", ""), run.summary.get("protocol", ""))
@@ -231,7 +232,7 @@ def group(runs: Sequence[Run]) -> list[list[Run]]:
 
 
 def compare(runs: Sequence[Run], *, variants: bool = False, sort: str = "cost") -> Comparison:
-    """Makes the rows of one table, averaged over seeds. If protocols differ, the protocol is a column.
+    """Makes one table with rows averaged over seeds; if the protocols of the runs differ, the protocol is a column.
 
     Args:
         runs: all runs from `find_runs`, or one group of them.
@@ -286,6 +287,6 @@ def mean_seconds(row: Row) -> float:
 
 
 def best_exit(points: Sequence[tuple[float, float]], score: float) -> tuple[float, float]:
-    """The cheapest point of an early-exit curve that reaches a score, or else the point with the best score."""
+    """Returns the cheapest point of an early-exit curve that reaches `score`, or else the point with the best score."""
     reaching = [point for point in points if point[1] >= score]
     return min(reaching) if reaching else max(points, key=lambda point: (point[1], -point[0]))

@@ -1,4 +1,4 @@
-"""`report.html` of a run folder, and `adafocus report`: one file that needs no network and runs no script."""
+"""`adafocus report` and the report.html of a run: a single file without scripts that loads nothing else."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FILE = "report.html"
 
 
 def write_report(folder: Path) -> Path | None:
-    """Writes report.html of a run; None after a failure, which is a warning: no run is lost for its report."""
+    """Writes report.html of a run and returns its path; an error is only a warning, and the result None."""
     try:
         return _write([folder], folder / FILE)
     except Exception as error:
         log.warning(
-            "no report.html (%s: %s); `adafocus report` makes it again", type(error).__name__, first_line(error)
+            "report.html was not written (%s: %s); try `adafocus report`", type(error).__name__, first_line(error)
         )
         return None
 
@@ -37,14 +37,14 @@ def _write(folders: Sequence[Path], path: Path) -> Path:
         page = run_page(runs[0]) if len(runs) == 1 else comparison_page(runs)
     except (KeyError, TypeError, ValueError, AttributeError, UndefinedError) as error:
         names = ", ".join(map(str, folders))
-        raise UserError(f"a file of {names} holds something else than a run writes ({first_line(error)})") from error
-    data = page.encode("utf-8", "backslashreplace")  # names of files may be no UTF-8
+        raise UserError(f"a file in {names} has been changed and cannot be read ({first_line(error)})") from error
+    data = page.encode("utf-8", "backslashreplace")  # names of files need not be valid UTF-8
     write_bytes(path, lambda file: file.write(data))
     return path
 
 
 def main(argv: Sequence[str]) -> int:
-    """`adafocus report RUN... [--output FILE]`; returns the exit status."""
+    """Runs `adafocus report RUN... [--output FILE]`; returns the exit status."""
     parser = ArgumentParser(
         prog="adafocus report",
         description="Writes the page of a run again, or one page that compares several runs.",

@@ -1,7 +1,7 @@
-"""Charts of a report as coordinates, which the template writes as inline SVG in the colors of the page.
+"""Computes the coordinates of a report's charts, which the template writes as inline SVG in the colors of the page.
 
-matplotlib, which draws the pictures of `adafocus compare`, takes a second or more for what is drawn here in a
-millisecond at the end of every run, and its text would not follow the page between light and dark.
+matplotlib, which makes the plots of `adafocus compare`, would take a second or more at the end of every run, and its
+text would not change color between the light and the dark page.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 42
-MOST_POINTS = 300  # of a line; longer curves are thinned
-COLORS = 8  # of the page; further series repeat them
+MOST_POINTS = 300  # points of a line; longer curves are thinned
+COLORS = 8  # colors of the page; further series repeat them
 
 Point = tuple[float, float]
 
 
 @dataclass
 class Series:
-    """Points of one name: a line, or markers with an optional interval (low, high) of y each."""
+    """Points of one name: a line, or markers that may have an interval (low, high) of y."""
 
     name: str
     points: Sequence[Point]
@@ -30,7 +30,7 @@ class Series:
 
 @dataclass
 class Mark:
-    """A marker at (x, y); `low` and `high` are the ends of its interval."""
+    """A marker at (x, y) with an error bar from `low` to `high` in y."""
 
     x: float
     y: float
@@ -41,7 +41,7 @@ class Mark:
 
 @dataclass
 class Drawn:
-    """A series in the coordinates of the picture."""
+    """A series in the coordinates of the SVG image."""
 
     name: str
     color: int
@@ -51,7 +51,7 @@ class Drawn:
 
 @dataclass
 class Chart:
-    """A chart in the coordinates of the picture; ticks are (place, text)."""
+    """A chart in the coordinates of the SVG image; ticks are (coordinate, text)."""
 
     title: str
     x_label: str
@@ -75,12 +75,12 @@ def chart(
     y_label: str,
     x_text: Callable[[float], str] | None = None,
 ) -> Chart | None:
-    """Places series in a chart; None if no point is finite. The x-axis is logarithmic if costs differ by a factor of 4.
+    """Makes a chart of some series; None if no point is finite. Costs that differ by a factor of 4 get a log axis.
 
     Args:
         title, x_label, y_label: text of the chart.
-        series: what to draw.
-        x_text: text of a number on the x-axis if it is a cost; else the axis is linear.
+        series: the series to draw.
+        x_text: formats the numbers of an x-axis of costs; None: a linear axis of other numbers.
     """
     known = [Series(one.name, list(one.points), one.line, one.intervals) for one in series]
     xs = [x for one in known for x, y in one.points if math.isfinite(x) and math.isfinite(y)]
@@ -111,7 +111,7 @@ def _place(series: Series, color: int, across: Callable[[float], float], up: Cal
         step = -(-len(points) // MOST_POINTS) if points else 1
         thinned = [*points[:-1:step], *points[-1:]]
         drawn.path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in thinned)
-    if not series.line or len(points) == 1:  # a line through one point is not seen
+    if not series.line or len(points) == 1:  # a line through a single point would be invisible
         ends = list(series.intervals) or [None] * len(points)
         for (x, y), interval in zip(points, ends, strict=True):
             low, high = (None, None) if interval is None else (up(interval[0]), up(interval[1]))
@@ -129,7 +129,7 @@ def _scale(values: Sequence[float], start: float, end: float, margin: float) -> 
 
 
 def _ticks(low: float, high: float, most: int = 6) -> list[float]:
-    """Round numbers within [low, high], at most `most`."""
+    """Returns at most `most` round numbers within [low, high]."""
     if high == low:
         return [low]
     raw = (high - low) / most
@@ -140,7 +140,7 @@ def _ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 
 def _powers(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten within [low, high], thinned to powers of ten over a wide range."""
+    """Returns 1, 2 and 5 times powers of ten within [low, high]; over a wide range only powers of ten."""
     factors = (1, 2, 5) if high < 100 * low else (1,)
     exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     found = [factor * 10.0**exponent for exponent in exponents for factor in factors]

@@ -1,4 +1,4 @@
-"""Precision, recall, F1 and support of every class, and which classes are taken for which."""
+"""Precision, recall, F1 and support of every class, the confusion matrix, and the most frequent mistakes."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ClassScore:
 
 
 def class_scores(predicted: Sequence[Predicted], classes: Sequence[str]) -> list[ClassScore]:
-    """Scores of every class from the most probable class of every video and its first label.
+    """Computes the scores of every class from each video's most probable class and first label.
 
-    A video that could not be read has no prediction: it lowers the recall of its class.
+    A video that could not be read counts as not recognized, which lowers the recall of its class.
     """
     support = Counter(row.labels[0] for row in predicted)
     said = Counter(row.top[0][0] for row in predicted if row.top)
@@ -41,12 +41,12 @@ def class_scores(predicted: Sequence[Predicted], classes: Sequence[str]) -> list
 
 
 def confusion(predicted: Sequence[Predicted], classes: Sequence[str]) -> list[list[int]]:
-    """Numbers of videos by label (row) and predicted class (column), without unreadable ones."""
+    """Returns the numbers of readable videos by label (row) and predicted class (column)."""
     pairs = Counter((row.labels[0], row.top[0][0]) for row in predicted if row.top)
     return [[pairs[label, prediction] for prediction in classes] for label in classes]
 
 
 def confused(predicted: Sequence[Predicted], most: int) -> list[tuple[str, str, int]]:
-    """The most frequent mistakes as (label, predicted class, number of videos)."""
+    """Returns the `most` most frequent mistakes as (label, predicted class, number of videos)."""
     pairs = Counter((row.labels[0], row.top[0][0]) for row in predicted if row.top and not row.right)
     return [(*pair, count) for pair, count in pairs.most_common(most)]

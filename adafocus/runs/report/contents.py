@@ -1,4 +1,4 @@
-"""What a report says of one run: read from the files of its folder, which may be a stranger's."""
+"""Reads the content of a report from the files of a run folder, which may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from adafocus.runs.report.strips import Strip, read_examples
 
 @dataclass(frozen=True)
 class Row:
-    """An evaluation variant: score in percent, multiply-adds a video, and 95 % intervals if the run has them.
+    """An evaluation variant: score in percent, multiply-adds per video, and 95 % intervals if the run has them.
 
-    `behind` is the interval of the method's score minus this one, on the same resampled videos.
+    `behind` is the interval of the method's score minus this variant's, on the same resampled videos.
     """
 
     name: str
@@ -37,12 +37,12 @@ class Contents:
 
     Attributes:
         summary: summary.json; empty until the run is finished.
-        state, error: of status.json.
+        state, error: the fields of status.json.
         rows: the method and its controls, or the budgets of an early-exit run.
-        curves: by stage, the lines of metrics.jsonl.
+        curves: lines of metrics.jsonl by name of the stage.
         exits: rows of early_exit.json.
-        command: what was typed, for a shell.
-        classes: names, in the order of the class ids.
+        command: the command line of the run, quoted for a shell.
+        classes: class names, in the order of the class ids.
     """
 
     folder: Path
@@ -65,10 +65,10 @@ def read_contents(folder: Path) -> Contents:
     """Reads a run folder, finished or not.
 
     Raises:
-        UserError: it is no run folder, or a file is damaged.
+        UserError: the folder is not a run folder, or a file is damaged.
     """
     if not (folder / "config.json").is_file():
-        raise UserError(f"{folder} is no run folder: it has no config.json")
+        raise UserError(f"{folder} is not a run folder: it has no config.json")
     try:
         return _read(folder)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -113,10 +113,10 @@ _INTERVALS = ("interval", "behind")
 
 
 def finite(value: Any) -> float:
-    """A number of a JSON file.
+    """Converts a number of a JSON file to a finite float.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not a finite number.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"{value!r} is not a finite number")
@@ -124,7 +124,7 @@ def finite(value: Any) -> float:
 
 
 def _curves(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """The lines of the stages before the last, and those of the run itself, by name of the stage."""
+    """Yields (name, lines of metrics.jsonl) of every stage; the last stage's are in the run folder itself."""
     earlier = sorted(folder.glob("stages/*/metrics.jsonl"))
     for path in [*earlier, folder / "metrics.jsonl"]:
         if path.is_file():
@@ -133,7 +133,7 @@ def _curves(folder: Path) -> Iterator[tuple[str, list[dict[str, Any]]]]:
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of metrics.jsonl; the last one may be incomplete while the run goes on."""
+    """Yields the lines of metrics.jsonl, of which the last may be incomplete while the run goes on."""
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             value = json.loads(line)
@@ -144,7 +144,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def points(lines: Sequence[dict[str, Any]], kind: str, name: str) -> list[tuple[float, float]]:
-    """(step, value) of a number in the lines of a kind."""
+    """Returns (step, value) of the number `name` in the lines of a kind ("train" or "evaluate")."""
     own = [(line["step"], line.get(name)) for line in lines if line.get("kind") == kind]
     return [
         (float(step), float(value))

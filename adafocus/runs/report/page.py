@@ -1,4 +1,4 @@
-"""Makes the page of one run or of several; every text goes through the escaping of jinja2."""
+"""Makes the HTML page of one run or of several runs; jinja2 escapes every text."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from adafocus.runs.report.paired import Pair, pairs
 from adafocus.runs.report.strips import Strip
 from adafocus.runs.table import NAMES, multiply_adds, places_line
 
-MATRIX = 30  # a confusion matrix of more classes cannot be read; their most frequent mistakes are listed
-MOST_NAMED = 50  # unreadable or missing videos that are named
+MATRIX = 30  # largest number of classes with a confusion matrix; with more, the most frequent mistakes are listed
+MOST_NAMED = 50  # largest number of unreadable or missing videos that are named
 
 
 def run_page(run: Contents) -> str:
-    """The page of one run."""
+    """Returns the HTML page of one run."""
     return _page("run.html.jinja", run=run, **_described(run))
 
 
 def comparison_page(runs: Sequence[Contents]) -> str:
-    """One page that compares several runs."""
+    """Returns an HTML page that compares several runs."""
     tables = [cells(compare(members)) for members in group([read_run(run.folder) for run in runs])]
     scored = [run for run in runs if run.rows]
     found: list[Pair] = pairs(scored)
@@ -80,7 +80,7 @@ def _described(run: Contents) -> dict[str, Any]:
 
 
 def headline(rows: Sequence[Row], metric: str) -> list[str]:
-    """One sentence about the score, and one about the best control at the method's side."""
+    """Returns a sentence about the method's score, and one that compares it with the best control."""
     if not rows:
         return []
     main, *others = rows
@@ -133,7 +133,7 @@ def _cost_chart(run: Contents) -> Chart | None:
 
 
 def _training_charts(run: Contents, metric: str) -> list[Chart | None]:
-    """Loss, validation score and learning rate, each over the steps of every stage."""
+    """Makes the charts of loss, validation score and learning rate over the steps of every stage."""
     metric = metric or str(run.config.get("dataset", {}).get("metric", ""))
 
     def of(kind: str, name: str, text: str) -> list[Series]:
@@ -158,7 +158,7 @@ def _metric_curves(runs: Sequence[Contents]) -> Chart | None:
 
 
 def _found(run: Contents) -> list[tuple[str, dict[str, str]]]:
-    """By split, the counts of the videos that were found."""
+    """Returns (split, counts of its videos by kind as text)."""
     counts = run.summary.get("data") or run.data.get("found") or {}
     columns = ("listed", "expected", "found", "missing", "unreadable", "too_short")
     return [

@@ -1,4 +1,4 @@
-"""Clips of an evaluation as strips of frames with their patches drawn in: the folder `examples` of a run."""
+"""Clips of an evaluation as strips of frames with the patches outlined, in the folder `examples` of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from adafocus.evaluation.gallery import Example
 
 FOLDER = "examples"
 FRAMES, SIDE = 8, 112  # frames of a strip, and their height in pixels
-LARGEST = 200_000  # bytes of a strip that a report takes; ours have about a fifth
+LARGEST = 200_000  # largest size of a strip in bytes that a report accepts, about five times the usual size
 INNER, OUTER, GAP = (255, 213, 0), (0, 0, 0), (128, 128, 128)
 
 
 @dataclass(frozen=True)
 class Strip:
-    """A clip in a report: its picture as the bytes of a JPEG, and what was predicted."""
+    """A clip in a report: the bytes of its JPEG image, its label and its prediction."""
 
     path: str
     label: str
@@ -33,12 +33,12 @@ class Strip:
 
 
 def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
-    """A JPEG of evenly spaced frames side by side, each with its patch outlined.
+    """Draws evenly spaced frames side by side, each with its patches outlined, and returns the bytes of a JPEG.
 
     Args:
         frames: (T, H, W, C) uint8; if C is not 3 (optical flow), its first channel in gray.
-        boxes: (T, P, 4) top, left, height and width in pixels of P patches, or 0 where a frame has fewer; None for
-            whole frames.
+        boxes: (T, P, 4) top, left, height and width in pixels of the P patches of each frame, padded with zeros; None
+            for whole frames.
     """
     if frames.shape[-1] != 3:
         frames = frames[..., :1].repeat(3, -1)
@@ -51,7 +51,7 @@ def draw_strip(frames: np.ndarray, boxes: np.ndarray | None) -> bytes:
     for place, number in enumerate(shown):
         frame = Image.fromarray(np.ascontiguousarray(frames[number])).resize((wide, SIDE), resample)
         for top, left, high, across in () if boxes is None else (boxes[number] * scale).tolist():
-            if not high:  # a place that is not used
+            if not high:  # padding
                 continue
             corners = [left, top, left + across - 1, top + high - 1]
             draw = ImageDraw.Draw(frame)
@@ -69,8 +69,8 @@ def write_examples(folder: Path, gallery: Sequence[Example], paths: Sequence[str
     Args:
         folder: the run folder.
         gallery: the clips.
-        paths: of all evaluation videos.
-        classes: names.
+        paths: paths of all evaluation videos.
+        classes: class names.
 
     Raises:
         UserError: a file cannot be written.
@@ -93,7 +93,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def read_examples(folder: Path) -> list[Strip]:
-    """The clips in the folder `examples` of a run; those whose picture is missing or no small JPEG are left out.
+    """Reads the clips in the folder `examples` of a run, without those whose image is missing or not a small JPEG.
 
     Raises:
         UserError: examples.json is damaged.
@@ -109,7 +109,7 @@ def read_examples(folder: Path) -> list[Strip]:
 
 
 def _picture(place: Path, name: str) -> bytes | None:
-    """The bytes of a picture in the folder itself, whatever a stranger's list calls it."""
+    """Reads an image that lies directly in the folder; None for any other name in an untrusted examples.json."""
     path = place / Path(name).name
     if path.is_symlink() or not path.is_file() or path.stat().st_size > LARGEST:
         return None

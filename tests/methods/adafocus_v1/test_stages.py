@@ -196,7 +196,7 @@ def test_all_stages_in_a_row_and_a_kill_in_one_of_them(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_stages_one_by_one_and_two_processes(tmp_path: Path) -> None:
     runs.run(tmp_path, *SMALL, "stage=1", "init.from=none", "name=one")
-    runs.run(tmp_path, *SMALL, "stage=2", "name=two", "init.from=outputs/one", "devices=2")
+    runs.apart(tmp_path, *SMALL, "stage=2", "name=two", "init.from=outputs/one", "devices=2")
     one, two = (torch.load(tmp_path / f"outputs/{n}/last.pt", weights_only=True)["model"] for n in ("one", "two"))
     moved = {key for key in one if not torch.equal(one[key], two[key])}
     assert moved and all(key.startswith("policy.") for key in moved)

@@ -11,6 +11,7 @@ from helpers.configs import composed
 
 from adafocus import build
 from adafocus.core.errors import UserError
+from adafocus.core.variants import patch_variant
 from adafocus.methods import method_of
 from adafocus.policies.affine import AffinePolicy
 from adafocus.policies.heat_map import HeatMapPolicy
@@ -24,6 +25,7 @@ from adafocus.policies.heat_map import HeatMapPolicy
         (("policy=heatmap", "patch.size=64", "dataset.frame_size=64"), "no choice"),
         (("policy=value", "policy.places_weight=0"), "nothing to learn from"),
         (("policy=value", "method.diversity=false"), "random patches of method.diversity"),
+        (("policy=heatmap", "policy.learned=false"), "needs policy.motion=true"),
     ],
 )
 def test_what_cannot_work_is_refused(typed: tuple[str, ...], says: str) -> None:
@@ -45,6 +47,19 @@ def test_two_patches_are_counted() -> None:
     counts = [build.cost(composed(*typed, *more), 10).parts for more in ((), ("policy.peaks=1",))]
     costs = [{str(part): count for part, count in parts.items()} for parts in counts]
     assert costs[0]["focus"] == 2 * costs[1]["focus"] and costs[0]["glance"] == costs[1]["glance"]
+
+
+def test_what_the_rows_of_a_motion_policy_are_called() -> None:
+    """Without learning the main row is the motion rule, which has no weights; else it is a control."""
+    for learned, rows in (("false", ["motion patch", "constant"]), ("true", ["learned patch", "motion patch"])):
+        settings = composed("backbone=tiny_tsm", "policy=motion", "segments.focus=6", f"policy.learned={learned}")
+        stage = build.stage(settings, build.meta_model(settings, 10))
+        labels = [variant.label for variant in stage.variants]
+        assert [labels[at].startswith(row) for at, row in enumerate(rows)] == [True, True]
+        costs = stage.costs(build.cost(settings, 10))
+        policy = costs[stage.variants[0]] - costs[patch_variant("center")]
+        assert policy > 1e6 if learned == "true" else policy == 2 * 16 * 16  # the mean of the cells' rows and columns
+        assert bool(list(stage.model.policy.parameters())) == (learned == "true")
 
 
 @pytest.mark.slow

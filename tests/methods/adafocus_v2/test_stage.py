@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+from helpers.configs import composed
 
+from adafocus import build
 from adafocus.backbones import BACKBONES
 from adafocus.core.batch import Batch
+from adafocus.core.errors import UserError
 from adafocus.core.stage import batch_norms
 from adafocus.core.variants import patch_variant
+from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.transforms import Normalize
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.adafocus_v2.stage import JointStage
@@ -170,3 +175,27 @@ def test_frozen_parameters_and_statistics_stay() -> None:
     for pattern, says in (("focus_net.layer9", "beginning of no"), ("(", "no regular expression")):
         with pytest.raises(ValueError, match=says):
             stage().freeze(pattern)
+
+
+@pytest.mark.parametrize("typed", [("segments=4",), ("backbone=tiny_tsm", "segments.glance=4", "segments.focus=4")])
+def test_motion_and_the_true_place_are_ways_to_look(typed: tuple[str, ...]) -> None:
+    """The oracle's patches hold the whole glyph, and those at the largest motion hold a square that moves alone."""
+    data_typed = ("method=adafocus_v2", "dataset=glyphs", "dataset.val_videos=6", *typed)
+    settings = composed(*data_typed, "method.where=oracle")
+    stage, data = build.stage(settings, build.seeded_model(settings, 10)), build.data(settings)
+    batch = next(iter(Loader(data.test, EvaluationOrder(6, 6))))
+    boxes = stage.model.boxes(stage.places("oracle", batch))
+    order = stage.model.order if stage.model.place_per_frame else slice(4, None)
+    subject = 96 * batch.subject[:, order]
+    inside = (subject - boxes[..., :2] >= 8 - 1e-3) & (boxes[..., :2] + 28 - subject >= 8 - 1e-3)
+    assert inside.float().mean() > (0.99 if stage.model.place_per_frame else 0.8)  # one patch for all frames of TSM
+
+    still = torch.full_like(batch.frames, 100)
+    for frame in range(still.shape[1]):
+        still[:, frame, 60:70, 10 + 4 * (frame % 4) : 20 + 4 * (frame % 4)] = 255
+    boxes = stage.model.boxes(stage.places("motion", replace(batch, frames=still)))
+    assert ((boxes[..., 0] <= 60) & (boxes[..., 0] + 28 >= 70) & (boxes[..., 1] < 24)).all()
+    with pytest.raises(UserError, match="method.where=oracle needs dataset=glyphs"):
+        composed(*data_typed[:1], "dataset=folder", "dataset.root=x", "method.where=oracle")
+    with pytest.raises(UserError, match="method.where=motion needs method=adafocus_v2"):
+        composed("method=uni_adafocus", "dataset=glyphs", "method.where=motion")

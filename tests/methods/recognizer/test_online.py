@@ -15,8 +15,9 @@ from adafocus.backbones import BACKBONES
 from adafocus.backbones.temporal import Temporal, insert
 from adafocus.checkpoints import load_checkpoint
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
+from adafocus.methods.network import Network
 from adafocus.methods.recognizer.model import Recognizer, running_mean
-from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart, why_no_stream
+from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing, restart
 
 GOLDEN = Case("tsm_online_mobilenetv2")
 
@@ -108,17 +109,20 @@ def test_streams_without_background_equal_clips_on_the_frames_so_far() -> None:
 
 
 def test_why_a_network_is_no_stream() -> None:
-    assert why_no_stream(network()) is None
+    assert network().why_no_stream() is None
     for temporal, says in (
         (Temporal(), "nothing in it joins frames"),
         (Temporal("bidirectional", div=4), "the frame after"),
         (Temporal("online", div=4, adaptive=True), "backbone.adaptive=false"),
     ):
-        assert says in why_no_stream(network(temporal=temporal))
+        assert says in network(temporal=temporal).why_no_stream()
     model = network()
     model.remove_background = True
-    assert "mean of the whole clip" in why_no_stream(model)
-    assert "method=recognizer" in why_no_stream(torch.nn.Identity())
+    assert "mean of the whole clip" in model.why_no_stream()
+    model = network()
+    model.change = True
+    assert "compares all frames" in model.why_no_stream()
+    assert "method=recognizer" in Network().why_no_stream()
 
 
 def test_caches_can_be_saved_and_a_stream_can_start_anew(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def training_batch(data, *indices: int, epoch: int = 3) -> Batch:
     [
         (("method.keep=0",), "method.keep=0.0 must be between 0.001 and 1"),
         (("method.keep=1.01",), "method.keep=1.01 must be between 0.001 and 1"),
-        (("schedule.keep_range=[0.5,0.1]",), r"schedule.keep_range=\[0.5,0.1\] must be the smaller share"),
+        (("schedule.keep_range=[0.5,0.1]",), r"schedule.keep_range=\[0.5,0.1\] must have the smaller share"),
         (("schedule.keep_range=[0.1]",), "schedule.keep_range=.* must be a list of 2 elements"),
         (("segments.pool=6",), "segments.pool=6 must be a multiple of segments.glance=4"),
         (("backbone.shift=bidirectional",), "without temporal modules"),
@@ -57,7 +57,7 @@ def test_wrong_options_are_one_line(typed: tuple[str, ...], said: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (("backbone.focus=tiny_focus",), "a TinyNet is no plain vision transformer"),
+        (("backbone.focus=tiny_focus",), "a TinyNet is not a plain vision transformer"),
         (("dataset.frame_size=100",), "patches of 16 pixels must fill images of 100"),
         (("+backbone.focus_options.depth=x",), "backbone.focus_options do not fit backbone 'tiny_vit'"),
         (("+backbone.focus_options.layers=3",), "backbone.focus_options do not fit backbone 'tiny_vit'"),

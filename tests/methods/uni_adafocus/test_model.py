@@ -309,7 +309,7 @@ def test_two_phases_of_reading_answer_like_the_whole_clip(form: str) -> None:
     [
         (("patch='24'", "patch.smallest=30"), "below the smallest rectangle of 30"),
         (("segments.pool=10",), "must be a multiple of segments.glance=4"),
-        (("segments.pool=2",), "are fewer than"),
+        (("segments.pool=2",), "is less than the"),
         (("dataset.separate_crops=true",), "glance frames are among the candidates"),
     ],
 )
