@@ -92,7 +92,8 @@ class Finder:
         self.network: Any = self.predictor.model
         self.glances = build.tested_plan(settings).glance
         self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1, segments=self.glances)
-        self.answers = isinstance(self.network, AdaptiveNetwork) and self.network.answers_at_glance
+        model = self.predictor.model
+        self.answers = isinstance(model, AdaptiveNetwork) and model.answers_at_glance
         self.shares = self.answers and self.network.shares_maps
         cost = build.cost(settings, len(self.predictor.classes))
         self.whole_cost = self.stage.costs(cost)[self.stage.variants[0]]
