@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -89,7 +89,7 @@ class Finder:
         settings, self.stage = self.predictor.settings, self.predictor.stage
         if settings.dataset.modality != "rgb":
             raise UserError("this model needs optical flow, which video files do not contain")
-        self.network: Any = self.predictor.model
+        self.network = cast(Any, self.predictor.model)
         self.glances = build.tested_plan(settings).glance
         self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1, segments=self.glances)
         model = self.predictor.model
