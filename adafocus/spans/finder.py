@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -89,10 +89,10 @@ class Finder:
         settings, self.stage = self.predictor.settings, self.predictor.stage
         if settings.dataset.modality != "rgb":
             raise UserError("this model needs optical flow, which video files do not contain")
-        self.network: Any = self.predictor.model
+        self.network = cast(Any, self.predictor.model)
         self.glances = build.tested_plan(settings).glance
         self.view = replace(build.views(settings, self.predictor.classes)[1], crops=1, segments=self.glances)
-        self.answers = isinstance(self.network, AdaptiveNetwork) and self.network.answers_at_glance
+        self.answers = bool(getattr(self.network, "answers_at_glance", False))
         self.shares = self.answers and self.network.shares_maps
         cost = build.cost(settings, len(self.predictor.classes))
         self.whole_cost = self.stage.costs(cost)[self.stage.variants[0]]
