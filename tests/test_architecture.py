@@ -34,7 +34,8 @@ ALLOWED = {
         "config",
         "core",
     },
-    "inference": {"layers", "core"},
+    "engines": {"core"},
+    "inference": {"engines", "layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
     "spans": {"predict", "build", "evaluation", "methods", "data", "core"},
     "runs": {
@@ -54,6 +55,8 @@ ALLOWED = {
     },
     "commands": {
         "commands",
+        "engines",
+        "inference",
         "runs",
         "spans",
         "predict",

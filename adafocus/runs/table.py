@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adafocus.core.errors import UserError, printable
+from adafocus.evaluation.exit_rule import best_budget
 
 NAMES = {"top1": "top-1 %", "map": "mAP %"}
 
@@ -168,16 +169,3 @@ def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
     share = f"{best['score']:.1f} % at {100 * best['cost'] / full['cost']:.0f} % of the multiply-adds"
     reached = "reaches" if equal else "stays below"
     return f"{share} ({best['name']}, budget {best['budget']:g}): {reached} the full model's {full['score']:.1f} %"
-
-
-def best_budget(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the row of the cheapest budget that reaches the full model's score, or else of the best-scoring budget.
-
-    Args:
-        rows: the rows that were run with real early exit, the full model first.
-    """
-    full, budgets = rows[0], [row for row in rows if row["budget"] is not None]
-    equal = [row for row in budgets if row["score"] >= full["score"]]
-    if equal:
-        return min(equal, key=lambda row: row["cost"])
-    return min(budgets, key=lambda row: (-row["score"], row["cost"]), default=None)

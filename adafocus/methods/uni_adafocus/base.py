@@ -207,4 +207,6 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
 def _take(frames: Tensor, index: Tensor) -> Tensor:
     """Selects frames (B, n, ...) from (B, T, ...) by indices (1 or B, n)."""
-    return frames[torch.arange(len(frames), device=frames.device)[:, None], index]
+    count = frames.shape[1]
+    places = torch.arange(len(frames), device=frames.device)[:, None] * count + index
+    return frames.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)
