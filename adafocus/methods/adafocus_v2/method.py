@@ -30,8 +30,8 @@ class AdaFocusV2Method(Method):
 
     @property
     def exits_early(self) -> bool:
-        """True on plain backbones, where the network predicts after every frame."""
-        return not self.on_tsm
+        """True: the network predicts after every frame, or on TSM after the glance."""
+        return True
 
     @property
     def whole_glance_before(self) -> bool:
@@ -91,7 +91,8 @@ class AdaFocusV2Method(Method):
         """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         if self.on_tsm:
-            return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
+            focus = segments.focus or segments.glance * 3 // 2
+            return FramePlan(segments.glance, focus, candidates=focus if deferred else 0)
         if not deferred:
             return FramePlan(segments.glance)
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0
