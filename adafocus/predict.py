@@ -212,8 +212,10 @@ class Predictor:
         scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
         frames, boxes = self._looked(clips, index, output, row)
-        labels, scores = [self.classes[number] for number in order], scores[order].tolist()
-        return Prediction(name, labels, scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol)
+        labels, sorted_scores = [self.classes[number] for number in order], scores[order].tolist()
+        return Prediction(
+            name, labels, sorted_scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol
+        )
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
         """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""

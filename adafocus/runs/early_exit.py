@@ -123,8 +123,8 @@ class EarlyExit:
     def rows(self) -> list[Row]:
         """Returns the rows of all criteria and budgets: all are simulated, `early_exit.runs` of them really run."""
         everything = self._whole_data()
-        log.info("computing thresholds from %d training videos", len(self._sweep()))
         sure = self._training_certainty()
+        log.info("thresholds computed from %d training videos", len(next(iter(sure.values()))))
 
         def all_exits(batch: Batch) -> Tensor:
             return self.stage.exit_logits(batch)[:, self.numbers]

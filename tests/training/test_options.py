@@ -9,7 +9,10 @@ import torch
 from helpers import runs
 from helpers.configs import composed
 
+from adafocus import build
 from adafocus.core.errors import UserError
+from adafocus.data.annotations import Record
+from adafocus.data.dataset import VideoClips
 from adafocus.runs import job
 from adafocus.training.trainer import Trainer
 
@@ -103,3 +106,12 @@ def test_what_makes_no_sense_is_one_line(typed: list[str], says: str) -> None:
     with pytest.raises(UserError) as error:
         composed(*runs.arguments(), *typed)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+def test_balanced_sampling_counts_every_video_for_its_first_label() -> None:
+    settings = composed("method=recognizer", "dataset=folder", "dataset.root=x", "schedule.sampling=balanced")
+    clips = VideoClips.__new__(VideoClips)
+    clips.records = [Record("a.mp4", (1,)), Record("b.mp4", (0, 2))]
+    assert build.sampled_classes(settings, clips) == [1, 0]
+    settings.schedule.sampling = "shuffled"
+    assert build.sampled_classes(settings, clips) is None

@@ -79,10 +79,10 @@ class AdaFocusV2Method(Method):
             raise UserError(
                 "policy.places_weight learns from the random patches of method.diversity=true; set one of them"
             )
-        if not heat.learned and (heat.places_weight or not heat.motion):
+        if not heat.learned and (heat.places_weight or not heat.through_crop or not heat.motion):
             raise UserError(
-                "policy.learned=false puts patches where most moves: "
-                "it needs policy.motion=true and policy.places_weight=0"
+                "policy.learned=false puts patches where most moves: it needs policy.motion=true, and "
+                "policy.places_weight and policy.through_crop have no effect; leave them out or set policy.learned=true"
             )
         if not heat.through_crop and not heat.places_weight and not heat.motion:
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
