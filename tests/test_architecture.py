@@ -37,6 +37,7 @@ ALLOWED = {
     "engines": {"core"},
     "inference": {"engines", "layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
+    "spans": {"predict", "build", "evaluation", "methods", "data", "core"},
     "runs": {
         "runs",
         "predict",
@@ -57,6 +58,7 @@ ALLOWED = {
         "engines",
         "inference",
         "runs",
+        "spans",
         "predict",
         "build",
         "training",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
+from adafocus.commands.spans import add_span_arguments, captioned, check_span_arguments, find_spans
 from adafocus.core.arguments import ArgumentParser
 from adafocus.core.choices import ENGINE_PARTS, ENGINES
 from adafocus.core.errors import UserError, printable
@@ -38,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     _check(options)
     keep_freed_memory()
     predictor = load_predictor(options, videos=True)
+    if options.spans:
+        return find_spans(predictor, videos, options)
     if options.online:
         found = [_stream(predictor, video, options) for video in videos]
     else:
@@ -81,6 +84,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, metavar="Q", help="a budget of that run; its best one by default")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write one row per video: .csv, .jsonl or .parquet")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to one file")
+    add_span_arguments(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of labels per video (default 5)")
     return parser.parse_args(argv)
 
@@ -100,6 +104,7 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("every", "top"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
+    check_span_arguments(options)
     if options.online and options.table:
         raise UserError("--table is for whole videos; with --online use --json")
     if options.draw and options.draw.suffix.lower() not in ((".mp4",) if options.online else SUFFIXES):
@@ -279,7 +284,7 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
             told = {"seconds": moment.seconds, "label": moment.label, "latency": moment.latency}
             moments.append({**told, "scores": [round(score, 5) for score in moment.scores]})
             yield (
-                _captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
+                captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
                 if options.draw
                 else moment.frame
             )
@@ -303,13 +308,3 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
             f"{len(moments)} frames; latency {statistics.median(latencies):.1f} ms, 95 % below {slow:.1f} ms\n"
         )
     return entry
-
-
-def _captioned(frame: np.ndarray, text: str) -> np.ndarray:
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(np.ascontiguousarray(frame))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, image.width, 16), fill=(0, 0, 0))
-    draw.text((4, 2), text, fill=(255, 255, 255))
-    return np.asarray(image)

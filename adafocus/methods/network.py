@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.backbones import Backbone
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
@@ -83,6 +84,7 @@ class AdaptiveNetwork(Network, ABC):
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
         first_candidate: index of the first candidate frame in a clip.
+        answers_at_glance: whether `glance_answer` is trained, and computed from any glance output.
     """
 
     glance_fields: tuple[str, ...] = ("maps", "features")
@@ -94,6 +96,7 @@ class AdaptiveNetwork(Network, ABC):
     shares_frames: ClassVar[bool] = False
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
+    answers_at_glance: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -154,6 +157,19 @@ class AdaptiveNetwork(Network, ABC):
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """Returns what `glance` does, from the `glance_maps` of its frames; see `shares_maps`."""
+        raise NotImplementedError
+
+    @property
+    def shares_maps(self) -> bool:
+        """Whether overlapping windows of a video can share the glance maps of their frames.
+
+        They can if `glance_of` needs nothing but the maps, and no temporal module makes the map of a frame depend on
+        the other frames of its window.
+        """
+        return type(self).glance_of is not AdaptiveNetwork.glance_of and not mixes_frames(self.glance_net)
+
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
@@ -198,9 +214,16 @@ class AdaptiveNetwork(Network, ABC):
         """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """Returns the glance network's own prediction (B, K), from an output that has auxiliary logits."""
-        return given(output.aux_glance).mean(1)
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the glance network's own prediction (B, K), from a glance output that has auxiliary logits.
+
+        Networks with `answers_at_glance` need none: they compute them if they are absent.
+        """
+        return given(glance.aux_logits).mean(1)
+
+    def glance_cost(self, cost: Cost) -> int:
+        """Returns the multiply-adds per video of the glance network and of `glance_answer`."""
+        return cost.of("glance") + cost.of("glance", auxiliary=True)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""

@@ -77,7 +77,7 @@ class AdaptiveStage(Stage):
             answers[variant] = model.focus(focused, plan, glance, auxiliary and not answers)
             answers[variant].focus_frames = chosen
         if GLANCE_ALONE in variants:
-            answers[GLANCE_ALONE] = Output(model.glance_answer(answers[self.variants[0]]))
+            answers[GLANCE_ALONE] = Output(model.glance_answer(glance))
         return answers
 
     def glance_frames(self, batch: Batch) -> Tensor:

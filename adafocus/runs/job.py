@@ -239,7 +239,7 @@ class Job:
             rank=world.rank,
             world=world.size,
             seed=config.seed,
-            classes=build.sampled_classes(config, data.train),
+            classes=build.sampled_classes(config, clips),
         )
         loader = _loader(config, world, clips, order)
         run_logger = RunLogger(folder, active=world.first, loggers=factories(config.output.loggers))

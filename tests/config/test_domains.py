@@ -169,7 +169,7 @@ def test_a_stored_configuration_is_refused_in_one_line_that_names_the_key(plain:
         ("schedule.lr=1e999", "schedule.lr=inf must be a finite number"),
         ("schedule.lr_mults.focus=nan", "schedule.lr_mults.focus=nan must be a finite number"),
         ("schedule.lr_mults={bad:1}", "'bad'"),
-        ("schedule.lr_mults={}", "schedule.lr_mults={} changes nothing"),
+        ("schedule.lr_mults={}", "schedule.lr_mults={} has no effect"),
         ("early_exit.budgets=[0]", "early_exit.budgets[0]=0.0 must be greater than 0"),
         ("policy.grid=1", "policy.grid=1 must be at least 2"),
         ("backbone.shift_div=0", "backbone.shift_div=0 must be at least 1"),

@@ -7,7 +7,7 @@ on ActivityNet, FCVID and Mini-Kinetics.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,9 @@ class AdaFocusV2(EarlyExitNetwork):
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
+    answers_at_glance = True
     step_classifiers = ("classifier",)
-    parts = (
+    parts: ClassVar[tuple[Part, ...]] = (
         Part("glance", ("glance_net",)),
         Part("policy", ("policy",)),
         Part("focus", ("focus_net",)),
@@ -92,7 +93,14 @@ class AdaFocusV2(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return (_head(self.glance_head, glance.features) if learned is None else learned).mean(1)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 

@@ -45,6 +45,7 @@ class AdaFocusV2TSM(GlanceExit):
 
     focus_fields = ("logits",)
     place_per_frame = False
+    answers_at_glance = True
     parts = (
         Part("glance", ("glance_net",)),
         Part("policy", ("policy",)),
@@ -123,6 +124,11 @@ class AdaFocusV2TSM(GlanceExit):
         if isinstance(self.policy, HeatMapPolicy) and self.policy.motion:
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """Chooses the patch locations (B, num_places, 2), which apply to all focus frames of a video."""

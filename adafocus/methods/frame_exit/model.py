@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
@@ -13,7 +14,7 @@ from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.programs import Call, Program
 
 
-class NoGlance(nn.Module):
+class NoGlance(Backbone):
     """Stands in for a glance network: feature maps without channels."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -37,12 +38,13 @@ class FrameExit(AdaFocusV2):
         classifier_width, dropout: hidden width and dropout probability of the classifier.
     """
 
+    answers_at_glance = False
     parts = (Part("focus", ("focus_net",)), Part("head", ("classifier",)))
     crop_values = 0
 
     def __init__(
         self,
-        focus: nn.Module,
+        focus: Backbone,
         *,
         num_classes: int,
         segments: int,

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones import Backbone
 from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.precision import full_precision, widen
@@ -25,9 +27,9 @@ class OCSampler(AdaptiveNetwork):
         num_classes: number of classes K.
         glance_segments, focus_segments: numbers of frames G and F.
         frame_size: side of the square frames in pixels.
-        glance_size, glance_resize: see `AdaFocusV2`.
         policy_hidden: hidden width of the policy.
         dropout: dropout probability before the heads.
+        Others: see `AdaptiveNetwork`.
     """
 
     chooses_frames = True
@@ -45,23 +47,21 @@ class OCSampler(AdaptiveNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
         focus_segments: int,
         frame_size: int = 224,
-        glance_size: int | None = None,
-        glance_resize: str = "aligned",
         policy_hidden: int = 256,
         dropout: float = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(glance, focus, patch_size=frame_size, frame_size=frame_size)
+        super().__init__(glance, focus, patch_size=frame_size, frame_size=frame_size, **options)
         if focus_segments > glance_segments:
             raise ValueError(f"cannot choose {focus_segments} of {glance_segments} frames")
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = OneStepPolicy(glance.width, glance_segments, policy_hidden)
         self.glance_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(focus.width, num_classes))

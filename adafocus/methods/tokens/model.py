@@ -51,6 +51,7 @@ class TokenFocus(EarlyExitNetwork):
 
     budgets = tuple(number / 5 for number in range(1, 31))
     glance_exit = True
+    answers_at_glance = True
     chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
@@ -126,7 +127,9 @@ class TokenFocus(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, G, 3, S, S)."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, self.glance_head(widen(features.mean(1))))
@@ -189,9 +192,12 @@ class TokenFocus(EarlyExitNetwork):
         position = cells % self.encoder.area
         return torch.stack([position // self.side, position % self.side], -1) / max(1, self.side - 1)
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """Returns the prediction (B, K) at the exit after the glance."""
-        return given(output.exit_logits)[:, 0]
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the prediction (B, K) of the exit after the glance."""
+        return given(glance.logits)
+
+    def glance_cost(self, cost: Cost) -> int:
+        return cost.of("glance")
 
     def mean_place(self, where: Tensor) -> Tensor:
         """Returns the share (M,) of clips that chose each cell, from the chosen cells (clips, n)."""

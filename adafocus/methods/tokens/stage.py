@@ -160,7 +160,7 @@ class TokenStage(AdaptiveStage):
             if variant.where == "unique":  # norms of the cells' pixel vectors, and scalar products with their mean
                 costs[variant] += 2 * self.model.glance_segments * 3 * self.model.frame_size**2
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = cost.of("glance")
+            costs[GLANCE_ALONE] = self.model.glance_cost(cost)
         return costs
 
 

@@ -81,10 +81,16 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, G, 3, S, S); `steps` has the last prediction, or all if `auxiliary`."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the prediction (B, K) after the last glance frame."""
+        return given(glance.steps)[:, -1]
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
         """Combines the glance output and the focus features (B, F, D) into the prediction.

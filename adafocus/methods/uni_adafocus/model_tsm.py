@@ -73,6 +73,11 @@ class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the glance frames."""
+        learned = glance.aux_logits
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
+
     def focus_features(self, patches: Tensor) -> Tensor:
         """Runs the focus network on patches (B, F, 3, P, P), without their background if `remove_background` is set."""
         return super().focus_features(self._foreground(patches))
