@@ -7,7 +7,7 @@ on ActivityNet, FCVID and Mini-Kinetics.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,7 +44,7 @@ class AdaFocusV2(EarlyExitNetwork):
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
     step_classifiers = ("classifier",)
-    parts = (
+    parts: ClassVar[tuple[Part, ...]] = (
         Part("glance", ("glance_net",)),
         Part("policy", ("policy",)),
         Part("focus", ("focus_net",)),

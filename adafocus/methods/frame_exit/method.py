@@ -13,7 +13,9 @@ from adafocus.methods.options import Options
 if TYPE_CHECKING:
     from torch import nn
 
+    from adafocus.backbones.base import Backbone
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
 
 
 class FrameExitMethod(Method):
@@ -52,7 +54,8 @@ class FrameExitMethod(Method):
             return FramePlan(count)
         return FramePlan(count, candidates=count, first=(coarse_to_fine(count)[0],))
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+    def network(self, glance: Backbone | None, focus: Backbone, num_classes: int) -> Network:
+        """Builds a `FrameExit` on the backbone `focus`; `glance` is None."""
         """See `Method.network`; `glance` is None."""
         from adafocus.methods.frame_exit.model import FrameExit
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from adafocus.backbones.base import Backbone
 from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import coarse_to_fine
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
@@ -13,8 +14,10 @@ from adafocus.methods.adafocus_v2.model import AdaFocusV2
 from adafocus.methods.programs import Call, Program
 
 
-class NoGlance(nn.Module):
+class NoGlance(Backbone):
     """Stands in for a glance network: feature maps without channels."""
+
+    width = 0
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, C, S, S) to maps (N, 0, 1, 1)."""
@@ -42,7 +45,7 @@ class FrameExit(AdaFocusV2):
 
     def __init__(
         self,
-        focus: nn.Module,
+        focus: Backbone,
         *,
         num_classes: int,
         segments: int,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
 
 from adafocus.core.errors import UserError
 from adafocus.core.frames import FramePlan
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from adafocus.core.stage import Normalize, Stage
+    from adafocus.methods.network import Network
+    from adafocus.methods.ocsampler.model import OCSampler
 
 
 class OCSamplerMethod(Method):
@@ -51,32 +54,24 @@ class OCSamplerMethod(Method):
         focus = self.config.segments.focus or max(1, glance // 2)
         return FramePlan(glance, focus, candidates=glance, first=tuple(range(glance)))
 
-    def network(self, glance: nn.Module | None, focus: nn.Module, num_classes: int) -> nn.Module:
+    def network_class(self) -> Callable[..., Network]:
         from adafocus.methods.ocsampler.model import OCSampler
 
-        assert glance is not None
+        return OCSampler
+
+    def arguments(self) -> dict[str, Any]:
+        """Returns the arguments of the network; there are no patches."""
         plan = self.frame_plan()
-        return OCSampler(
-            glance,
-            focus,
-            num_classes=num_classes,
-            glance_segments=plan.glance,
-            focus_segments=plan.focus,
-            frame_size=self.config.dataset.frame_size,
-            dropout=self.config.schedule.head_dropout,
+        return {
+            "glance_segments": plan.glance,
+            "focus_segments": plan.focus,
+            "frame_size": self.config.dataset.frame_size,
+            "dropout": self.config.schedule.head_dropout,
             **self.values(shared.GlanceSize, shared.GlanceResize, shared.PolicyWidth),
-        )
+        }
 
     def stage(self, network: nn.Module, normalize: Normalize) -> Stage:
-        from adafocus.core.stage import batch_norms
         from adafocus.methods.ocsampler.stage import OCSamplerStage
 
-        config = self.config
-        return OCSamplerStage(
-            network,
-            normalize,
-            seed=config.seed,
-            rates=config.schedule.lr_mults,
-            **self.values(shared.Controls),
-            frozen_norm=batch_norms(network) if config.schedule.freeze_norm else [],
-        )
+        values = self.values(shared.Controls)
+        return OCSamplerStage(cast("OCSampler", network), normalize, **values, **self.stage_arguments(network))

@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from adafocus.backbones.base import Backbone
 from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan
 from adafocus.layers.precision import full_precision, widen
@@ -45,8 +46,8 @@ class OCSampler(AdaptiveNetwork):
 
     def __init__(
         self,
-        glance: nn.Module,
-        focus: nn.Module,
+        glance: Backbone,
+        focus: Backbone,
         *,
         num_classes: int,
         glance_segments: int,
@@ -57,11 +58,17 @@ class OCSampler(AdaptiveNetwork):
         policy_hidden: int = 256,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(glance, focus, patch_size=frame_size, frame_size=frame_size)
+        super().__init__(
+            glance,
+            focus,
+            patch_size=frame_size,
+            frame_size=frame_size,
+            glance_size=glance_size,
+            glance_resize=glance_resize,
+        )
         if focus_segments > glance_segments:
             raise ValueError(f"cannot choose {focus_segments} of {glance_segments} frames")
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
-        self.glance_size, self.glance_resize = glance_size or frame_size, glance_resize
         self.policy = OneStepPolicy(glance.width, glance_segments, policy_hidden)
         self.glance_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(glance.width, num_classes))
         self.focus_head = nn.Sequential(nn.Dropout(dropout), nn.Linear(focus.width, num_classes))
