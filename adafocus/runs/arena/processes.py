@@ -60,7 +60,7 @@ def run(
     if done:
         say(f"{done} of {count} runs are finished already")
     running: dict[subprocess.Popen[bytes], Step] = {}
-    failed = []
+    failed: list[Step] = []
     with Signals() as signals, signals.deferred():  # an exception between starting and noting a process would lose it
         while waiting or running:
             if signals.number:
