@@ -22,9 +22,9 @@ from adafocus.core.objective import Objective
 from adafocus.core.stage import Stage
 from adafocus.data.dataset import ClipSource, VideoClips
 from adafocus.data.transforms import IMAGENET, Normalize
-from adafocus.evaluation.cost import count
+from adafocus.evaluation.cost import count, multiply_adds
 from adafocus.methods import method_of
-from adafocus.methods.network import Network
+from adafocus.methods.network import AdaptiveNetwork, Network
 from adafocus.methods.options import GlanceSize, Patch
 from adafocus.training.lr_schedule import learning_rates, scaled_rate
 from adafocus.training.settings import Settings
@@ -51,6 +51,7 @@ __all__ = [
     "tested_plan",
     "trained_on",
     "views",
+    "whole_frames_cost",
 ]
 
 
@@ -196,6 +197,22 @@ def meta_model(config: Config, num_classes: int) -> Network:
 def cost(config: Config, num_classes: int) -> Cost:
     """Counts the multiply-adds (MACs) of one test clip of the protocol."""
     return count(meta_model(config, num_classes), tested_plan(config).clip, config.dataset.frame_size, channels(config))
+
+
+def whole_frames_cost(config: Config, num_classes: int) -> int | None:
+    """Multiply-adds (MACs) if the focus network saw the whole of its frames in one test clip.
+
+    None for networks without one, whose focus network sees whole frames anyway or cannot see them.
+    """
+    network = meta_model(config, num_classes)
+    if not isinstance(network, AdaptiveNetwork) or network.chooses_cells:
+        return None
+    side, frames = config.dataset.frame_size, list(network.frame_sets.values())[-1]
+    try:
+        network.focus_net.map_size(side)
+    except ValueError:
+        return None
+    return multiply_adds(network.focus_net, torch.empty(frames, channels(config), side, side, device="meta"))
 
 
 def stage(config: Config, network: nn.Module) -> Stage:

@@ -273,7 +273,7 @@ def _files(config: Config, collected: Collected) -> Data:
 def _cache_bytes(config: Config) -> int:
     """Returns the share of `dataset.cache_megabytes` of each reading process on this machine, in bytes."""
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", config.devices))  # processes of this run on this machine
-    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers) // processes
+    return config.dataset.cache_megabytes * 2**20 // max(1, config.loader.workers or 0) // processes
 
 
 def views(config: Config, classes: list[str]) -> tuple[View, View]:

@@ -28,8 +28,10 @@ USAGE = """usage: adafocus COMMAND ...
 
   run       trains, evaluates or counts costs: `adafocus run dataset=glyphs` (the same as `python run.py ...`)
   arena     trains and compares every way of choosing at equal cost: `adafocus arena FOLDER`
+  benchmark measures speed and memory of a network on this device: `adafocus benchmark RUN_OR_FILE`
   compare   makes a table, CSV and plot of run folders: `adafocus compare outputs/*`
   convert   converts a checkpoint to .safetensors: `adafocus convert FILE OUT.safetensors`
+  demo      a page on this machine to try networks on a video or the camera: `adafocus demo RUN...`
   export    exports networks by torch.export and ONNX: `adafocus export RUN [--onnx]`
   predict   predicts labels of videos or of a stream: `adafocus predict RUN_OR_FILE VIDEO [--online]`
   prepare   writes lists and frames, or checks videos: `adafocus prepare sthv2 ...`, `adafocus prepare check FOLDER`
@@ -46,8 +48,10 @@ PLUGINS = ("hydra_plugins", "submitit", "joblib", "optuna")
 #: Command -> module, for all commands but `run`; a module is imported only when its command is used.
 TOOLS = {
     "arena": "adafocus.commands.arena",
+    "benchmark": "adafocus.commands.benchmark",
     "compare": "adafocus.runs.compare",
     "convert": "adafocus.commands.convert",
+    "demo": "adafocus.commands.demo",
     "export": "adafocus.commands.export",
     "predict": "adafocus.commands.predict",
     "prepare": "adafocus.commands.prepare",

@@ -1,4 +1,4 @@
-"""Makes a trained network faster in prediction: folds BatchNorm, lowers the precision, compiles the backbones.
+"""Makes a trained network faster in prediction: folds BatchNorm, lowers the precision, runs the backbones elsewhere.
 
 Only the backbones are changed, which take nearly all of the time; policies, crops and heads stay in float32.
 Evaluation, early exit and prediction call the same backbones, so the changes apply to all of them.
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from adafocus import engines
 from adafocus.core.stage import BACKBONE_NAMES
 from adafocus.layers.precision import channels_last
 
@@ -29,23 +30,27 @@ class Program:
     Attributes:
         precision: fp32, bf16 or fp16; the latter two by autocast.
         fold_norm: whether BatchNorm is folded into the convolution before it. That is exact but for rounding.
-        compiled: whether torch.compile compiles them.
+        engine: what runs them: eager (torch), compile (torch.compile), onnxruntime or openvino.
+        part: the backbones that the engine runs: "all", or "glance" or "focus" alone; eager runs the other one.
     """
 
     precision: str = "fp32"
     fold_norm: bool = False
-    compiled: bool = False
+    engine: str = "eager"
+    part: str = "all"
 
     @property
     def plain(self) -> bool:
-        """Whether the backbones run as in training, so that predictions have the same bits."""
-        return self == Program()
+        """Whether the network runs as it was trained, so that predictions have the same bits."""
+        return self.precision == "fp32" and not self.fold_norm and self.engine == "eager"
 
     def __str__(self) -> str:
         """Returns the differences to training as text, for the line that describes a protocol."""
         parts = [self.precision] if self.precision != "fp32" else []
         parts += ["BatchNorm folded"] if self.fold_norm else []
-        return ", ".join([*parts, *(["compiled"] if self.compiled else [])])
+        if self.engine != "eager":
+            parts.append(self.engine + ("" if self.part == "all" else f" ({self.part})"))
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -76,9 +81,21 @@ def pick_precision(precision: str, device: torch.device) -> str:
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
-def backbones_of(network: nn.Module) -> list[nn.Module]:
-    """Returns the backbones of a network, found by the names that they have in this package's networks."""
-    return [part for name, part in network.named_children() if name in BACKBONE_NAMES]
+def backbones_of(network: nn.Module) -> dict[str, nn.Module]:
+    """Returns the backbones of a network by the names that they have in this package's networks."""
+    return {name: part for name, part in network.named_children() if name in BACKBONE_NAMES}
+
+
+@torch.no_grad()
+def _input_of(network: nn.Module, backbone: nn.Module, example: Tensor) -> Tensor:
+    """Returns the images (N, C, H, W) that a backbone sees of a clip."""
+    seen: list[Tensor] = []
+    hook = backbone.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        network(example)
+    finally:
+        hook.remove()
+    return seen[0]
 
 
 def apply(network: nn.Module, program: Program, example: Tensor) -> None:
@@ -92,17 +109,23 @@ def apply(network: nn.Module, program: Program, example: Tensor) -> None:
 
     Raises:
         RuntimeError: folding has changed the predictions.
+        UserError: the engine is not installed, or does not fit.
     """
     if program.plain:
         return
+    engines.check(program.engine, program.precision, example.device)
     network.eval()
     if program.fold_norm:
         fold_norms(network, example)
     channels_last(network)
-    for backbone in backbones_of(network):
+    for name, backbone in backbones_of(network).items():
+        mine = program.part == "all" or (program.part == "glance") == (name == "glance_net")
+        if mine and program.engine in engines.NEEDS:
+            engines.run_by(program.engine, backbone, _input_of(network, backbone, example), program.precision)
+            continue
         if program.precision != "fp32":
             backbone.forward = _autocast(backbone.forward, example.device.type, DTYPES[program.precision])
-        if program.compiled:
+        if mine and program.engine == "compile":
             backbone.compile()
 
 
@@ -139,7 +162,7 @@ def fold_norms(network: nn.Module, example: Tensor) -> int:
             pairs[module] = convolution_of[id(inputs[0])]
 
     hooks = []
-    for backbone in backbones_of(network):
+    for backbone in backbones_of(network).values():
         for module in backbone.modules():
             if isinstance(module, nn.Conv2d):
                 hooks.append(module.register_forward_hook(made))

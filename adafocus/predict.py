@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,8 +23,10 @@ from adafocus.config.compose import compose
 from adafocus.config.naming import split_override
 from adafocus.config.schema import Config
 from adafocus.core import plugins
+from adafocus.core.batch import only
 from adafocus.core.errors import UserError, as_user_error
-from adafocus.core.output import Output
+from adafocus.core.output import Output, given
+from adafocus.core.prediction import Box, Moment, Prediction
 from adafocus.core.rng import generator
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import ArrayClips, VideoClips
@@ -33,7 +35,11 @@ from adafocus.data.loader import EvaluationOrder, Loader
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
-from adafocus.evaluation.evaluate import answer, only
+from adafocus.evaluation.evaluate import answer
+from adafocus.evaluation.exit_rule import read_rule
+from adafocus.evaluation.queues import ExitedClips, exit_window
+from adafocus.methods import method_of
+from adafocus.methods.network import EarlyExitNetwork, passed_exits
 from adafocus.methods.recognizer.model import Recognizer
 from adafocus.methods.recognizer.online import OnlineRecognizer, Smoothing
 from adafocus.processes.distributed import pick_device
@@ -42,66 +48,6 @@ from adafocus.processes.distributed import pick_device
 FRAMES = "image_{:05d}.jpg"
 #: A video: path of a file or frame folder, or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
-
-
-class Box(NamedTuple):
-    """A patch in pixels of the video as it is stored, from its upper left corner: x to the right, y downwards.
-
-    It covers x1 <= x < x2 and y1 <= y < y2; corners lie between whole pixels.
-    """
-
-    x1: float
-    y1: float
-    x2: float
-    y2: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The prediction for a video.
-
-    Attributes:
-        video: the path, or the name of an array.
-        labels: class names, most probable first.
-        scores: (K,) probabilities in the order of `labels`.
-        logits: (K,) logits in the order of the class ids.
-        frames: index, from 0, of the frame of each patch (or whole frame); empty if several clips are averaged.
-        boxes: the patch in each of these frames; empty for whole frames.
-        cost: multiply-adds (MACs) of the prediction.
-        seconds: time for reading and prediction; in a batch, this video's share.
-        protocol: description of the frames and crops that were used.
-        error: the reason if the video cannot be read; then all other fields are empty.
-    """
-
-    video: str
-    labels: list[str] = field(default_factory=list)
-    scores: list[float] = field(default_factory=list)
-    logits: list[float] = field(default_factory=list)
-    frames: list[int] = field(default_factory=list)
-    boxes: list[Box] = field(default_factory=list)
-    cost: int = 0
-    seconds: float = 0.0
-    protocol: str = ""
-    error: str | None = None
-
-
-@dataclass(frozen=True)
-class Moment:
-    """The prediction after one frame of a stream.
-
-    Attributes:
-        seconds: time of the frame in the stream.
-        label: the class name to display, after smoothing.
-        scores: (K,) probabilities in the order of the class ids, from the mean logits of the last frames.
-        latency: seconds from the arrival of the frame to the label.
-        frame: (H, W, 3) uint8.
-    """
-
-    seconds: float
-    label: str
-    scores: list[float]
-    latency: float
-    frame: np.ndarray
 
 
 class Predictor:
@@ -113,7 +59,10 @@ class Predictor:
         content: content of that file, if it has been read already.
         classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
-        precision, fold_norm, compiled: fields of `inference.Program`; the defaults give the same bits as evaluation.
+        precision: see `adafocus.inference.Program`; or "auto".
+        fold_norm, program, program_for: see there (`engine`, `part`); with the defaults predictions have the same bits
+            as in evaluation.
+        early_exit, budget: videos exit early by the rule of this run, see `adafocus.evaluation.exit_rule.read_rule`.
 
     Raises:
         UserError: the file does not fit the network.
@@ -129,9 +78,13 @@ class Predictor:
         device: str = "auto",
         precision: str = "fp32",
         fold_norm: bool = False,
-        compiled: bool = False,
+        program: str = "eager",
+        program_for: str = "all",
+        early_exit: str | Path | None = None,
+        budget: float | None = None,
     ) -> None:
         self.settings, self.device = deepcopy(settings), pick_device(device, 0, 1)
+        self.rule = None if early_exit is None else read_rule(Path(early_exit).expanduser(), budget)
         self.settings.dataset.flip = 0.0  # flip pairs would need class names, which the file may not have
         content = load_file(path) if content is None else content
         names = classes or content.get("classes")
@@ -142,11 +95,19 @@ class Predictor:
         self.report = load_checkpoint(path, self.model, content, without=build.not_needed(settings))
         self.classes = [str(name) for name in names or range(size)]
         self.model.to(self.device).eval()
-        self.program = inference.Program(inference.pick_precision(precision, self.device), fold_norm, compiled)
+        self.program = inference.Program(
+            inference.pick_precision(precision, self.device), fold_norm, program, program_for
+        )
         side = settings.dataset.frame_size
         shape = (1, build.tested_plan(settings).clip, build.channels(settings), side, side)
         inference.apply(self.model, self.program, torch.randn(shape, device=self.device))
         self.stage = build.stage(settings, self.model)
+        if self.rule is not None:
+            if not isinstance(self.model, EarlyExitNetwork) or not method_of(settings).exits_early:
+                raise UserError(f"method={settings.method.name} has no early exit; leave out --early-exit")
+            chunk, glance_exit = self.rule.chunk, self.model.glance_exit
+            self.exits = self.rule.checked(passed_exits(self.model.num_exits, chunk, glance_exit=glance_exit))
+            self.settings.mode = "early_exit"  # frames are decoded when they are needed
         self.normalize = Normalize(*build.normalization(settings))
 
     def view(self) -> View:
@@ -195,7 +156,7 @@ class Predictor:
                     records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
                 )
                 names = [str(video) for video in chosen]
-            yield from self._of(clips, names)
+            yield from self._of(clips, names) if self.rule is None else self._exiting(clips, names)
 
     def _of(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
         name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch_size
@@ -217,6 +178,33 @@ class Predictor:
                     yield Prediction(names[index], error=reasons[index])
             started = time.perf_counter()
 
+    def _exiting(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
+        """Predictions with early exit; those of several batches come together."""
+        rule, size = given(self.rule), self.settings.evaluate.batch_size
+        limits = torch.tensor(rule.thresholds, device=self.device)
+        batches = iter(Loader(clips, EvaluationOrder(len(clips), size)))
+        while True:
+            started = time.perf_counter()
+            steps = (limits, self.exits, rule.criterion, rule.chunk, size)
+            seen, found = exit_window(self.stage, batches, *steps, device=self.device)
+            if not seen:
+                return
+            reasons = {bad.index: bad.reason for batch in seen for bad in batch.bad}
+            seconds = (time.perf_counter() - started) / sum(map(len, seen))
+            for index in (index for batch in seen for index in batch.index.tolist()):
+                if index in reasons:
+                    yield Prediction(names[index], error=reasons[index])
+                else:
+                    yield self._exited(clips, index, names[index], *found[index], seconds)
+
+    def _exited(
+        self, clips: VideoClips, index: int, name: str, gone: ExitedClips, row: int, seconds: float
+    ) -> Prediction:
+        output = Output(gone.logits, where=gone.where, frames=gone.looked)
+        found = self._prediction(clips, index, name, output, row, seconds)
+        found = replace(found, exit=gone.number, cost=self.exit_costs[gone.number])
+        return replace(found, frames=[], boxes=[]) if gone.where is None else found  # only the glance network has run
+
     def _prediction(
         self, clips: VideoClips, index: int, name: str, output: Output, row: int, seconds: float
     ) -> Prediction:
@@ -224,8 +212,10 @@ class Predictor:
         scores = logits.softmax(0)
         order = scores.argsort(descending=True).tolist()
         frames, boxes = self._looked(clips, index, output, row)
-        labels, scores = [self.classes[number] for number in order], scores[order].tolist()
-        return Prediction(name, labels, scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol)
+        labels, sorted_scores = [self.classes[number] for number in order], scores[order].tolist()
+        return Prediction(
+            name, labels, sorted_scores, logits.tolist(), frames, boxes, self.cost, seconds, self.protocol
+        )
 
     def _looked(self, clips: VideoClips, index: int, output: Output, row: int) -> tuple[list[int], list[Box]]:
         """Returns the indices of the frames that the focus network saw, and its patches in them, in temporal order."""
@@ -253,13 +243,19 @@ class Predictor:
     def protocol(self) -> str:
         """One-line description of the frames and crops of a prediction."""
         line = build.protocol_line(self.settings, self.view())
-        return line if self.program.plain else f"{line}; {self.program}"
+        line = line if self.program.plain else f"{line}; {self.program}"
+        return line if self.rule is None else f"{line}; {self.rule}"
 
     @cached_property
     def cost(self) -> int:
         """Multiply-adds (MACs) of one prediction, over all views of the protocol."""
         cost = build.cost(self.settings, len(self.classes))
         return self.view().views * self.stage.costs(cost)[self.stage.variants[0]]
+
+    @cached_property
+    def exit_costs(self) -> list[int]:
+        """Multiply-adds (MACs) of a video that stops at each exit."""
+        return cast(EarlyExitNetwork, self.model).exit_costs(build.cost(self.settings, len(self.classes)))
 
     @torch.no_grad()
     def stream(self, source: str | Path, *, every: int = 2, bgr: bool = False) -> Iterator[Moment]:

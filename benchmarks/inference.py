@@ -40,7 +40,7 @@ def main() -> None:
     programs = [Program(), Program(fold_norm=True)]
     if inference.pick_precision("auto", torch.device("cpu")) == "bf16":
         programs += [Program("bf16"), Program("bf16", fold_norm=True)]
-    programs += [Program(fold_norm=True, compiled=True)] if options.compile else []
+    programs += [Program(fold_norm=True, engine="compile")] if options.compile else []
     for name in options.networks:
         typed = ("dataset=glyphs", "backbone.weights=none", "dataset.frame_size=224")
         settings = compose([*typed, *NETWORKS[name]])

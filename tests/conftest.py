@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from helpers.runs import arguments
 
     return adafocus.train(*arguments(inline="true"), folder=tmp_path_factory.mktemp("runs") / "small")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files with the most slow tests first: CI gives whole files to two processes, and a long one at the end
+    would leave a process without work."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

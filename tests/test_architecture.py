@@ -34,8 +34,10 @@ ALLOWED = {
         "config",
         "core",
     },
-    "inference": {"layers", "core"},
+    "engines": {"core"},
+    "inference": {"engines", "layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
+    "spans": {"predict", "build", "evaluation", "methods", "data", "core"},
     "runs": {
         "runs",
         "predict",
@@ -53,7 +55,10 @@ ALLOWED = {
     },
     "commands": {
         "commands",
+        "engines",
+        "inference",
         "runs",
+        "spans",
         "predict",
         "build",
         "training",

@@ -12,8 +12,9 @@ from helpers.steps import batch_of, settings_of
 from torch import nn
 
 from adafocus import build, inference
+from adafocus.core.errors import UserError
 from adafocus.core.stage import Stage, batch_norms
-from adafocus.evaluation import exits
+from adafocus.evaluation import exits, queues
 from adafocus.methods.network import passed_exits
 from adafocus.runs import job
 
@@ -39,7 +40,7 @@ def test_folded_networks_predict_the_same(name: str) -> None:
     stage, example = trained(name)
     batch, variants = batch_of(settings_of(name), 4), stage.variants[:1]
     exact = stage.evaluate(batch, variants)[variants[0]].logits
-    norms = [part for net in inference.backbones_of(stage.model) for part in net.modules()]
+    norms = [part for net in inference.backbones_of(stage.model).values() for part in net.modules()]
     norms = [norm for norm in norms if isinstance(norm, nn.BatchNorm2d)]  # TAM has one-dimensional ones of its own
     assert inference.fold_norms(stage.model, example) == len(norms) > 0
     found = inference.agreement(exact, stage.evaluate(batch, variants)[variants[0]].logits)
@@ -79,16 +80,18 @@ def test_a_walk_uses_the_program(name: str) -> None:
     numbers = passed_exits(stage.model.num_exits, 1, glance_exit=stage.model.glance_exit)
     whole = stage.exit_logits(batch)
     assert whole.dtype is torch.float32
-    left = exits.exit_early(stage, batch, torch.full((len(numbers),), exits.NEVER), numbers, "confidence")
+    limits = torch.full((len(numbers),), exits.NEVER)
+    left = queues.exit_early(stage, [batch], limits, numbers, "confidence", size=len(batch))
     assert inference.agreement(whole[:, -1], left.logits).deviation < 2e-2  # batches of other sizes round differently
-    norms = [norm for net in inference.backbones_of(stage.model) for norm in batch_norms(net)]
+    norms = [norm for net in inference.backbones_of(stage.model).values() for norm in batch_norms(net)]
     assert not norms
 
 
 def test_precision_is_chosen_by_the_device() -> None:
     assert inference.pick_precision("fp16", torch.device("cpu")) == "fp16"
     assert inference.pick_precision("auto", torch.device("cpu")) in ("fp32", "bf16")
-    assert str(inference.Program("bf16", True, True)) == "bf16, BatchNorm folded, compiled"
+    assert str(inference.Program("bf16", True, "compile")) == "bf16, BatchNorm folded, compile"
+    assert str(inference.Program(engine="openvino", part="glance")) == "openvino (glance)"
     assert inference.Program().plain and str(inference.Program()) == ""
 
 
@@ -106,3 +109,39 @@ def test_evaluation_reports_its_program(tmp_path: Path) -> None:
     assert fast["inference"]["precision"] == "bf16" and fast["inference"]["agreement"]["clips"] == 13
     assert 0 < fast["inference"]["agreement"]["deviation"] < 0.1
     assert abs(fast["score"] - exact["score"]) <= 100 / 13 + 1e-6
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_other_programs_give_the_same_predictions_for_any_number_of_clips(engine: str) -> None:
+    for module in inference.engines.NEEDS[engine]:
+        pytest.importorskip(module)
+    stage, example = trained("uni tsm")
+    one, three = (batch_of(settings_of("uni tsm"), size) for size in (1, 3))
+    exact = [stage.exit_logits(batch) for batch in (one, three)]
+    inference.apply(stage.model, inference.Program(fold_norm=True, engine=engine, part="glance"), example)
+    for batch, logits in zip((one, three), exact, strict=True):
+        assert inference.agreement(logits.flatten(0, 1), stage.exit_logits(batch).flatten(0, 1)).deviation < 1e-4
+    with pytest.raises(ValueError, match="was made for images"):
+        stage.model.glance_net(torch.zeros(4, 3, 8, 8))
+
+
+def test_programs_that_cannot_run_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference.engines, "find_spec", lambda name: None if name == "openvino" else object())
+    with pytest.raises(UserError, match=r'needs openvino: pip install "adafocus\[openvino\]"'):
+        inference.engines.check("openvino", "fp32", torch.device("cpu"))
+    with pytest.raises(UserError, match="precision=bf16"):
+        inference.engines.check("onnxruntime", "bf16", torch.device("cpu"))
+    with pytest.raises(UserError, match="runs on the CPU"):
+        inference.engines.check("onnxruntime", "fp32", torch.device("cuda"))
+    inference.engines.check("compile", "bf16", torch.device("cuda"))
+
+
+@pytest.mark.slow
+def test_compiled_backbones_predict_the_same() -> None:
+    """The only test that compiles for a CPU, with the C++ compiler of the machine."""
+    stage, example = trained("v2 tsm")
+    batches = [batch_of(settings_of("v2 tsm"), size) for size in (1, 3)]
+    exact = [stage.exit_logits(batch) for batch in batches]
+    inference.apply(stage.model, inference.Program(fold_norm=True, engine="compile"), example)
+    for batch, logits in zip(batches, exact, strict=True):
+        assert inference.agreement(logits.flatten(0, 1), stage.exit_logits(batch).flatten(0, 1)).deviation < 1e-4

@@ -34,12 +34,13 @@ class NonLocal(nn.Module):
         nn.init.zeros_(norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Applies the block to feature maps (B * T, C, H, W)."""
-        queries = self._places(_frame_wise(self.theta, x))
+        """Applies the block to feature maps (B * T, C, H, W); the shape stays."""
+        queries = self._places(_frame_wise(self.theta, x)).unsqueeze(1)  # one head: fused kernels take 4 dimensions
         keys, values = (
-            self._places(functional.max_pool2d(_frame_wise(conv, x), 2)) for conv in (self.phi[0], self.g[0])
+            self._places(functional.max_pool2d(_frame_wise(conv, x), 2)).unsqueeze(1)
+            for conv in (self.phi[0], self.g[0])
         )
-        seen = functional.scaled_dot_product_attention(queries, keys, values, scale=1.0)
+        seen = functional.scaled_dot_product_attention(queries, keys, values, scale=1.0).squeeze(1)
         maps = seen.unflatten(1, (self.segments, *x.shape[-2:])).movedim(-1, 2).flatten(0, 1)
         return x + self.W[1](_frame_wise(self.W[0], maps).unsqueeze(2)).squeeze(2)
 

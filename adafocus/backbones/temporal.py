@@ -184,3 +184,8 @@ def with_flow_input(backbone: Backbone, channels: int) -> Backbone:
             wider.bias.copy_(conv.bias)
     _replace(backbone, name, wider)
     return backbone
+
+
+def mixes_frames(backbone: nn.Module) -> bool:
+    """Whether the features of a frame depend on other frames of its clip, because temporal modules are inserted."""
+    return any(isinstance(module, (Shifted, TemporalPool, Adapted, NonLocalAfter)) for module in backbone.modules())

@@ -53,5 +53,6 @@ def load_predictor(options: argparse.Namespace, *, videos: bool = False) -> Any:
     if others and not videos:
         raise UserError(f"{others[0]!r} is not an override; write KEY=VALUE")
     classes = read_classes(options.classes) if options.classes else None
-    program = {name: getattr(options, name) for name in ("precision", "fold_norm", "compiled") if name in options}
+    names = ("precision", "fold_norm", "program", "program_for", "early_exit", "budget")
+    program = {name: getattr(options, name) for name in names if name in options}
     return predict.load(options.checkpoint, typed, classes=classes, device=options.device, **program)

@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from adafocus.commands.loading import add_model_arguments, load_predictor, split_typed
+from adafocus.commands.spans import add_span_arguments, captioned, check_span_arguments, find_spans
 from adafocus.core.arguments import ArgumentParser
+from adafocus.core.choices import ENGINE_PARTS, ENGINES
 from adafocus.core.errors import UserError, printable
 from adafocus.core.outputs import table, writable
 from adafocus.processes.memory import keep_freed_memory
@@ -22,7 +24,7 @@ from adafocus.processes.memory import keep_freed_memory
 EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
 video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
 the stored video, with x to the right and y downwards from the upper left corner, x1 <= x < x2 and y1 <= y < y2, one
-for each index in `frames`. `exit` is empty, because predictions are made without early exit. In .csv, text that a
+for each index in `frames`. `exit` is the number of the exit with --early-exit, and else empty. In .csv, text that a
 spreadsheet program would read as a formula (it begins with = + - @) gets an apostrophe in front."""
 
 
@@ -37,6 +39,8 @@ def main(argv: Sequence[str]) -> int:
     _check(options)
     keep_freed_memory()
     predictor = load_predictor(options, videos=True)
+    if options.spans:
+        return find_spans(predictor, videos, options)
     if options.online:
         found = [_stream(predictor, video, options) for video in videos]
     else:
@@ -72,11 +76,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--fold-norm", action="store_true", help="fold BatchNorm into convolutions: faster, same result"
     )
+    parser.add_argument("--program", default="eager", choices=ENGINES, help="what runs the backbones")
+    parser.add_argument("--program-for", default="all", choices=ENGINE_PARTS, help="the backbones that it runs")
     parser.add_argument(
-        "--compile", dest="compiled", action="store_true", help="compile the backbones by torch.compile"
+        "--early-exit", metavar="RUN", help="let videos exit by the thresholds of this run of mode=early_exit"
     )
+    parser.add_argument("--budget", type=float, metavar="Q", help="a budget of that run; its best one by default")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write one row per video: .csv, .jsonl or .parquet")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to one file")
+    add_span_arguments(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of labels per video (default 5)")
     return parser.parse_args(argv)
 
@@ -89,9 +97,14 @@ def _check(options: argparse.Namespace) -> None:
     """
     from adafocus.commands.drawing import SUFFIXES
 
+    if options.budget is not None and options.early_exit is None:
+        raise UserError("--budget is for --early-exit RUN")
+    if options.online and options.early_exit:
+        raise UserError("--early-exit is for whole videos; leave it out with --online")
     for name in ("every", "top"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
+    check_span_arguments(options)
     if options.online and options.table:
         raise UserError("--table is for whole videos; with --online use --json")
     if options.draw and options.draw.suffix.lower() not in ((".mp4",) if options.online else SUFFIXES):
@@ -196,6 +209,7 @@ def _row(prediction: Any, top: int) -> dict[str, Any]:
     if prediction.error is not None:
         return {"path": prediction.video, "error": printable(prediction.error)}
     row = {"path": prediction.video, "cost_multiply_adds": prediction.cost, "seconds": round(prediction.seconds, 4)}
+    row |= {} if prediction.exit is None else {"exit": prediction.exit}
     for rank, (label, score) in enumerate(zip(prediction.labels[:top], prediction.scores[:top], strict=True), 1):
         end = "" if rank == 1 else f"_{rank}"
         row |= {f"label{end}": label, f"score{end}": score}
@@ -207,7 +221,7 @@ def _entry(prediction: Any) -> dict[str, Any]:
     """Returns the entry of a prediction in --json, without classes and protocol, which the file has only once."""
     if prediction.error is not None:
         return {"video": prediction.video, "error": printable(prediction.error)}
-    names = ("video", "labels", "scores", "logits", "frames", "cost", "seconds")
+    names = ("video", "labels", "scores", "logits", "frames", "cost", "seconds", "exit")
     boxes = [box._asdict() for box in prediction.boxes]
     return {**{name: getattr(prediction, name) for name in names}, "boxes": boxes}
 
@@ -270,7 +284,7 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
             told = {"seconds": moment.seconds, "label": moment.label, "latency": moment.latency}
             moments.append({**told, "scores": [round(score, 5) for score in moment.scores]})
             yield (
-                _captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
+                captioned(moment.frame, f"{moment.label}  {1000 * moment.latency:.0f} ms")
                 if options.draw
                 else moment.frame
             )
@@ -294,13 +308,3 @@ def _stream(predictor: Any, source: str, options: argparse.Namespace) -> dict[st
             f"{len(moments)} frames; latency {statistics.median(latencies):.1f} ms, 95 % below {slow:.1f} ms\n"
         )
     return entry
-
-
-def _captioned(frame: np.ndarray, text: str) -> np.ndarray:
-    from PIL import Image, ImageDraw
-
-    image = Image.fromarray(np.ascontiguousarray(frame))
-    draw = ImageDraw.Draw(image)
-    draw.rectangle((0, 0, image.width, 16), fill=(0, 0, 0))
-    draw.text((4, 2), text, fill=(255, 255, 255))
-    return np.asarray(image)

@@ -191,6 +191,11 @@ READERS = (
         lambda config: config.mode in ("evaluate", "early_exit"),
     ),
     Readers(
+        _keys("evaluate", "program_for"),
+        "evaluate.program=compile, onnxruntime or openvino",
+        lambda config: config.evaluate.program != "eager" and config.mode in ("evaluate", "early_exit"),
+    ),
+    Readers(
         _keys("early_exit", "sure calibration"),
         "early_exit.lose",
         lambda config: config.early_exit.lose is not None,

@@ -328,8 +328,8 @@ def _check_clips(config: Config) -> None:
         raise UserError(f"dataset.short_side={dataset.short_side} is below dataset.frame_size={dataset.frame_size}")
     if config.mode == "early_exit" and not method.exits_early:
         raise UserError(
-            f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus or tokens, or "
-            f"adafocus_v2 on plain backbones; this is method={method.name}"
+            f"mode=early_exit needs a network that predicts step by step: method=uni_adafocus, adafocus_v2 or tokens, "
+            f"or adafocus_v1 after stage=2; this is method={method.name}"
         )
     sizes = {len(numbers) for numbers in (dataset.mean, dataset.std) if numbers is not None}
     if not sizes <= {1, 3} or len(sizes) > 1:

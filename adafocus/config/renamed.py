@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+from adafocus.methods.options import Options
+
 #: Keys of version 0.1 -> current keys, for stored configurations.
 KEYS = {
     "schedule.optimiser": "schedule.optimizer",
@@ -82,6 +84,9 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     if renamed:
         return f"{key} is now {renamed}"
     if (table := key.rpartition(".")[0]).endswith("options") and table in known:
+        own = sum((options.keys() for options in Options.__subclasses__() if options.section == table), ())
+        if key not in own and (near := difflib.get_close_matches(key, own, 1, 0.75)):
+            return f"{key} is not a key of the configuration; did you mean {near[0]}?"
         return f"{key} is not a key yet: write +{key}=VALUE"
     meant = _meant(key, known)
     hint = f"; did you mean {meant}?" if meant else ""

@@ -292,7 +292,9 @@ class EvaluateConfig(options.Controls):
     # as in training, in float32. auto: bf16 on devices with matrix units for it, else fp32.
     precision: Annotated[str, OneOf(("auto", *choices.PRECISIONS))] = "fp32"
     fold_norm: bool = False  # whether BatchNorm is folded into the convolution before it
-    program: Annotated[str, OneOf(("eager", "compile"))] = "eager"  # compile: by torch.compile
+    # What runs the backbones: torch (eager), torch.compile, or on a CPU ONNX Runtime or OpenVINO, which are extras.
+    program: Annotated[str, OneOf(choices.ENGINES)] = "eager"
+    program_for: Annotated[str, OneOf(choices.ENGINE_PARTS)] = "all"  # the backbones that it runs; torch runs the other
     examples: NotNegative = 6  # number of clips in the picture of patches
 
 
@@ -321,7 +323,8 @@ class EarlyExitConfig:
 
 @dataclass
 class LoaderConfig:
-    workers: NotNegative = 2  # loader processes per device; 0: load in the main process
+    # Loader processes per device; 0: load in the main process; None: 2, or on a GPU as many as there are cores for it.
+    workers: NotNegative | None = None
     timeout: Amount = 300.0  # the run ends with an error after this many seconds without a batch
 
 
@@ -373,7 +376,7 @@ class Config:
     # On GPUs, whether float32 backbones may use TensorFloat-32, which keeps 10 bits of the inputs of a product.
     # Policies, heads and crops never do; with compile=true, where that cannot be told apart, nothing does.
     tf32: bool = True
-    channels_last: bool = False  # whether to use the channels-last memory format
+    channels_last: bool = False  # whether to use the channels-last memory format, which GPUs always do
     compile: bool = False  # whether to use torch.compile
     # Whether processes keep freed memory for their next tensors instead of returning it to the system (Linux with
     # glibc). It is faster on CPUs and needs a little more memory.

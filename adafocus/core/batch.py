@@ -119,8 +119,10 @@ class Batch:
         )
 
 
-def only(batch: Batch, valid: Tensor) -> Batch:
-    """Returns a batch with only the clips that `valid` (B,) bool selects."""
-    return replace(
-        batch, frames=batch.frames[valid], labels=batch.labels[valid], index=batch.index[valid], valid=valid[valid]
-    )
+def only(batch: Batch, rows: Tensor) -> Batch:
+    """Returns a batch with only the clips that a mask (B,) or indices on the CPU select; `bad` is the same list."""
+    rows = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+    index, there = batch.index[rows], rows.to(batch.frames.device, non_blocking=True)
+    kept = {video: batch.kept[video] for video in index.tolist() if video in batch.kept}
+    frames, labels = batch.frames[there], batch.labels[there]
+    return replace(batch, frames=frames, labels=labels, index=index, valid=batch.valid[rows], kept=kept)

@@ -35,7 +35,10 @@ LR_SCALINGS = ("linear", "none")
 CLASS_WEIGHTS = ("none", "balanced")
 SAMPLINGS = ("shuffled", "balanced")
 PRECISIONS = ("fp32", "bf16", "fp16")
-#: Loggers that a run may have in addition to metrics.jsonl.
+#: What runs the backbones of a trained network, and which of them.
+ENGINES = ("eager", "compile", "onnxruntime", "openvino")
+ENGINE_PARTS = ("all", "glance", "focus")
+#: What a run tells to whom, beside metrics.jsonl.
 LOGGERS = ("tensorboard", "csv", "mlflow", "wandb")
 #: Early exit.
 CRITERIA = ("confidence", "entropy")

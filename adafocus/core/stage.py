@@ -123,7 +123,7 @@ class Stage(ABC):
 
     def glance_frames(self, batch: Batch) -> Tensor:
         """Returns the normalized frames (B, G, 3, S, S) that the glance network sees, in processing order."""
-        return self.chooser.glance_frames(self.normalize(batch.frames), Overrides())
+        return self.normalize(self.chooser.glance_frames(batch.frames, Overrides()))
 
     @property
     def chooser(self) -> PatchNetwork:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -105,6 +105,16 @@ class View:
     def evaluation_candidates(self, num_frames: int) -> np.ndarray:
         """Returns the indices (N,) of the candidate frames in evaluation."""
         return self._evaluation(num_frames, self.candidates)[0]
+
+    def even_clip(self, num_frames: int) -> np.ndarray:
+        """(T,) indices of the frames of a window of a longer video, in the order of a training clip.
+
+        They are evenly spaced, also where evaluation takes several clips or a dense one.
+        """
+        rule = "fractional" if self.evaluation_rule == "fractional" else "middle"
+        even = replace(self, evaluation_rule=rule, crops=1)
+        sets = [even._evaluation(num_frames, size)[0] for size in even.sets]
+        return np.concatenate(sets)
 
     def _evaluation(self, num_frames: int, size: int, rng: np.random.Generator | None = None) -> np.ndarray:
         return evaluation_frames(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from adafocus.backbones import Backbone
+from adafocus.backbones.temporal import mixes_frames
 from adafocus.core.cost import Cost, Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes
@@ -18,10 +20,16 @@ from adafocus.methods.options import GLANCE_RESIZES
 from adafocus.methods.programs import Program, three_programs
 
 Prepare = Callable[[Tensor], Tensor]
-#: Reads frames on demand: (rows (B',), candidates (B', n)) -> normalized frames (B', n, 3, S, S). `rows` are indices in
-#: the batch that was passed to `EarlyExitNetwork.walk`, before any clip exited.
-Reader = Callable[[Tensor, Tensor], Tensor]
-Walk = Generator[Tensor, Tensor, None]
+#: What a network remembers of B clips between two exits. The batch is the first dimension of every tensor, so that
+#: clips can be taken out and those of several batches can be joined.
+State = dict[str, Tensor]
+
+
+class Reader(Protocol):
+    """Reads frames of the clips of a step on demand."""
+
+    def __call__(self, candidates: Tensor, rows: Tensor | None = None) -> Tensor:
+        """Returns normalized frames (B', n, 3, S, S), candidates (B', n) of the clips `rows` (B',); None: of all."""
 
 
 def as_they_are(frames: Tensor) -> Tensor:
@@ -76,6 +84,7 @@ class AdaptiveNetwork(Network, ABC):
             `Output.frames` then have the location and the frame of each, and `mean_place` replaces their mean location.
         shares_frames: whether both networks see the same frames.
         first_candidate: index of the first candidate frame in a clip.
+        answers_at_glance: whether `glance_answer` is trained, and computed from any glance output.
     """
 
     glance_fields: tuple[str, ...] = ("maps", "features")
@@ -87,6 +96,7 @@ class AdaptiveNetwork(Network, ABC):
     shares_frames: ClassVar[bool] = False
     place_per_frame: ClassVar[bool] = True
     first_candidate: int = 0
+    answers_at_glance: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -147,6 +157,19 @@ class AdaptiveNetwork(Network, ABC):
         seen = resized(frames.flatten(0, 1), self.glance_size, self.glance_resize)
         return self.glance_net(seen).unflatten(0, frames.shape[:2])
 
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
+        """Returns what `glance` does, from the `glance_maps` of its frames; see `shares_maps`."""
+        raise NotImplementedError
+
+    @property
+    def shares_maps(self) -> bool:
+        """Whether overlapping windows of a video can share the glance maps of their frames.
+
+        They can if `glance_of` needs nothing but the maps, and no temporal module makes the map of a frame depend on
+        the other frames of its window.
+        """
+        return type(self).glance_of is not AdaptiveNetwork.glance_of and not mixes_frames(self.glance_net)
+
     def focus_twice(
         self, frames: Tensor, plan: Plan, diversity: Tensor, glance: GlanceOutput, auxiliary: bool
     ) -> tuple[Output, Output]:
@@ -191,9 +214,16 @@ class AdaptiveNetwork(Network, ABC):
         """Converts corners (B, T, 2) to the format of `Plan.where`: the same, or rectangles of the patch's size."""
         return corners
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """Returns the glance network's own prediction (B, K), from an output that has auxiliary logits."""
-        return given(output.aux_glance).mean(1)
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the glance network's own prediction (B, K), from a glance output that has auxiliary logits.
+
+        Networks with `answers_at_glance` need none: they compute them if they are absent.
+        """
+        return given(glance.aux_logits).mean(1)
+
+    def glance_cost(self, cost: Cost) -> int:
+        """Returns the multiply-adds per video of the glance network and of `glance_answer`."""
+        return cost.of("glance") + cost.of("glance", auxiliary=True)
 
     def boxes(self, where: Tensor) -> Tensor:
         """Converts patch locations (..., 2) to top, left, height and width (..., 4) in pixels of the frame."""
@@ -230,18 +260,80 @@ class EarlyExitNetwork(AdaptiveNetwork):
         """Returns the multiply-adds of a video that stops at each exit, from the cost of the whole network."""
 
     @abstractmethod
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit, as a generator.
-
-        It yields the logits (B', K) of the B' clips that have not exited, and expects a mask (B',) by `send` that is
-        True for the clips that continue. Frames of clips that have exited are neither decoded nor processed. The
-        yielded logits are those that `forward` returns in `Output.exit_logits`.
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """Runs the clips that have not exited to the next exit; other frames are neither decoded nor processed.
 
         Args:
-            frames: (B, n, 3, S, S), the frames that are processed before the first exit.
-            read: reads further frames on demand.
-            chunk: steps between two exits; with more than 1 some exits are skipped, see `passed_exits`.
+            number: 0 for the first exit that is used, 1 for the next; see `passed_exits`.
+            state: what the step before returned, for any clips in any order; at first {"frames": `first_frames`,
+                normalized}.
+            read: reads further frames of these clips on demand.
+            chunk: steps between two exits; with more than 1 some exits are skipped.
+
+        Returns:
+            the logits (B', K) of the exit, as `forward` returns them in `Output.exit_logits`, and the next state. Its
+            entries "where" and "looked" are the patch locations so far and the frames that they belong to, as
+            `Plan.where` and `Plan.frames`; either may be missing.
         """
+
+
+class GlanceExit(EarlyExitNetwork):
+    """A network with two exits: after the glance, and at the end.
+
+    Both of its networks have temporal modules, which mix the frames, so that neither predicts before it has seen all of
+    its frames. The released program of Uni-AdaFocus on TSM exits like this, with these budgets; those of AdaFocus V1
+    and V2 on TSM do not exit early.
+    """
+
+    num_exits = 2
+    glance_exit = True
+    budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
+
+    def first_logits(self, glance: GlanceOutput) -> Tensor:
+        """Returns the prediction (B, K) of the exit after the glance, from an output with auxiliary logits."""
+        return given(glance.aux_logits).mean(1)
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """See `EarlyExitNetwork.first_frames`; these are the glance frames."""
+        return self.glance_frames(frames, Overrides())
+
+    def exit_costs(self, cost: Cost) -> list[int]:
+        """See `EarlyExitNetwork.exit_costs`; both heads of the glance network, if there are two, run at either exit."""
+        head = sum(count for part, count in cost.parts.items() if part.name == "glance" and part.auxiliary)
+        return [cost.of("glance") + 2 * head, cost.total + head]
+
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`; all focus frames are processed in one step."""
+        if not number:
+            glance = self.glance(state["frames"], auxiliary=True)
+            return self.first_logits(glance), present(replace(glance, aux_logits=None))
+        glance = GlanceOutput(**state)
+        plan = self.decide(glance)
+        count = list(self.frame_sets.values())[-1]
+        chosen = plan.frames
+        if chosen is None:
+            chosen = torch.arange(count, device=plan.where.device).expand(len(plan.where), -1)
+        output = self.focus(read(chosen), plan, glance)
+        return output.logits, {"where": plan.where, "looked": chosen}
+
+
+def frames_of_step(state: State, wanted: Tensor, read: Reader) -> Tensor:
+    """Returns the frames (B', n, 3, S, S) of a step; the first step has one of them in its state.
+
+    Args:
+        state, read: see `EarlyExitNetwork.step`.
+        wanted: (n,) the candidates that the step processes.
+    """
+    there = state.get("frames")
+    count = next(iter(state.values())).shape[0]
+    if there is None:
+        return read(wanted.expand(count, -1))
+    return there if len(wanted) == 1 else torch.cat([there, read(wanted[1:].expand(count, -1))], 1)
+
+
+def present(record: Any) -> State:
+    """Returns the tensors of a record, whose first dimension is the batch, by name."""
+    return {name: value for name, value in vars(record).items() if value is not None}
 
 
 def passed_exits(num_exits: int, chunk: int, *, glance_exit: bool) -> list[int]:

@@ -23,10 +23,12 @@ class Decision:
     Attributes:
         parameters: (B, S, grid * grid) cell probabilities of a grid, or (B, S, 2) means of a Gaussian.
         values: (B, S), the critic's estimate of the return.
+        state: (B, hidden) state of the policy after the last step.
     """
 
     parameters: Tensor
     values: Tensor
+    state: Tensor | None = None
 
 
 class _ActorCritic(nn.Module):
@@ -39,12 +41,15 @@ class _ActorCritic(nn.Module):
         self.actor = nn.Linear(hidden, actions)
         self.critic = nn.Linear(hidden, 1)
 
-    def forward(self, maps: Tensor) -> Decision:
-        """Decides for the glance maps (B, S, D, h, w) of S steps in order; a step depends on the steps before it."""
+    def forward(self, maps: Tensor, before: Tensor | None = None) -> Decision:
+        """Decision for the glance maps (B, S, D, h, w) of steps in order; a step depends on the steps before it.
+
+        `before` (B, hidden) is `Decision.state` after earlier steps; None if there are none.
+        """
         with full_precision(maps):
             code = self.encoder(widen(maps).flatten(0, 1)).unflatten(0, maps.shape[:2])
-            memory, _ = self.gru(code)
-            return Decision(self.activate(self.actor(memory)), self.critic(memory).squeeze(-1))
+            memory, _ = self.gru(code, None if before is None else before[None].contiguous())
+            return Decision(self.activate(self.actor(memory)), self.critic(memory).squeeze(-1), memory[:, -1])
 
     def activate(self, scores: Tensor) -> Tensor:
         raise NotImplementedError

@@ -114,6 +114,18 @@ def lost_contact(error: BaseException) -> bool:
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error))
 
 
+def default_workers(device: torch.device) -> int:
+    """Returns the number of loader processes of a device: 2 on a CPU, where training needs the cores as well.
+
+    On a GPU it is the device's share of the cores that this process may use, less one, and at most 16.
+    """
+    if device.type != "cuda":
+        return 2
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 2
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(16, cores // beside - 1))
+
+
 def pick_device(name: str, local_rank: int, devices: int, *, own: bool = True) -> torch.device:
     """Chooses the device of this process.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from adafocus import build, predict
 from adafocus.config.schema import Config
-from adafocus.core.batch import Batch
+from adafocus.core.batch import Batch, only
 from adafocus.core.cost import Cost
 from adafocus.core.files import read_json, write_json
 from adafocus.core.output import given
 from adafocus.data.dataset import ClipSource
 from adafocus.data.loader import EvaluationOrder, Loader
-from adafocus.evaluation import exits, metrics
+from adafocus.evaluation import exits, metrics, queues
+from adafocus.evaluation.exit_rule import REPORT, best_budget
 from adafocus.layers.precision import channels_last
 from adafocus.methods.network import EarlyExitNetwork, passed_exits
 from adafocus.methods.stage import AdaptiveStage
@@ -29,7 +30,7 @@ from adafocus.processes.distributed import World
 from adafocus.runs.exit_contract import check_size, choose_budget, contract_line
 from adafocus.runs.plots import exit_curves
 from adafocus.runs.predictions import write_predictions
-from adafocus.runs.table import best_budget, conclude_exits, show_exits
+from adafocus.runs.table import conclude_exits, show_exits
 from adafocus.training.logger import log
 
 SLOWER = (
@@ -122,10 +123,14 @@ class EarlyExit:
     def rows(self) -> list[Row]:
         """Returns the rows of all criteria and budgets: all are simulated, `early_exit.runs` of them really run."""
         everything = self._whole_data()
-        log.info("computing thresholds from %d training videos", len(self._sweep()))
         sure = self._training_certainty()
-        answers = self._pass(everything, lambda batch: self.stage.exit_logits(batch)[:, self.numbers].float().cpu())
-        full = self._timed(everything, lambda batch: exits.run_in_full(self.stage, batch))
+        log.info("thresholds computed from %d training videos", len(next(iter(sure.values()))))
+
+        def all_exits(batch: Batch) -> Tensor:
+            return self.stage.exit_logits(batch)[:, self.numbers]
+
+        answers = self._timed(everything, lambda batches: queues.without_exits(batches, all_exits))
+        full = self._timed(everything, lambda batches: queues.run_in_full(self.stage, batches))
         score, self.full = self._score(full.values, full), full
         rows = [Row("full model", None, self.full_cost, score, score, full.seconds, full.networks, 1.0)]
         for criterion in self.options.criteria:
@@ -157,20 +162,26 @@ class EarlyExit:
     def _affordable_chunk(self) -> int:
         """Returns the smallest number of steps between exits with which all steps are at most `SLOWER` times slower."""
 
-        def seconds(work: Callable[[Batch], exits.ExitResult], batch: Batch) -> float:
-            work(batch)
-            return min(work(batch).networks for _ in range(3))
+        def seconds(work: Callable[[list[Batch]], queues.ExitResult], batch: Batch) -> float:
+            work([batch])
+            return min(work([batch]).networks for _ in range(3))
 
         first = [
             next(iter(self._evaluation(clips))).to(self.world.device) for clips in (self._whole_data(), self.data.test)
         ]
-        whole = seconds(lambda batch: exits.run_in_full(self.stage, batch), first[0])
+        whole = seconds(lambda batches: queues.run_in_full(self.stage, batches), first[0])
         model, chunk = self.network, 1
         while chunk < model.num_exits:
             numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
-            limits = torch.full((len(numbers),), exits.NEVER)
+            limits, size = torch.full((len(numbers),), exits.NEVER), len(first[1])
             walk = partial(
-                exits.exit_early, self.stage, limits=limits, numbers=numbers, criterion="confidence", chunk=chunk
+                queues.exit_early,
+                self.stage,
+                limits=limits,
+                numbers=numbers,
+                criterion="confidence",
+                chunk=chunk,
+                size=size,
             )
             walked = seconds(walk, first[1])
             log.info("chunk %d: all steps take %.0f %% of the full network's time", chunk, 100 * walked / whole)
@@ -217,37 +228,32 @@ class EarlyExit:
     def _loader(self, clips: ClipSource, order: EvaluationOrder) -> Loader:
         loader = self.settings.loader
         pin = self.world.device.type == "cuda"
-        return Loader(clips, order, workers=loader.workers, timeout=loader.timeout, pin=pin)
+        return Loader(clips, order, workers=loader.workers or 0, timeout=loader.timeout, pin=pin)
 
-    def _pass(self, clips: ClipSource, work: Callable[[Batch], Tensor]) -> Found:
-        def left(batch: Batch) -> exits.ExitResult:
-            return exits.ExitResult(work(batch), torch.full((len(batch),), -1), 0.0, 0.0)
+    def _timed(self, clips: ClipSource, work: Callable[[Iterable[Batch]], queues.ExitResult]) -> Found:
+        """Runs `work` on the readable clips of every evaluation batch and measures the seconds per video."""
+        batches, seen, started = self._evaluation(clips), [], time.perf_counter()
 
-        return self._timed(clips, left)
+        def readable() -> Iterator[Batch]:
+            for batch in batches:
+                seen.append(replace(batch, frames=batch.frames[:0], kept={}))
+                if len(rows := batch.valid.nonzero()[:, 0]):
+                    yield (batch if len(rows) == len(batch) else only(batch, rows)).to(self.world.device)
 
-    def _timed(self, clips: ClipSource, work: Callable[[Batch], exits.ExitResult]) -> Found:
-        """Runs `work` on every evaluation video and measures the seconds per video."""
-        batches = self._evaluation(clips)
-        shares, networks, started, videos = [], 0.0, time.perf_counter(), 0
-        for batch in batches:
-            rows = batch.valid.nonzero()[:, 0]
-            readable = replace(
-                batch,
-                frames=batch.frames[rows] if len(rows) < len(batch) else batch.frames,
-                labels=batch.labels[rows],
-                index=batch.index[rows],
-                valid=batch.valid[rows],
-            )
-            share = {"index": batch.index, "labels": batch.labels, "valid": batch.valid.clone(), "rows": rows}
-            if len(rows):
-                left = work(readable.to(self.world.device))
-                share |= {"values": left.logits, "exits": left.exits}
-                share["valid"][rows] = readable.valid
-                networks, videos = networks + left.networks, videos + len(rows)
-            shares.append(share)
-            self.unreadable |= {bad.path: bad.reason for bad in batch.bad}
+        left = work(readable())
         seconds = time.perf_counter() - started
-        return _join([s for part in self.world.gather(shares) for s in part], len(clips), seconds, networks, videos)
+        self.unreadable |= {bad.path: bad.reason for batch in seen for bad in batch.bad}
+        index, valid = torch.cat([batch.index for batch in seen]), torch.cat([batch.valid for batch in seen])
+        late = torch.tensor([bad.index for batch in seen for bad in batch.bad], dtype=torch.int64)
+        share = {
+            "index": index,
+            "labels": torch.cat([batch.labels for batch in seen]),
+            "valid": valid & ~torch.isin(index, late),  # chosen frames of these could not be read
+            "read": index[valid],
+            "values": left.logits,
+            "exits": left.exits,
+        }
+        return _join(self.world.gather(share), len(clips), seconds, left.networks)
 
     def _score(self, logits: Tensor, found: Found) -> float:
         return metrics.scores(logits, found.labels, found.valid)[self.settings.dataset.metric]
@@ -281,7 +287,9 @@ class EarlyExit:
         """Runs one budget with real early exit and fills in its row."""
         found = self._timed(
             self.data.test,
-            lambda batch: exits.exit_early(self.stage, batch, limit, self.numbers, row.name, self.chunk),
+            lambda batches: queues.exit_early(
+                self.stage, batches, limit, self.numbers, row.name, self.chunk, self.settings.evaluate.batch_size
+            ),
         )
         row.score, row.seconds, row.networks = self._score(found.values, found), found.seconds, found.networks
         if row.cost <= MEASURABLE * full.cost:
@@ -301,42 +309,37 @@ class EarlyExit:
         other = predict.load(given(self.options.baseline), device=self.world.device.type)
         data = build.data(other.settings, collected=self.data.collected)
         cost = build.cost(other.settings, len(other.classes))
-        found = self._timed(data.validate, lambda batch: exits.run_in_full(other.stage, batch))
+        found = self._timed(data.validate, lambda batches: queues.run_in_full(other.stage, batches))
         score = self._score(found.values, found)
         return Row("whole frames", None, cost.total, score, score, found.seconds, found.networks)
 
 
-def _join(shares: list[dict[str, Any]], size: int, seconds: float, networks: float, videos: int) -> Found:
-    first = next((share["values"] for share in shares if "values" in share), torch.zeros(1, 1))
+def _join(shares: list[dict[str, Tensor]], size: int, seconds: float, networks: float) -> Found:
+    """The results of all processes; the times are those of this one, whose share is a fraction of the videos."""
+    first = next((share["values"] for share in shares if len(share["values"])), torch.zeros(1, 1))
     values = torch.zeros(size, *first.shape[1:])
     at = torch.full((size,), -1)
     labels = torch.empty(size, shares[0]["labels"].shape[1], dtype=torch.int64)
     valid = torch.zeros(size, dtype=torch.bool)
     for share in shares:
         labels[share["index"]], valid[share["index"]] = share["labels"], share["valid"]
-        if "values" in share:
-            place = share["index"][share["rows"]]
-            values[place], at[place] = share["values"].float(), share["exits"]
-    return Found(values, at, labels, valid, seconds / max(1, videos), networks / max(1, videos))
+        if len(share["read"]):
+            values[share["read"]], at[share["read"]] = share["values"], share["exits"]
+    videos = max(1, len(shares[0]["read"]))  # the first process reports
+    return Found(values, at, labels, valid, seconds / videos, networks / videos)
 
 
 def write(
-    folder: Path,
-    rows: Iterable[Row],
-    settings: Config,
-    protocol: str,
-    unreadable: dict[str, str],
-    program: dict[str, Any] | None = None,
-    contract: dict[str, Any] | None = None,
+    folder: Path, early: EarlyExit, rows: list[Row], protocol: str, program: dict[str, Any] | None = None
 ) -> None:
     """Writes early_exit.json, .csv and .png and summary.json, which `adafocus compare` reads; prints the table."""
+    settings, unreadable = early.settings, early.unreadable
     for reason in unreadable.values():
         log.warning("unreadable video, counted as wrong: %s", reason)
-    rows = list(rows)
     table = [asdict(row) for row in rows]
     metric = settings.dataset.metric
-    report = {"protocol": protocol, "metric": metric, "contract": contract, "rows": table}
-    write_json(folder / "early_exit.json", report)
+    report = {"protocol": protocol, "metric": metric, "contract": early.contract, "chunk": early.chunk}
+    write_json(folder / REPORT, {**report, "rows": table})
     columns = [key for key in table[0] if key not in ("shares", "thresholds")]
     with open(folder / "early_exit.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [*columns, "shares", "thresholds"])

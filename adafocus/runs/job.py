@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +39,7 @@ from adafocus.methods import method_of
 from adafocus.methods.network import EarlyExitNetwork
 from adafocus.methods.stage import AdaptiveStage
 from adafocus.processes.backends import set_backends
-from adafocus.processes.distributed import World, join
+from adafocus.processes.distributed import World, default_workers, join
 from adafocus.processes.memory import keep_freed_memory
 from adafocus.processes.signals import Signals, exit_process
 from adafocus.runs.data_log import log_data
@@ -98,6 +98,8 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
     Raises:
         UserError: data or weights are missing or do not fit.
     """
+    if config.loader.workers is None:
+        config = replace(config, loader=replace(config.loader, workers=default_workers(world.device)))
     if config.devices != world.size:
         raise UserError(
             f"devices={config.devices}, but {world.size} processes were started; set "
@@ -123,7 +125,7 @@ def prepare(config: Config, folder: Path, world: World, signals: Signals) -> Job
         load_checkpoint(config, network, data.classes, file, content)
     elif not job.begun:
         load_start(config, network)
-    if config.channels_last:
+    if config.channels_last or world.device.type == "cuda":  # frames arrive in this layout; others would be converted
         channels_last(network)
     set_backends(world.device, tf32=config.tf32 and not config.compile, benchmark=training)
     job.network = (world.synchronize_norms(network) if config.sync_batchnorm else network).to(world.device)
@@ -285,7 +287,7 @@ class Job:
         rows = early.rows()
         if self.world.first:
             early.write_predictions(self.folder)
-            write_exits(self.folder, rows, self.last, self.data.protocol, early.unreadable, program, early.contract)
+            write_exits(self.folder, early, rows, self.data.protocol, program)
             write_status(self.folder, "finished")
 
     def _find_constant_place(self, config: Config, stage: Stage) -> None:
@@ -347,7 +349,7 @@ class Evaluator:
 
 
 def _loader(config: Config, world: World, clips: ClipSource, order: TrainOrder | EvaluationOrder) -> Loader:
-    workers, timeout = config.loader.workers, config.loader.timeout
+    workers, timeout = config.loader.workers or 0, config.loader.timeout
     return Loader(clips, order, workers=workers, timeout=timeout, pin=world.device.type == "cuda")
 
 

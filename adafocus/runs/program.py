@@ -26,7 +26,8 @@ def use_program(
         the entry for summary.json; None if the network runs as it was trained.
     """
     precision = inference.pick_precision(config.evaluate.precision, device)
-    program = inference.Program(precision, config.evaluate.fold_norm, config.evaluate.program == "compile")
+    options = config.evaluate
+    program = inference.Program(precision, options.fold_norm, options.program, options.program_for)
     if program.plain:
         return None
     batch, main = next(iter(batches)).to(device), stage.variants[:1]

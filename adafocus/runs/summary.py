@@ -75,6 +75,7 @@ def finish(
         "stages": gains if len(gains) > 1 else None,
         "best": {"score": progress.best, "epoch": progress.best_epoch} if progress.best_epoch >= 0 else None,
         "cost": {**cost.as_dict(), "total": costs[main]},
+        "cost_whole_frames": build.whole_frames_cost(settings, len(data.classes)),
         "parameters": sum(parameter.numel() for parameter in stage.model.parameters()),
         "seconds": {
             "train": progress.seconds,
@@ -96,8 +97,7 @@ def finish(
     summary["picture"] = picture.name if picture else None
     _write_predicted(folder, data, report)
     write_json(folder / "summary.json", summary)
-    steps = progress.step
-    write_status(folder, "finished", step=steps, steps=steps)
+    write_status(folder, "finished", step=progress.step, steps=progress.step)
     write_report(folder)
     show(folder, summary)
     return summary

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from adafocus.core.errors import UserError, printable
+from adafocus.evaluation.exit_rule import best_budget
 
 NAMES = {"top1": "top-1 %", "map": "mAP %"}
 
@@ -57,7 +58,7 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
     table.add_column("multiply-adds per video", justify="right")
     for row in summary["rows"]:
         table.add_row(_text(row["name"]), f"{row['score']:.1f}", multiply_adds(row["cost"]))
-    lines = []
+    lines = [conclude(summary)]
     if found := summary.get("places"):
         lines += [places_line(found), *([f"note: {found['warning']}"] if found["warning"] else [])]
     lines += [
@@ -71,6 +72,26 @@ def _summary(folder: Path, summary: dict[str, Any]) -> tuple[Table, list[str]]:
     if (page := folder / "report.html").is_file():
         lines.append(f"report: {page}")
     return table, [*lines, f"run folder: {folder}"]
+
+
+def conclude(summary: dict[str, Any]) -> str:
+    """One sentence that says what came out: the method's score and cost, and by how much it leads its best control."""
+    main, *controls = summary["rows"]
+    said = f"{main['score']:.1f} {_unit(summary['metric'])}"
+    if whole := summary.get("cost_whole_frames"):
+        said += f" at {100 * main['cost'] / whole:.0f} % of the multiply-adds of whole frames"
+    else:
+        said += f" at {multiply_adds(main['cost'])} multiply-adds per video"
+    if controls:
+        best = max(controls, key=lambda row: row["score"])
+        said += f"; {main['score'] - best['score']:+.1f} points against {best['name']}"
+        if (behind := best.get("behind")) is not None:
+            said += f" (95 % interval {behind[0]:+.1f} to {behind[1]:+.1f})"
+    return said
+
+
+def _unit(metric: str) -> str:
+    return "mAP" if metric == "map" else "% top-1" if metric == "top1" else f"% {metric}"
 
 
 def places_line(places: dict[str, Any]) -> str:
@@ -148,16 +169,3 @@ def conclude_exits(rows: list[dict[str, Any]]) -> str | None:
     share = f"{best['score']:.1f} % at {100 * best['cost'] / full['cost']:.0f} % of the multiply-adds"
     reached = "reaches" if equal else "stays below"
     return f"{share} ({best['name']}, budget {best['budget']:g}): {reached} the full model's {full['score']:.1f} %"
-
-
-def best_budget(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Returns the row of the cheapest budget that reaches the full model's score, or else of the best-scoring budget.
-
-    Args:
-        rows: the rows that were run with real early exit, the full model first.
-    """
-    full, budgets = rows[0], [row for row in rows if row["budget"] is not None]
-    equal = [row for row in budgets if row["score"] >= full["score"]]
-    if equal:
-        return min(equal, key=lambda row: row["cost"])
-    return min(budgets, key=lambda row: (-row["score"], row["cost"]), default=None)

@@ -102,7 +102,7 @@ def _compute(
     teacher.model.to(world.device)
     missing = (~table.done).nonzero().flatten().tolist()
     order = EvaluationOrder(len(clips), batch_size)
-    workers, pin = config.loader.workers, world.device.type == "cuda"
+    workers, pin = config.loader.workers or 0, world.device.type == "cuda"
     loader = Loader(clips, order, workers=workers, timeout=config.loader.timeout, pin=pin)
     with counting("logits of the teacher", active=world.first) as progress:
         for first in range(0, len(missing), CHUNK):

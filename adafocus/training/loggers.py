@@ -12,13 +12,13 @@ import numpy as np
 
 from adafocus.core.errors import UserError
 from adafocus.core.registry import LOGGERS, Logger
-from adafocus.training.trackers import CSVLogger, MLflow, WandB, identify, results
+from adafocus.training.trackers import CSVLogger, MLflow, WandB, identify, results, tag
 
 log = logging.getLogger("adafocus")
 
 
 class TensorBoard:
-    """Writes numbers, as `kind/name`, and images for TensorBoard to the folder `tensorboard` of the run.
+    """Numbers as `train/name` and `val/name`, and pictures, in the folder `tensorboard` of the run.
 
     Args:
         folder: the run folder.
@@ -33,7 +33,7 @@ class TensorBoard:
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)):
-                self.writer.add_scalar(f"{kind}/{name}", value, step)
+                self.writer.add_scalar(tag(kind, name), value, step)
 
     def picture(self, name: str, step: int, image: Any) -> None:
         self.writer.add_image(name, np.asarray(image), step, dataformats="HWC")

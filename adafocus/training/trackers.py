@@ -19,6 +19,11 @@ FILES = ("summary.json", "report.html", "predictions.csv", "patches.png", "confi
 MLFLOW_LENGTH, MLFLOW_BATCH = 6000, 100
 
 
+def tag(kind: str, name: str) -> str:
+    """What trackers call a number of metrics.jsonl: `train/loss`, `train/lr`, and `val/loss` for kind "evaluate"."""
+    return f"{'val' if kind == 'evaluate' else kind}/{name}"
+
+
 @dataclass(frozen=True)
 class Identity:
     """Names and ids by which trackers know a run.
@@ -157,7 +162,7 @@ class MLflow:
             self.client.log_batch(self.run, params=chosen[first : first + MLFLOW_BATCH])
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        self._log({f"{kind}/{name}": value for name, value in numbers(values).items()}, step)
+        self._log({tag(kind, name): value for name, value in numbers(values).items()}, step)
 
     def _log(self, values: dict[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -213,7 +218,7 @@ class WandB:
         self.run.define_metric("*", step_metric="step")
 
     def record(self, kind: str, step: int, values: dict[str, Any]) -> None:
-        self.run.log({"step": step, **{f"{kind}/{name}": value for name, value in numbers(values).items()}})
+        self.run.log({"step": step, **{tag(kind, name): value for name, value in numbers(values).items()}})
 
     def picture(self, name: str, step: int, image: Any) -> None:
         self.run.log({"step": step, name: self.wandb.Image(image)})

@@ -126,7 +126,7 @@ def test_a_taken_name_is_refused() -> None:
         (adafocus.register_policy, "paper"),
         (adafocus.register_logger, "tensorboard"),
     ):
-        with pytest.raises(UserError, match=f"there is already a .* of the name '{taken}'"):
+        with pytest.raises(UserError, match=f"there is already a .* named '{taken}'"):
             register(taken, object)
         register("mine", object)
         register("mine", object)  # registering the same object again is allowed
@@ -136,7 +136,7 @@ def test_a_taken_name_is_refused() -> None:
     class Twin(RecognizerMethod):
         pass
 
-    with pytest.raises(UserError, match="there is already a method of the name 'recognizer'"):
+    with pytest.raises(UserError, match="there is already a method named 'recognizer'"):
         adafocus.register_method(Twin)
     with pytest.raises(UserError, match="cannot be the name"):
         adafocus.register_backbone("a/b", object)

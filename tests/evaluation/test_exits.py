@@ -14,14 +14,16 @@ import torch
 from helpers import golden_weights, runs
 from helpers.configs import composed
 from helpers.golden_cases import Case
+from helpers.pretended import GPU, pretended_gpu, put_on_gpu
+from helpers.steps import batch_of, settings_of
 
-from adafocus import build, cli
-from adafocus.core.batch import Batch
+from adafocus import build, cli, config
+from adafocus.core.batch import Batch, only
 from adafocus.core.cost import CROP
-from adafocus.evaluation import exits
+from adafocus.evaluation import exits, queues
 from adafocus.evaluation.cost import count
 from adafocus.methods.adafocus_v2.model import AdaFocusV2
-from adafocus.methods.network import passed_exits
+from adafocus.methods.network import GlanceExit, passed_exits
 from adafocus.methods.tokens.model import TokenFocus
 from adafocus.methods.uni_adafocus.model import UniAdaFocus
 from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
@@ -115,6 +117,10 @@ V2 = ("method=adafocus_v2", "segments.glance=5")
 UNI = ("method=uni_adafocus", "segments.glance=4", "segments.focus=5")
 TSM = (*UNI, "backbone=tiny_tsm")
 TOKENS = ("method=tokens", "segments.glance=4", "segments.pool=8")
+V2_TSM = ("method=adafocus_v2", "segments.glance=4", "segments.focus=5", "backbone=tiny_tsm")
+V1 = ("method=adafocus_v1", "segments.glance=5", "stage=3")
+V1_TSM = ("method=adafocus_v1", "segments.glance=4", "segments.focus=5", "backbone=tiny_tsm", "stage=3")
+METHODS = {"v2": V2, "uni": UNI, "tsm": TSM, "tokens": TOKENS, "v2 tsm": V2_TSM, "v1": V1, "v1 tsm": V1_TSM}
 
 
 def trained(*typed: str):
@@ -122,6 +128,7 @@ def trained(*typed: str):
     from adafocus.data.loader import EvaluationOrder, Loader
 
     settings = composed("dataset=glyphs", "mode=early_exit", "checkpoint=x", "dataset.val_videos=12", *typed)
+    settings = config.for_stage(settings, settings.stage.name)
     data = build.data(settings)
     torch.manual_seed(0)
     model = build.model(settings, 10)
@@ -139,9 +146,9 @@ def whole_batch(data, batch: Batch) -> Batch:
 
 
 @pytest.mark.parametrize("chunk", [1, 2])
-@pytest.mark.parametrize("typed", [V2, UNI, TSM, TOKENS], ids=["v2", "uni", "tsm", "tokens"])
-def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], chunk: int) -> None:
-    settings, stage, data, batch = trained(*typed)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_run_equals_the_simulation_and_reads_no_more(name: str, chunk: int) -> None:
+    settings, stage, data, batch = trained(*METHODS[name])
     model = stage.model
     simulated = stage.exit_logits(whole_batch(data, batch))
     numbers = passed_exits(model.num_exits, chunk, glance_exit=model.glance_exit)
@@ -160,31 +167,73 @@ def test_a_run_equals_the_simulation_and_reads_no_more(typed: tuple[str, ...], c
         return source(index, candidates)
 
     batch.source = reading
-    left = exits.exit_early(stage, batch, limits, numbers, "confidence", chunk)
+    steps, step = [], model.step
+    model.step = lambda *arguments: (steps.append((arguments[0], arguments[2].args[0])), step(*arguments))[1]
+    parts = [only(batch, rows) for rows in torch.arange(12).split(4)]
+    left = queues.exit_early(stage, parts, limits, numbers, "confidence", chunk, 4)
     assert left.exits.tolist() == [numbers[place] for place in at.tolist()]
     expected = simulated[torch.arange(12), left.exits]
     torch.testing.assert_close(left.logits, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    for place in range(len(numbers)):  # survivors of the three batches are gathered
+        alive = int((at >= place).sum())
+        assert sum(number == place for number, _ in steps) == -(-alive // 4)
     read = {int(index): sum(n for rows, n in asked if int(index) in rows) for index in batch.index}
     for clip, number in zip(batch.index.tolist(), left.exits.tolist(), strict=True):
-        if isinstance(model, AdaFocusV2):
-            assert read[clip] == number  # the first frame comes with the batch
-        elif isinstance(model, UniAdaFocusTSM):
+        if isinstance(model, GlanceExit):
             assert read[clip] == (5 if number else 0)
         elif isinstance(model, TokenFocus):
             assert bool(read[clip]) <= bool(number)  # tests/methods/tokens has the frames of each exit
         else:
-            assert read[clip] == number
+            assert read[clip] == number  # the first frame or the glance frames come with the batch
 
 
-@pytest.mark.parametrize("typed", [V2, UNI, TSM, TOKENS], ids=["v2", "uni", "tsm", "tokens"])
-def test_costs_of_the_exits(typed: tuple[str, ...]) -> None:
-    settings = composed("dataset=glyphs", *typed)
+def test_survivors_of_many_batches_share_steps_and_let_go_of_the_others() -> None:
+    settings, stage, data, batch = trained(*V2)
+    whole = whole_batch(data, batch)
+    simulated = stage.exit_logits(whole)
+    limits = exits.thresholds(exits.certainty(simulated), torch.tensor([0.75, 0, 0, 0, 0.25]))
+    limits[0] -= 1e-5 * limits[0].abs()  # the clip that determines it lies exactly on it
+    held: list[int] = []
+    step = stage.model.step
+
+    def counted(number: int, state: dict, read, chunk: int):
+        held.append(sum(len(part) for part, _ in read.func.__self__.sources))
+        return step(number, state, read, chunk)
+
+    stage.model.step = counted
+    parts = [only(whole, rows) for rows in torch.arange(12).split(3)]
+    left = queues.exit_early(stage, parts, limits, range(5), "confidence", 1, 3)
+    assert sorted(left.exits.tolist()) == [0] * 9 + [4] * 3
+    assert len(held) == 4 + 4 * 1  # four batches at the first exit; then one step each for the three that stay
+    assert max(held[4:]) < 12  # frames of clips that are gone are not kept for the last ones
+
+
+@pytest.mark.parametrize("name", ["v2", "uni"])
+def test_a_step_waits_for_the_device_once(name: str) -> None:
+    settings = settings_of(name)
+    network = build.seeded_model(settings, 10, weights=False)
+    stage, batch = build.stage(settings, network), batch_of(settings, 4)
+    with pretended_gpu() as waits:
+        put_on_gpu(network)
+        on_gpu = replace(batch, frames=batch.frames.to(GPU, non_blocking=True))
+        numbers = passed_exits(network.num_exits, 1, glance_exit=network.glance_exit)
+        limits = torch.full((len(numbers),), exits.NEVER).to(GPU, non_blocking=True)
+        for _ in range(2):  # the first time brings constants to the device
+            waits.clear()
+            gone = list(queues.exit_stream(stage, [on_gpu], limits, numbers, "confidence", 1, 4))
+        assert [part.number for part in gone] == [numbers[-1]]
+        assert sum(waits.values()) == len(numbers) - 1, waits
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_costs_of_the_exits(name: str) -> None:
+    settings = composed("dataset=glyphs", *METHODS[name], *(["init.from=none"] if "stage=3" in METHODS[name] else []))
     with torch.device("meta"):
         model = build.model(settings, 10, weights=False)
     cost = count(model, build.frame_plan(settings).clip, 96)
     costs = model.exit_costs(cost)
     assert len(costs) == model.num_exits and costs == sorted(costs)
-    if isinstance(model, UniAdaFocusTSM):  # early exit also computes the logits of the first exit
+    if isinstance(model, GlanceExit) and name != "v1 tsm":  # early exit also computes the logits of the first exit
         assert costs[-1] == cost.total + cost.of("glance", auxiliary=True)
         assert costs[0] == cost.of("glance") + 2 * cost.of("glance", auxiliary=True)
     else:

@@ -150,7 +150,7 @@ def test_motion_alone_forgets_what_was_learned() -> None:
         torch.testing.assert_close(network.decide(glance, Overrides(motion=True)).where, at_first)
 
 
-def test_a_walk_answers_as_the_whole_network() -> None:
+def test_steps_answer_as_the_whole_network() -> None:
     torch.manual_seed(0)
     network = AdaFocusV2(
         *(backbone("glance"), backbone("focus")),
@@ -160,12 +160,11 @@ def test_a_walk_answers_as_the_whole_network() -> None:
     frames = torch.rand(2, 4, 3, 32, 32)
     with torch.no_grad():
         whole = network(frames)
-        walk = network.walk(network.first_frames(frames), lambda rows, wanted: frames[rows[:, None], wanted])
-        answer, steps = next(walk), []
-        for _ in range(3):
-            steps.append(answer)
-            answer = walk.send(torch.ones(2, dtype=torch.bool))
-    torch.testing.assert_close(torch.stack([*steps, answer], 1), whole.exit_logits)
+        state, steps = {"frames": network.first_frames(frames)}, []
+        for number in range(4):
+            logits, state = network.step(number, state, lambda wanted: frames[torch.arange(2)[:, None], wanted])
+            steps.append(logits)
+    torch.testing.assert_close(torch.stack(steps, 1), whole.exit_logits)
 
 
 def test_scores_learn_the_value_of_places() -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from adafocus.core.errors import UserError
 from adafocus.runs.plots import exit_curves
-from adafocus.runs.table import conclude_exits, show, show_exits
+from adafocus.runs.table import conclude, conclude_exits, show, show_exits
 from adafocus.training.logger import log, start_logging
 
 EVIL = "[/x][red]\x1b[2J\u202e[bold]"
@@ -31,6 +31,20 @@ def test_brackets_and_control_codes_of_names_are_shown_as_they_stand() -> None:
     text = console.file.getvalue()
     assert "\x1b" not in text and "\u202e" not in text and "[/x][red]\\x1b[2J" in text
     assert "run folder: /out[/x]/[/x][red]" in text
+
+
+def test_one_sentence_says_what_came_out() -> None:
+    rows = [
+        {"name": "learned patch", "score": 93.5, "cost": 42e6},
+        {"name": "random patch", "score": 80.0, "cost": 40e6, "behind": [5.0, 21.0]},
+        {"name": "center patch", "score": 75.0, "cost": 40e6, "behind": [9.0, 27.0]},
+    ]
+    found = conclude({"metric": "top1", "rows": rows, "cost_whole_frames": 1e8})
+    assert found == (
+        "93.5 % top-1 at 42 % of the multiply-adds of whole frames; +13.5 points against random patch "
+        "(95 % interval +5.0 to +21.0)"
+    )
+    assert conclude({"metric": "map", "rows": rows[:1]}) == "93.5 mAP at 42 M multiply-adds per video"
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_wandb_keeps_everything_offline(run: Path, warned: list[str], monkeypatc
     kept = sorted((run / "wandb").glob("offline-run-*"))
     number = identify(run).known["wandb"]
     assert len(kept) == 2 and all(folder.name.endswith(f"-{number}") for folder in kept)  # `wandb sync` joins them
-    names = ["schedule.epochs", "patch.size", "train/loss", "evaluate/top1", "final/score", "sweep"]
+    names = ["schedule.epochs", "patch.size", "train/loss", "val/top1", "final/score", "sweep"]
     names += ["report.html", "predictions.csv", "last.pt"]
     until, missing = time.monotonic() + 20, names
     while missing and time.monotonic() < until:  # wandb's own process may still write after `finish` has returned

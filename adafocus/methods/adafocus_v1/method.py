@@ -32,6 +32,11 @@ class AdaFocusV1Method(Method):
         return Widths(1024, None if self.on_tsm else 1024)
 
     @property
+    def exits_early(self) -> bool:
+        """True once there is a policy: after every frame on plain backbones, after the glance on TSM."""
+        return self.config.stage.name in ("2", "3", "all")
+
+    @property
     def options(self) -> frozenset[type[Options]]:
         found = {shared.Dropout, TSMPolicy} if self.on_tsm else {shared.Dropout, PlainPolicy, shared.GlanceSize}
         return super().options | found | ({PPO} if self.config.stage.name in ("2", "all") else set())
@@ -77,7 +82,14 @@ class AdaFocusV1Method(Method):
     def frame_plan(self, *, deferred: bool = False) -> FramePlan:
         """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
-        return FramePlan(segments.glance, (segments.focus or segments.glance * 3 // 2) if self.on_tsm else 0)
+        if self.on_tsm:
+            focus = segments.focus or segments.glance * 3 // 2
+            return FramePlan(segments.glance, focus, candidates=focus if deferred else 0)
+        return (
+            FramePlan(segments.glance, candidates=segments.glance, first=(0,))
+            if deferred
+            else FramePlan(segments.glance)
+        )
 
     def network_class(self) -> Callable[..., Network]:
         if self.on_tsm:

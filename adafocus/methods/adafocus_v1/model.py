@@ -14,11 +14,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from adafocus.backbones import Backbone
-from adafocus.core.cost import Part
+from adafocus.core.cost import Cost, Part
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
-from adafocus.methods.network import AdaptiveNetwork, Prepare, as_they_are
+from adafocus.methods.network import (
+    AdaptiveNetwork,
+    EarlyExitNetwork,
+    Prepare,
+    Reader,
+    State,
+    as_they_are,
+    frames_of_step,
+)
 from adafocus.policies.actor_critic import Decision, GaussianPolicy, GridPolicy
 
 
@@ -31,10 +39,13 @@ class StepClassifier(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(hidden, num_classes)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps features (B, S, D) of S steps to logits (B, S, K) and GRU states (B, S, hidden) after each step."""
+    def forward(self, features: Tensor, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Maps features (B, S, D) of S steps to logits (B, S, K) and GRU states (B, S, hidden) after each step.
+
+        `before` (B, hidden) is the state after earlier steps; None if there are none.
+        """
         with full_precision(features):
-            states, _ = self.gru(widen(features))
+            states, _ = self.gru(widen(features), None if before is None else before[None].contiguous())
             return self.head(self.dropout(states)), states
 
     def counterfactual(self, features: Tensor, states: Tensor) -> Tensor:
@@ -124,8 +135,10 @@ class ReinforcedNetwork(AdaptiveNetwork):
         """Sets the dropout probabilities of the classifier and of the glance network's head for a stage."""
 
 
-class AdaFocusV1(ReinforcedNetwork):
+class AdaFocusV1(ReinforcedNetwork, EarlyExitNetwork):
     """AdaFocus V1 for untrimmed videos: one patch per frame at a cell of a grid, and a GRU classifier.
+
+    It predicts after every frame, so that a clip can exit there. The released program does not exit early.
 
     Args:
         glance, focus: backbones (see `adafocus.backbones`).
@@ -138,6 +151,7 @@ class AdaFocusV1(ReinforcedNetwork):
         head_dropout: dropout probability of the glance network's head, which only stage "glance" trains.
     """
 
+    budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1  # as AdaFocus V2
     shares_frames = True
     single_networks = {"glance": ("glance_net", "glance_head"), "focus": ("focus_net", "focus_head")}
     parts = (
@@ -168,8 +182,8 @@ class AdaFocusV1(ReinforcedNetwork):
         **options: Any,
     ) -> None:
         super().__init__(glance, focus, frame_size=frame_size, **options)
-        self.segments = self.num_places = segments
-        focus.map_size(frame_size)  # raises if it cannot process whole frames, which stage "focus" trains it on
+        self.segments = self.num_places = self.num_exits = segments
+        focus.map_size(frame_size)  # it sees whole frames where it is trained alone; raises if it cannot
         self.policy = GridPolicy(
             glance.width,
             glance.map_size(self.glance_size),
@@ -198,7 +212,30 @@ class AdaFocusV1(ReinforcedNetwork):
         """Runs the focus network on one patch of each frame (B, T, 3, S, S) and predicts after every frame."""
         features = self._focused(frames, plan.where)
         steps, _ = self.classifier(torch.cat((glance.features, features), -1))
-        return Output(steps[:, -1], steps, plan.where)
+        return Output(steps[:, -1], steps, plan.where, exit_logits=steps)
+
+    def first_frames(self, frames: Tensor) -> Tensor:
+        """Selects the first frame."""
+        return frames[:, :1]
+
+    def exit_costs(self, cost: Cost) -> list[int]:
+        """See `EarlyExitNetwork.exit_costs`; every frame costs the same."""
+        return [round(cost.total * (step + 1) / self.segments) for step in range(self.segments)]
+
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`. At first `state` has the first frame (B, 1, 3, S, S)."""
+        end = min((number + 1) * chunk, self.segments)
+        order = torch.arange(end, device=next(iter(state.values())).device)
+        frames = frames_of_step(state, order[number * chunk :], read)
+        glance = self.glance(frames)
+        decision = self.policy(glance.maps, state.get("policy"))
+        where = self.policy.where(self.policy.best(decision))
+        joined = torch.cat((glance.features, self._focused(frames, where)), -1)
+        steps, states = self.classifier(joined, state.get("classifier"))
+        if number:
+            where = torch.cat([state["where"], where], 1)
+        after = {"policy": decision.state, "classifier": states[:, -1], "where": where}
+        return steps[:, -1], {**after, "looked": order.expand(len(where), -1)}
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None

@@ -17,10 +17,11 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import cut
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v1.model import ReinforcedNetwork
+from adafocus.methods.network import GlanceExit
 from adafocus.policies.actor_critic import GaussianPolicy
 
 
-class AdaFocusV1TSM(ReinforcedNetwork):
+class AdaFocusV1TSM(ReinforcedNetwork, GlanceExit):
     """AdaFocus V1 for short videos: one patch location per video; the prediction is the sum of both networks' logits.
 
     A clip holds the glance frames in temporal order, then the focus frames.
@@ -63,6 +64,7 @@ class AdaFocusV1TSM(ReinforcedNetwork):
     ) -> None:
         super().__init__(glance, focus, frame_size=frame_size, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
+        self.first_candidate = glance_segments
         self.policy = GaussianPolicy(
             glance_segments * glance.width,
             glance.map_size(frame_size),
@@ -97,8 +99,13 @@ class AdaFocusV1TSM(ReinforcedNetwork):
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
         """Runs the focus network on the same patch location of all focus frames (B, F, 3, S, S)."""
-        logits = given(glance.logits) + self._focused(frames, plan.where)
-        return Output(logits, logits[:, None], plan.where)
+        first = given(glance.logits)
+        logits = first + self._focused(frames, plan.where)
+        return Output(logits, logits[:, None], plan.where, exit_logits=torch.stack([first, logits], 1))
+
+    def first_logits(self, glance: GlanceOutput) -> Tensor:
+        """See `GlanceExit.first_logits`; the glance network has one head, whose logits are half of the prediction."""
+        return given(glance.logits)
 
     def compare(
         self, frames: Tensor, glance: GlanceOutput, where: Tensor, other: Tensor | None

@@ -109,13 +109,13 @@ class SupervisedStage(ReinforcedStage):
     """Stages "glance", "focus", 1 and 3: cross entropy, averaged over all steps of the prediction."""
 
     def step(self, batch: Batch) -> StepResult:
-        frames, label = self.normalize(batch.frames), batch.labels[:, 0]
+        label = batch.labels[:, 0]
         if self.name in ("glance", "focus"):
-            logits = self.net(frames, alone=self.name).logits
+            logits = self.net(self.normalize(batch.frames), alone=self.name).logits
             steps = logits[:, None]
         else:
             where = self.places("random", batch) if self.name == "1" else None
-            output = self.net(frames, Overrides(where))
+            output = self.net(batch.frames, Overrides(where), prepare=self.normalize)
             logits, steps = output.logits, given(output.steps)
         return StepResult(self.objective(steps.float(), batch), {"top1": (logits.argmax(1) == label).float().mean()})
 
@@ -195,9 +195,10 @@ class PolicyStage(ReinforcedStage):
         """Computes the loss of one PPO update; the first call for a batch also samples its actions."""
         policy = self.model.policy
         if self._round == 0:
-            frames = self.normalize(batch.frames)
+            seen = self.glance_frames(batch)
+            frames = seen if self.model.shares_frames else self.normalize(self.model.focus_frames(batch.frames))
             with torch.no_grad():
-                glance = self.model.glance(self.model.glance_frames(frames, Overrides()))
+                glance = self.model.glance(seen)
             with torch.set_grad_enabled(self.rounds == 1):
                 decision = self.net(None, maps=glance.maps) if self.rounds == 1 else policy(glance.maps)
             self._episode = self._sample_episode(frames, batch, glance, decision)
@@ -229,9 +230,8 @@ class PolicyStage(ReinforcedStage):
 
     @torch.no_grad()
     def _sample_episode(self, frames: Tensor, batch: Batch, glance: GlanceOutput, decision: Decision) -> _Episode:
-        """Samples the actions for a batch of videos and computes their returns."""
+        """Samples the actions of a batch and computes their returns; `frames` are those of the focus network."""
         policy, label = self.model.policy, batch.labels[:, 0]
-        frames = self.model.focus_frames(frames)
         actions = policy.sample(decision, self.draws("policy", batch, (self.model.num_places, 2)))
         where = policy.where(actions)
         if self.reward in ("random", "padding"):

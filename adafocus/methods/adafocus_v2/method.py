@@ -30,8 +30,8 @@ class AdaFocusV2Method(Method):
 
     @property
     def exits_early(self) -> bool:
-        """True on plain backbones, where the network predicts after every frame."""
-        return not self.on_tsm
+        """True: the network predicts after every frame, or on TSM after the glance."""
+        return True
 
     @property
     def whole_glance_before(self) -> bool:
@@ -79,10 +79,10 @@ class AdaFocusV2Method(Method):
             raise UserError(
                 "policy.places_weight learns from the random patches of method.diversity=true; set one of them"
             )
-        if not heat.learned and (heat.places_weight or not heat.motion):
+        if not heat.learned and (heat.places_weight or not heat.through_crop or not heat.motion):
             raise UserError(
-                "policy.learned=false puts patches where most moves: "
-                "it needs policy.motion=true and policy.places_weight=0"
+                "policy.learned=false puts patches where most moves: it needs policy.motion=true, and "
+                "policy.places_weight and policy.through_crop have no effect; leave them out or set policy.learned=true"
             )
         if not heat.through_crop and not heat.places_weight and not heat.motion:
             raise UserError("policy.through_crop=false leaves nothing to learn from; set policy.places_weight=1")
@@ -91,7 +91,8 @@ class AdaFocusV2Method(Method):
         """Returns the frames of a clip: the same for both networks; on TSM also focus frames (default 3/2 as many)."""
         segments = self.config.segments
         if self.on_tsm:
-            return FramePlan(segments.glance, segments.focus or segments.glance * 3 // 2)
+            focus = segments.focus or segments.glance * 3 // 2
+            return FramePlan(segments.glance, focus, candidates=focus if deferred else 0)
         if not deferred:
             return FramePlan(segments.glance)
         first = coarse_to_fine(segments.glance)[0] if self.read(Order).order == "coarse_to_fine" else 0

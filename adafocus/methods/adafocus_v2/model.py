@@ -20,7 +20,7 @@ from adafocus.layers.crop import crop
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
 from adafocus.methods.adafocus_v2.options import ORDERS
-from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, Walk, as_they_are
+from adafocus.methods.network import EarlyExitNetwork, Prepare, Reader, State, as_they_are, frames_of_step
 from adafocus.policies.affine import AffinePolicy
 from adafocus.policies.heat_map import HeatMapPolicy
 
@@ -43,6 +43,7 @@ class AdaFocusV2(EarlyExitNetwork):
 
     budgets, first_power = tuple(number / 10 for number in range(5, 40)), 1
     shares_frames = True
+    answers_at_glance = True
     step_classifiers = ("classifier",)
     parts: ClassVar[tuple[Part, ...]] = (
         Part("glance", ("glance_net",)),
@@ -92,7 +93,14 @@ class AdaFocusV2(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, T', 3, S, S) in processing order, all frames of a clip or some."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return (_head(self.glance_head, glance.features) if learned is None else learned).mean(1)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         return GlanceOutput(maps, features, aux_logits=_head(self.glance_head, features) if auxiliary else None)
 
@@ -170,7 +178,7 @@ class AdaFocusV2(EarlyExitNetwork):
 
     def glance_frames(self, frames: Tensor, overrides: Overrides) -> Tensor:
         """Reorders all frames of a clip from temporal to processing order."""
-        return frames[:, self.order]
+        return frames.index_select(1, self.order)
 
     def first_frames(self, frames: Tensor) -> Tensor:
         """Selects the first frame in processing order."""
@@ -181,26 +189,18 @@ class AdaFocusV2(EarlyExitNetwork):
         whole = cost.of("glance", "policy", "focus", "head", "crop")
         return [round(whole * (step + 1) / self.segments) for step in range(self.segments)]
 
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the first frame in processing order."""
-        rows = torch.arange(len(frames), device=frames.device)
-        state = running_max = None
-        for first in range(0, self.segments, chunk):
-            wanted = self.order[first : first + chunk].expand(len(rows), -1)
-            if first:
-                frames = read(rows, wanted)
-            elif chunk > 1:
-                frames = torch.cat([frames, read(rows, wanted[:, 1:])], 1)
-            glance = self.glance(frames)
-            plan = self.decide(glance, state=state)
-            output = self.focus(frames, plan, glance, first=first, running_max=running_max, answers=1)
-            state, running_max = plan.state, output.running_max
-            stay = yield output.logits
-            if not stay.any():
-                return
-            if not stay.all():
-                rows, running_max = rows[stay], given(running_max)[stay]
-                state = None if state is None else state[stay]
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`. At first `state` has the first frame in processing order (B, 1, 3, S, S)."""
+        first = number * chunk
+        frames = frames_of_step(state, self.order[first : first + chunk], read)
+        glance = self.glance(frames)
+        plan = self.decide(glance, state=state.get("policy"))
+        running_max = state.get("running_max")
+        output = self.focus(frames, plan, glance, first=first, running_max=running_max, answers=1)
+        where = torch.cat([state["where"], plan.where], 1) if first else plan.where
+        after = {"running_max": given(output.running_max), "where": where}
+        after["looked"] = self.order[: where.shape[1]].expand(len(where), -1)
+        return output.logits, after if plan.state is None else {**after, "policy": plan.state}
 
 
 def _head(head: nn.Module, features: Tensor) -> Tensor:

@@ -19,13 +19,13 @@ from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import crop
 from adafocus.layers.heads import TwoHeads, change_features
 from adafocus.layers.resize import resized
-from adafocus.methods.network import AdaptiveNetwork
+from adafocus.methods.network import GlanceExit
 from adafocus.methods.options import CONSENSUSES
 from adafocus.policies.heat_map import HeatMapPolicy, cell_motion
 from adafocus.policies.stacked import StackedPolicy
 
 
-class AdaFocusV2TSM(AdaptiveNetwork):
+class AdaFocusV2TSM(GlanceExit):
     """AdaFocus V2 for short videos: the sum of the logits of two TSM networks, one on whole frames and one on patches.
 
     A clip holds the glance frames in temporal order, then the focus frames.
@@ -45,6 +45,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
 
     focus_fields = ("logits",)
     place_per_frame = False
+    answers_at_glance = True
     parts = (
         Part("glance", ("glance_net",)),
         Part("policy", ("policy",)),
@@ -70,6 +71,7 @@ class AdaFocusV2TSM(AdaptiveNetwork):
     ) -> None:
         super().__init__(glance, focus, **options)
         self.glance_segments, self.focus_segments = glance_segments, focus_segments
+        self.first_candidate = glance_segments
         self.policy = policy(
             channels=glance.width,
             map_size=glance.map_size(self.glance_size),
@@ -123,6 +125,11 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             motion = cell_motion(seen.unflatten(0, frames.shape[:2]), self.policy.cells)
         return GlanceOutput(maps, features, logits, None if learned is None else learned[:, None], motion=motion)
 
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the frames."""
+        learned = glance.aux_logits
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
+
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
         """Chooses the patch locations (B, num_places, 2), which apply to all focus frames of a video."""
         if overrides is not None and overrides.where is not None:
@@ -150,11 +157,13 @@ class AdaFocusV2TSM(AdaptiveNetwork):
             features = change_features(features.unflatten(1, (count, -1)))  # (B, P, 3 D)
         predicted, learned, _ = self.focus_head.per_frame(features, auxiliary)
         logits = given(glance.logits) + predicted.mean(1)
+        steps, first = logits[:, None], glance.aux_logits
         return Output(
             logits,
-            logits[:, None],
+            steps,
             plan.where,
-            aux_glance=glance.aux_logits,
+            exit_logits=None if first is None else torch.cat([first, steps], 1),
+            aux_glance=first,
             aux_focus=None if learned is None else learned.mean(1, keepdim=True),
             place_logits=None if learned is None else learned.unflatten(1, (count, -1)).mean(2),
             scores=plan.scores,

@@ -148,7 +148,7 @@ class JointStage(AdaptiveStage):
         looking = cost.of("glance", "focus", "head", "crop")
         costs = {variant: looking + (variant.where == "learned") * cost.of("policy") for variant in self.variants}
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = cost.of("glance") + cost.of("glance", auxiliary=True)
+            costs[GLANCE_ALONE] = self.model.glance_cost(cost)
         return costs
 
 

@@ -40,6 +40,7 @@ class FrameExit(AdaFocusV2):
         classifier_width, dropout: hidden width and dropout probability of the classifier.
     """
 
+    answers_at_glance = False
     parts = (Part("focus", ("focus_net",)), Part("head", ("classifier",)))
     crop_values = 0
 

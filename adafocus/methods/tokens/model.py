@@ -18,7 +18,7 @@ from adafocus.core.cost import Cost, Part
 from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.precision import full_precision, widen
-from adafocus.methods.network import EarlyExitNetwork, Reader, Walk
+from adafocus.methods.network import EarlyExitNetwork, Reader, State
 from adafocus.methods.tokens.encoder import TokenEncoder
 from adafocus.policies.cells import CellScores, choose_cells
 
@@ -51,6 +51,7 @@ class TokenFocus(EarlyExitNetwork):
 
     budgets = tuple(number / 5 for number in range(1, 31))
     glance_exit = True
+    answers_at_glance = True
     chooses_frames = chooses_cells = True
     glance_fields = ("maps", "logits")
     focus_fields = ("logits",)
@@ -126,7 +127,9 @@ class TokenFocus(EarlyExitNetwork):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, G, 3, S, S)."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, self.glance_head(widen(features.mean(1))))
@@ -170,24 +173,31 @@ class TokenFocus(EarlyExitNetwork):
         scores = plan.scores if auxiliary else None
         sizes = self.sizes(cells.shape[1])
         encoded = self.encoder(self.patches(frames, slots, cells), cells, sizes, scores=scores)
-        steps = self.answers(encoded.features, glance)
-        exits = torch.cat([given(glance.logits)[:, None], steps], 1)
+        first = given(glance.logits)
+        steps = self.answers(encoded.features, first)
+        exits = torch.cat([first[:, None], steps], 1)
         where = self.corners(cells)
         return Output(steps[:, -1], steps, where, time, exit_logits=exits, policy_loss=encoded.policy_loss)
 
-    def answers(self, features: Tensor, glance: GlanceOutput) -> Tensor:
-        """Predicts (B, groups, K) from the features after each group; the added glance logits get no gradient."""
+    def answers(self, features: Tensor, first: Tensor) -> Tensor:
+        """Predicts (B, groups, K) from the features after each group and the glance logits `first` (B, K).
+
+        The glance logits get no gradient.
+        """
         with full_precision(features):
-            return self.focus_head(widen(features)) + given(glance.logits).detach()[:, None]
+            return self.focus_head(widen(features)) + first.detach()[:, None]
 
     def corners(self, cells: Tensor) -> Tensor:
         """Converts cells (B, n) to patch locations (B, n, 2), fractions of the largest offset."""
         position = cells % self.encoder.area
         return torch.stack([position // self.side, position % self.side], -1) / max(1, self.side - 1)
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """Returns the prediction (B, K) at the exit after the glance."""
-        return given(output.exit_logits)[:, 0]
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the prediction (B, K) of the exit after the glance."""
+        return given(glance.logits)
+
+    def glance_cost(self, cost: Cost) -> int:
+        return cost.of("glance")
 
     def mean_place(self, where: Tensor) -> Tensor:
         """Returns the share (M,) of clips that chose each cell, from the chosen cells (clips, n)."""
@@ -199,48 +209,43 @@ class TokenFocus(EarlyExitNetwork):
         groups = [group + head for group in self.encoder.costs(self.sizes(self.count()))]
         return list(accumulate([cost.of("glance"), cost.of("policy") + groups[0], *groups[1:]]))
 
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; reads each candidate once."""
-        rows = torch.arange(len(frames), device=frames.device)
-        glance = self.glance(frames)
-        stay = yield given(glance.logits)
-        if not stay.any():
-            return
-        rows, glance = rows[stay], glance.rows(stay)
-        cells = self.decide(glance).where
-        pixels = frames.new_empty(*cells.shape, 3, self.patch_size, self.patch_size)
-        known = torch.zeros(len(rows), self.candidates, dtype=torch.bool, device=frames.device)
-        sizes, past, start = self.sizes(cells.shape[1]), None, 0
-        for first in range(0, self.groups, chunk):
-            now = sizes[first : first + chunk]
-            part = slice(start, start + sum(now))
-            wanted = _marked(cells[:, part] // self.encoder.area, self.candidates) & ~known
-            if wanted.any():
-                self._read(pixels, read, rows, wanted, cells)
-            known |= wanted
-            encoded = self.encoder(pixels[:, part], cells[:, part], now, past)
-            past = encoded.past
-            stay = yield self.answers(encoded.features[:, -1:], glance)[:, 0]
-            start = part.stop
-            if not stay.any():
-                return
-            if not stay.all():
-                rows, cells, pixels, known = rows[stay], cells[stay], pixels[stay], known[stay]
-                glance = glance.rows(stay)
-                past = [(keys[stay], values[stay]) for keys, values in past]
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`. At first `state` has the glance frames; `read` reads candidates, each once."""
+        if not number:
+            glance = self.glance(state["frames"])
+            logits = given(glance.logits)
+            return logits, {"maps": glance.maps, "features": glance.features, "logits": logits}
+        first = (number - 1) * chunk
+        if not first:
+            cells = self.decide(GlanceOutput(state["maps"], state["features"])).where
+            pixels = state["maps"].new_empty(*cells.shape, 3, self.patch_size, self.patch_size)
+            known = torch.zeros(len(cells), self.candidates, dtype=torch.bool, device=cells.device)
+            state = {"logits": state["logits"], "cells": cells, "pixels": pixels, "known": known}
+        cells, pixels, past = state["cells"], state["pixels"], state.get("past")
+        sizes = self.sizes(cells.shape[1])
+        now, start = sizes[first : first + chunk], sum(sizes[:first])
+        part = slice(start, start + sum(now))
+        wanted = _marked(cells[:, part] // self.encoder.area, self.candidates) & ~state["known"]
+        if wanted.any():
+            self._read(pixels, read, wanted, cells)
+        # Keys and values of all blocks are one tensor (B, 2 * blocks, ...), like every other entry of the state.
+        pairs = None if past is None else [(past[:, n], past[:, n + 1]) for n in range(0, past.shape[1], 2)]
+        encoded = self.encoder(pixels[:, part], cells[:, part], now, pairs)
+        after = {**state, "known": state["known"] | wanted}
+        after["past"] = torch.stack([one for pair in encoded.past for one in pair], 1)
+        after |= {"where": self.corners(cells[:, : part.stop]), "looked": cells[:, : part.stop] // self.encoder.area}
+        return self.answers(encoded.features[:, -1:], state["logits"])[:, 0], after
 
-    def _read(self, pixels: Tensor, read: Reader, rows: Tensor, wanted: Tensor, cells: Tensor) -> None:
-        """Reads the frames that the mask `wanted` (B', N) selects and fills `pixels` (B', n, 3, P, P) in place.
-        All of the `cells` (B', n) in these frames are filled, including those of later groups.
-        """
-        some = wanted.any(1)
-        wanted, cells = wanted[some], cells[some]
+    def _read(self, pixels: Tensor, read: Reader, wanted: Tensor, cells: Tensor) -> None:
+        """Reads the frames `wanted` (B', N) of clips and fills in the pixels (B', K, 3, P, P) of all cells in them."""
+        rows = wanted.any(1).nonzero()[:, 0]
+        wanted, cells = wanted[rows], cells[rows]
         listed = _listed(wanted, int(wanted.sum(1).max()))
         time = cells // self.encoder.area
         here = wanted.gather(1, time)
         slots = (wanted.cumsum(1) - 1).gather(1, time).clamp(min=0)
-        found = self.patches(read(rows[some], listed), slots, cells)
-        pixels[some] = torch.where(here[..., None, None, None], found, pixels[some])
+        found = self.patches(read(listed, rows), slots, cells)
+        pixels[rows] = torch.where(here[..., None, None, None], found, pixels[rows])
 
 
 def _marked(index: Tensor, size: int) -> Tensor:

@@ -139,7 +139,8 @@ class TokenStage(AdaptiveStage):
         slot = torch.full((self.model.candidates,), -1, device=candidates.device)
         slot[self.model.first] = torch.arange(len(self.model.first), device=candidates.device)
         held = slot[candidates]
-        found = batch.frames[rows[:, None], held.clamp(min=0)]
+        there = rows.to(batch.frames.device, non_blocking=True)
+        found = batch.frames[there[:, None], held.clamp(min=0)]
         new = held < 0
         some = new.any(1)
         if some.any():
@@ -147,7 +148,7 @@ class TokenStage(AdaptiveStage):
             # once.
             wanted, here = candidates[some], new[some]
             any_new = wanted.gather(1, here.int().argmax(1, keepdim=True))
-            read = batch.read(rows[some], torch.where(here, wanted, any_new))
+            read = batch.read(rows[some.to(rows.device)], torch.where(here, wanted, any_new))
             found[some] = torch.where(here[..., None, None, None], read, found[some])
         return found
 
@@ -159,7 +160,7 @@ class TokenStage(AdaptiveStage):
             if variant.where == "unique":  # norms of the cells' pixel vectors, and scalar products with their mean
                 costs[variant] += 2 * self.model.glance_segments * 3 * self.model.frame_size**2
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = cost.of("glance")
+            costs[GLANCE_ALONE] = self.model.glance_cost(cost)
         return costs
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from adafocus.backbones import Backbone
+from adafocus.core.cost import Cost
 from adafocus.core.output import GlanceOutput, Output, Overrides, Plan, given
 from adafocus.layers.crop import boxes, crop_rectangles
 from adafocus.layers.precision import full_precision
@@ -48,6 +49,7 @@ class UniAdaFocusBase(EarlyExitNetwork):
     single_place = False
     chooses_frames = True
     glance_exit = True
+    answers_at_glance = True
     decide_fields = ("maps", "features")
 
     def __init__(
@@ -99,9 +101,9 @@ class UniAdaFocusBase(EarlyExitNetwork):
         """Converts rectangles (..., 4) to top, left, height and width in pixels of the frame."""
         return boxes(where, self.frame_size, smallest=self.smallest)
 
-    def glance_answer(self, output: Output) -> Tensor:
-        """Returns the prediction (B, K) at the exit after the glance."""
-        return given(output.exit_logits)[:, 0]
+    def glance_cost(self, cost: Cost) -> int:
+        """Returns the multiply-adds up to the exit after the glance."""
+        return self.exit_costs(cost)[0]
 
     @abstractmethod
     def glance_positions(self, offsets: Tensor | None = None) -> Tensor:
@@ -205,4 +207,6 @@ class UniAdaFocusBase(EarlyExitNetwork):
 
 def _take(frames: Tensor, index: Tensor) -> Tensor:
     """Selects frames (B, n, ...) from (B, T, ...) by indices (1 or B, n)."""
-    return frames[torch.arange(len(frames), device=frames.device)[:, None], index]
+    count = frames.shape[1]
+    places = torch.arange(len(frames), device=frames.device)[:, None] * count + index
+    return frames.flatten(0, 1).index_select(0, places.flatten()).unflatten(0, places.shape)

@@ -13,7 +13,7 @@ from adafocus.core.frames import segment_centers
 from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import PooledStepClassifier
 from adafocus.layers.precision import full_precision, widen
-from adafocus.methods.network import Reader, Walk
+from adafocus.methods.network import Reader, State
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 from adafocus.policies.scaled import TWICE
 
@@ -81,10 +81,16 @@ class UniAdaFocus(UniAdaFocusBase):
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
         """Runs the glance network on frames (B, G, 3, S, S); `steps` has the last prediction, or all if `auxiliary`."""
-        maps = self.glance_maps(frames)
+        return self.glance_of(self.glance_maps(frames), auxiliary)
+
+    def glance_of(self, maps: Tensor, auxiliary: bool = False) -> GlanceOutput:
         features = maps.mean((-2, -1))
         steps, running_max = self.glance_steps(features, answers=None if auxiliary else 1)
         return GlanceOutput(maps, features, steps=steps, running_max=running_max)
+
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the prediction (B, K) after the last glance frame."""
+        return given(glance.steps)[:, -1]
 
     def answer(self, glance: GlanceOutput, features: Tensor, plan: Plan, auxiliary: bool) -> Output:
         """Combines the glance output and the focus features (B, F, D) into the prediction.
@@ -115,22 +121,21 @@ class UniAdaFocus(UniAdaFocusBase):
         planned = first + cost.of("frame policy", "spatial policy")
         return [first, *(round(planned + k * step) for k in range(1, self.num_exits))]
 
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`, from the glance frames; `read` reads candidates."""
-        glance = self.glance(frames)
-        rows = torch.arange(len(frames), device=frames.device)
-        stay = yield given(glance.steps)[:, -1]
-        if not stay.any():
-            return
-        rows, glance = rows[stay], glance.rows(stay)
-        plan, beside, running_max = self.decide(glance), given(glance.running_max), None
-        for first in range(0, self.focus_segments, chunk):
-            part = slice(first, first + chunk)
-            patches = self.patches(read(rows, given(plan.frames)[:, part]), plan.where[:, part])
-            features = self.focus_features(patches)
-            logits, running_max = self.focus_steps(features, running_max, first, beside=beside, answers=1)
-            stay = yield logits[:, -1]
-            if not stay.any():
-                return
-            if not stay.all():
-                rows, plan, beside, running_max = rows[stay], plan.rows(stay), beside[stay], running_max[stay]
+    def step(self, number: int, state: State, read: Reader, chunk: int = 1) -> tuple[Tensor, State]:
+        """See `EarlyExitNetwork.step`. At first `state` has the glance frames; `read` reads candidates."""
+        if not number:
+            glance = self.glance(state["frames"])
+            beside = given(glance.running_max)
+            return given(glance.steps)[:, -1], {"maps": glance.maps, "features": glance.features, "beside": beside}
+        first = (number - 1) * chunk
+        if not first:
+            plan = self.decide(GlanceOutput(state["maps"], state["features"]))
+            state = {"beside": state["beside"], "plan": plan.where, "frames": given(plan.frames)}
+        part = slice(first, first + chunk)
+        patches = self.patches(read(state["frames"][:, part]), state["plan"][:, part])
+        features = self.focus_features(patches)
+        logits, running_max = self.focus_steps(
+            features, state.get("running_max"), first, beside=state["beside"], answers=1
+        )
+        looked = {"where": state["plan"][:, : part.stop], "looked": state["frames"][:, : part.stop]}
+        return logits[:, -1], {**state, "running_max": running_max, **looked}

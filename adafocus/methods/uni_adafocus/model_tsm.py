@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from adafocus.backbones import Backbone
-from adafocus.core.cost import Cost, Part
+from adafocus.core.cost import Part
 from adafocus.core.output import GlanceOutput, Output, Plan, given
 from adafocus.layers.heads import TwoHeads
 from adafocus.layers.resize import resized
-from adafocus.methods.network import Reader, Walk
+from adafocus.methods.network import GlanceExit
 from adafocus.methods.uni_adafocus.base import UniAdaFocusBase
 
 
-class UniAdaFocusTSM(UniAdaFocusBase):
+class UniAdaFocusTSM(UniAdaFocusBase, GlanceExit):
     """Uni-AdaFocus for short videos: one rectangle for all chosen frames; the prediction is the sum of two networks'
     logits.
 
@@ -35,8 +34,6 @@ class UniAdaFocusTSM(UniAdaFocusBase):
     single_place = True
     num_places = 1
     place_per_frame = False
-    num_exits = 2
-    budgets = tuple(number / 100 for number in (*range(1, 400), 4e3, 4e4, 4e5, 4e6))
     glance_fields = ("maps", "features", "logits")
     focus_fields = ("logits",)
     parts = (
@@ -76,6 +73,11 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         predicted, learned, dropped = self.glance_head.per_frame(maps.mean((-2, -1)), auxiliary)
         return GlanceOutput(maps, dropped, predicted.mean(1), learned)
 
+    def glance_answer(self, glance: GlanceOutput) -> Tensor:
+        """Returns the mean (B, K) of the auxiliary logits of the glance frames."""
+        learned = glance.aux_logits
+        return given(self.glance_head(glance.features)[1]) if learned is None else learned.mean(1)
+
     def focus_features(self, patches: Tensor) -> Tensor:
         """Runs the focus network on patches (B, F, 3, P, P), without their background if `remove_background` is set."""
         return super().focus_features(self._foreground(patches))
@@ -100,20 +102,3 @@ class UniAdaFocusTSM(UniAdaFocusBase):
         if learned is not None:
             output.aux_focus = learned.mean(1, keepdim=True)
         return output
-
-    def exit_costs(self, cost: Cost) -> list[int]:
-        """Returns the multiply-adds of a video that stops at each exit; both glance heads run at either exit."""
-        head = cost.of("glance", auxiliary=True)
-        first = cost.of("glance") + 2 * head
-        return [first, first + cost.of("frame policy", "spatial policy", "focus", "crop", "head") - head]
-
-    def walk(self, frames: Tensor, read: Reader, chunk: int = 1) -> Walk:
-        """Runs a batch exit by exit as `EarlyExitNetwork.walk`; all chosen frames are processed in one step."""
-        glance = self.glance(frames, auxiliary=True)
-        stay = yield given(glance.aux_logits).mean(1)
-        if not stay.any():
-            return
-        glance = replace(glance.rows(stay), aux_logits=None)
-        plan = self.decide(glance)
-        rows = torch.arange(len(frames), device=frames.device)[stay]
-        yield self.focus(read(rows, given(plan.frames)), plan, glance).logits

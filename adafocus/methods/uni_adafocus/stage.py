@@ -150,5 +150,5 @@ class UniAdaFocusStage(AdaptiveStage):
             for variant in self.variants
         }
         if GLANCE_ALONE in costs:
-            costs[GLANCE_ALONE] = self.model.exit_costs(cost)[0]
+            costs[GLANCE_ALONE] = self.model.glance_cost(cost)
         return costs

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from adafocus.core.errors import printable
-from adafocus.core.output import given
 from adafocus.runs.compare.table import Comparison, Row, best_exit, mean_seconds
 
 EARLY = "leaves early by"
@@ -43,10 +42,17 @@ def _exit(row: Row) -> str:
     return f"{score:.1f} at {100 * cost / row.cost:.0f} % ({human(cost)})"
 
 
+def _latency(row: Row) -> str:
+    """Returns the milliseconds of a clip, of the first run that was measured; a control is not measured."""
+    found = [run.latency for run in row.runs if run.latency is not None]
+    return f"{1000 * found[0]:.1f}" if found and row.variant in ("", row.runs[0].summary["rows"][0]["name"]) else ""
+
+
 def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Returns the header and the rows of the table as text."""
     shown = any(row.variant for row in comparison.rows)
     exits = any(row.curves for row in comparison.rows)
+    timed = any(run.latency is not None for row in comparison.rows for run in row.runs)
     named = (
         not comparison.columns and not shown and len(comparison.rows) > 1
     )  # if the rows differ in no choice, the folders name them
@@ -56,7 +62,15 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
         f"score ({comparison.metric})" if comparison.metric else "score",
         "seeds",
     ]
-    header += ["multiply-adds", *(["early exit"] if exits else []), "parameters", "train s", "evaluated on", "state"]
+    header += [
+        "multiply-adds",
+        *(["ms a clip"] if timed else []),
+        *(["early exit"] if exits else []),
+        "parameters",
+        "train s",
+        "evaluated on",
+        "state",
+    ]
     if named:
         header = ["run", *header]
     table = []
@@ -72,6 +86,7 @@ def cells(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
             continue
         deviation = "" if row.deviation is None else f" ± {row.deviation:.2f}"
         middle = [f"{row.mean:.2f}{deviation}", str(len(row.scores)), human(row.cost or 0)]
+        middle += [_latency(row)] if timed else []
         middle += [_exit(row)] if exits else []
         parameters = f"{row.runs[0].summary['parameters']:,}"
         table.append([*start, *middle, parameters, f"{mean_seconds(row):.0f}", _completeness(row), "finished"])
@@ -178,7 +193,7 @@ def _panel(axes: Any, comparison: Comparison, rows: Sequence[Row]) -> None:
     """Plots one comparison with numbered points, which the legend names, so that labels do not overlap."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    points = [(given(row.cost), row.mean) for row in rows]
+    points = [(row.cost or 0.0, row.mean) for row in rows]
     front = pareto(points)
     if len(front) > 1:
         axes.step(*zip(*front, strict=True), where="post", color="0.6", linewidth=1, zorder=1, label="Pareto front")

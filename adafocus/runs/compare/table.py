@@ -48,6 +48,8 @@ class Run:
     data: str = ""
     choices: dict[str, str] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
+    #: Latency of a clip in seconds, of the fastest program that `adafocus benchmark` has measured.
+    latency: float | None = None
     #: Curves of an early-exit run: criterion -> (cost, score) of its budgets, sorted by cost.
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
@@ -103,7 +105,7 @@ def _read(path: Path) -> Any:
 
 def read_run(folder: Path) -> Run:
     """Reads one run folder; with damaged files the run has the state "unreadable"."""
-    files = {name: _read(folder / f"{name}.json") for name in ("status", "summary", "config", "choices")}
+    files = {name: _read(folder / f"{name}.json") for name in ("status", "summary", "config", "choices", "benchmark")}
     broken = [name for name, value in files.items() if value is ValueError or not isinstance(value or {}, dict)]
     if broken:
         return Run(folder, "unreadable", f"{broken[0]}.json is damaged")
@@ -114,6 +116,8 @@ def read_run(folder: Path) -> Run:
         run.choices = _choices(config, files["choices"] or summary.get("choices") or {})
         if state == "finished":
             run.summary = _checked(summary)
+            if files["benchmark"]:
+                run.latency = min(_number(one["latency"]) for one in files["benchmark"]["programs"])
             if config.get("mode") == "early_exit":
                 _split_curves(run)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError):

@@ -153,22 +153,24 @@ def test_clips_that_leave_early_answer_as_the_whole_network(chunk: int, glance: 
     leaves = torch.tensor([0, 1, 2, 2, 1, 2])  # clip -> the passed exit at which it leaves
     read: list[tuple[int, int]] = []
 
-    def reader(rows: Tensor, wanted: Tensor) -> Tensor:
-        read.extend(
-            (int(row), int(frame)) for row, some in zip(rows, wanted, strict=True) for frame in set(some.tolist())
-        )
-        return frames[rows[:, None], wanted]
+    rows = torch.arange(6)
 
-    walk, rows = model.walk(model.first_frames(frames), reader, chunk), torch.arange(6)
+    def reader(wanted: Tensor, of: Tensor) -> Tensor:
+        clips = rows[of]
+        read.extend(
+            (int(row), int(frame)) for row, some in zip(clips, wanted, strict=True) for frame in set(some.tolist())
+        )
+        return frames[clips[:, None], wanted]
+
+    state = {"frames": model.first_frames(frames)}
     with torch.no_grad():
-        logits = next(walk)
         for place, number in enumerate(numbers):
+            logits, state = model.step(place, state, reader, chunk)
             torch.testing.assert_close(logits, expected[rows, number], rtol=1e-4, atol=1e-5)
             stay = leaves[rows] > place
-            rows = rows[stay]
+            rows, state = rows[stay], {name: value[stay] for name, value in state.items()}
             if not len(rows):
                 break
-            logits = walk.send(stay)
     assert place >= 2
     assert len(read) == len(set(read)) and all(row != 0 for row, _ in read)  # each frame once, none after the glance
     plan = model.decide(model.glance(model.first_frames(frames)))
