@@ -304,7 +304,7 @@ def objective(config: Config, clips: ClipSource, num_classes: int, device: torch
     )
 
 
-def sampled_classes(config: Config, clips: ClipSource) -> list[int] | None:
+def sampled_classes(config: Config, clips: ClipSource | None) -> list[int] | None:
     """The class of every training clip (its first label) for schedule.sampling=balanced; else None."""
     if config.schedule.sampling != "balanced" or not isinstance(clips, VideoClips):
         return None

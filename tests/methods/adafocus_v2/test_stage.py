@@ -172,7 +172,7 @@ def test_frozen_parameters_and_statistics_stay() -> None:
     assert not torch.equal(learner.model.classifier.bias, before["classifier.bias"])
     names = [group.name for group in learner.learning_groups()]
     assert "glance" not in names and "focus" in names
-    for pattern, says in (("focus_net.layer9", "beginning of no"), ("(", "no regular expression")):
+    for pattern, says in (("focus_net.layer9", "beginning of no"), ("(", "not a regular expression")):
         with pytest.raises(ValueError, match=says):
             stage().freeze(pattern)
 
