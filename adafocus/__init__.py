@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from adafocus.api import compose, evaluate, load, train
     from adafocus.backbones import features_of
     from adafocus.core.errors import UserError
+    from adafocus.core.prediction import Prediction
     from adafocus.core.registry import register_backbone, register_dataset, register_logger, register_policy
     from adafocus.methods import register_method
     from adafocus.methods.adafocus_v1.model import AdaFocusV1
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from adafocus.methods.tokens.model import TokenFocus
     from adafocus.methods.uni_adafocus.model import UniAdaFocus
     from adafocus.methods.uni_adafocus.model_tsm import UniAdaFocusTSM
-    from adafocus.predict import Prediction, Predictor
+    from adafocus.predict import Predictor
 
 __version__ = "0.2.0"
 __all__ = [
@@ -74,7 +75,8 @@ _HOMES = {
     "adafocus.methods.tokens.model": ("TokenFocus",),
     "adafocus.methods.uni_adafocus.model": ("UniAdaFocus",),
     "adafocus.methods.uni_adafocus.model_tsm": ("UniAdaFocusTSM",),
-    "adafocus.predict": ("Prediction", "Predictor"),
+    "adafocus.core.prediction": ("Prediction",),
+    "adafocus.predict": ("Predictor",),
 }
 
 

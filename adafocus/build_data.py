@@ -12,14 +12,20 @@ from typing import Any
 
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError, as_user_error
+from adafocus.core.files import is_address
 from adafocus.core.frames import FramePlan
 from adafocus.core.output import given
 from adafocus.core.registry import DATASETS
 from adafocus.data.annotations import read_bad_list, resolve_flip_pairs
+from adafocus.data.cache import BytesCache, cache_folder
 from adafocus.data.collect import Collected, Demands, Division, Trained, collect
 from adafocus.data.dataset import ArrayClips, ClipSource, GlyphClips, VideoClips
 from adafocus.data.glyphs import GlyphVideos
+from adafocus.data.remote import RemoteFiles
+from adafocus.data.remote_lists import fetched_lists
+from adafocus.data.shards import ShardStorage, read_index
 from adafocus.data.splits import Where
+from adafocus.data.storage import RemoteFolder, Storage
 from adafocus.data.tables import read_table
 from adafocus.data.video import installed_readers
 from adafocus.data.view import View
@@ -189,9 +195,27 @@ def _registered(config: Config) -> Data:
 
 def _collect(config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None) -> Collected:
     dataset = config.dataset
-    root = Path(given(dataset.root)).expanduser()
+    root_given = given(dataset.root)
+    if is_address(root_given):
+        if dataset.frame_template is not None:
+            raise UserError(f"dataset.root={root_given}: only video files are read from addresses, no frame folders")
+        named = [dataset.train_list, dataset.val_list, dataset.test_list, dataset.class_file]
+        with fetched_lists(root_given, remote_files(config), [name for name in named if name]) as folder:
+            return _collect_from(folder, config, trained, progress)
+    root = Path(root_given).expanduser()
     if not os.path.isdir(root):
         raise UserError(f"dataset.root={root} is not a folder")
+    return _collect_from(root, config, trained, progress)
+
+
+def _collect_from(
+    root: Path, config: Config, trained: Trained | None, progress: Callable[[int, int], None] | None
+) -> Collected:
+    """Collects the videos of a folder, or those whose lists or index it holds."""
+    dataset = config.dataset
+    index = read_index(root, given(dataset.root) if is_address(given(dataset.root)) else None)
+    if index is not None and dataset.frame_template is not None:
+        raise UserError(f"dataset.root={dataset.root} holds shards of video files; set dataset.frame_template=null")
     if dataset.frame_template is None and dataset.reader != "auto" and dataset.reader not in installed_readers():
         raise UserError(
             f"dataset.reader={dataset.reader} is not installed; installed: {', '.join(installed_readers())}"
@@ -220,10 +244,11 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
         dataset.inspect and dataset.frame_template is None,
         dataset.video_timeout,
         keep_beside=config.mode == "train",
+        local=index is None and not is_address(given(dataset.root)),
     )
     evaluation = config.mode == "evaluate"
     try:
-        return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress)
+        return collect(where, division, demands, trained=trained, evaluation=evaluation, progress=progress, index=index)
     except OSError as error:
         raise UserError(f"dataset.root={root} cannot be read ({error.strerror}: {error.filename})") from error
     except UserError as error:
@@ -234,7 +259,8 @@ def _collect(config: Config, trained: Trained | None, progress: Callable[[int, i
 
 def _files(config: Config, collected: Collected) -> Data:
     dataset, splits = config.dataset, collected.splits
-    videos = Path(given(dataset.root)).expanduser() / dataset.videos
+    storage = _storage(config, collected)
+    videos = Path() if storage is not None else Path(given(dataset.root)).expanduser() / dataset.videos
     test, validate = views(config, collected.classes)
     made = partial(
         VideoClips,
@@ -244,6 +270,7 @@ def _files(config: Config, collected: Collected) -> Data:
         flow=dataset.modality == "flow",
         timeout=dataset.video_timeout,
         cache_bytes=_cache_bytes(config),
+        storage=storage,
     )
 
     def clips(name: str, view: View) -> VideoClips:
@@ -268,6 +295,26 @@ def _files(config: Config, collected: Collected) -> Data:
         {name: dict(split.bad) for name, split in splits.items()},
         collected,
     )
+
+
+def remote_files(config: Config) -> RemoteFiles:
+    """Reads the videos of a data set behind an address."""
+    dataset = config.dataset
+    limit = dataset.remote_cache_megabytes * 2**20
+    cache = BytesCache(cache_folder() / "remote", limit) if limit else None
+    return RemoteFiles(dataset.remote_timeout, cache)
+
+
+def _storage(config: Config, collected: Collected) -> Storage | None:
+    """Where the videos come from; None: files of the data set's folder."""
+    root = given(config.dataset.root)
+    files = remote_files(config) if is_address(root) else None
+    if collected.index is not None:
+        return ShardStorage(collected.index, files)
+    if files is None:
+        return None
+    below = config.dataset.videos.strip("/")
+    return RemoteFolder(files, root if below == "." else f"{root.rstrip('/')}/{below}")
 
 
 def _cache_bytes(config: Config) -> int:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from adafocus import build, config, inference
-from adafocus.checkpoints import detect, load_checkpoint, load_file, tensors
+from adafocus.checkpoints import detect, fingerprint, load_checkpoint, load_file, tensors
 from adafocus.checkpoints.identify import identify
 from adafocus.checkpoints.shared import WEIGHTS, fetched, is_address
 from adafocus.config import stored
@@ -32,6 +32,8 @@ from adafocus.data.annotations import Record
 from adafocus.data.dataset import ArrayClips, VideoClips
 from adafocus.data.labels import JESTER, JESTER_SMOOTHING
 from adafocus.data.loader import EvaluationOrder, Loader
+from adafocus.data.remote import RemoteFiles
+from adafocus.data.storage import AnyAddress
 from adafocus.data.stream import stream_frames
 from adafocus.data.transforms import Normalize
 from adafocus.data.view import View
@@ -46,7 +48,7 @@ from adafocus.processes.distributed import pick_device
 
 #: File names expected in frame folders if the model was trained on video files.
 FRAMES = "image_{:05d}.jpg"
-#: A video: path of a file or frame folder, or decoded frames.
+#: A video: path of a file or frame folder, address of a file (`data.remote.PROTOCOLS`), or decoded frames.
 Video = str | Path | np.ndarray | torch.Tensor
 
 
@@ -63,6 +65,9 @@ class Predictor:
         fold_norm, program, program_for: see there (`engine`, `part`); with the defaults predictions have the same bits
             as in evaluation.
         early_exit, budget: videos exit early by the rule of this run, see `adafocus.evaluation.exit_rule.read_rule`.
+        batch_size: number of videos that pass the network together, on which the last bits of a prediction depend;
+            with 1 they do not depend on the other videos. None: 1 on a CPU, where more are not faster; else as in
+            evaluation.
 
     Raises:
         UserError: the file does not fit the network.
@@ -82,6 +87,7 @@ class Predictor:
         program_for: str = "all",
         early_exit: str | Path | None = None,
         budget: float | None = None,
+        batch_size: int | None = None,
     ) -> None:
         self.settings, self.device = deepcopy(settings), pick_device(device, 0, 1)
         self.rule = None if early_exit is None else read_rule(Path(early_exit).expanduser(), budget)
@@ -94,6 +100,7 @@ class Predictor:
         self.model = build.seeded_model(settings, size, weights=False)
         self.report = load_checkpoint(path, self.model, content, without=build.not_needed(settings))
         self.classes = [str(name) for name in names or range(size)]
+        self.network = fingerprint(self.model.state_dict())
         self.model.to(self.device).eval()
         self.program = inference.Program(
             inference.pick_precision(precision, self.device), fold_norm, program, program_for
@@ -109,6 +116,9 @@ class Predictor:
             self.exits = self.rule.checked(passed_exits(self.model.num_exits, chunk, glance_exit=glance_exit))
             self.settings.mode = "early_exit"  # frames are decoded when they are needed
         self.normalize = Normalize(*build.normalization(settings))
+        views = 1 if self.rule else self.view().views
+        usual = 1 if self.device.type == "cpu" else max(1, settings.evaluate.batch_size // views)
+        self.batch_size = batch_size or usual
 
     def view(self) -> View:
         """The view (frames, size and crops) of a video in the protocol's test."""
@@ -118,8 +128,8 @@ class Predictor:
         """Predicts one video, or several in batches, exactly as evaluation does.
 
         Args:
-            videos: a video file, a frame folder, or RGB frames (T, H, W, 3) uint8 as array or tensor; or a list of
-                these.
+            videos: a video file or its address, a frame folder, or RGB frames (T, H, W, 3) uint8 as array or tensor; or
+                a list of these.
 
         Raises:
             UserError: the only video cannot be read. In a list, the prediction of an unreadable video has an `error`.
@@ -149,11 +159,17 @@ class Predictor:
                 clips = ArrayClips(arrays, [0] * len(arrays), view, seed=seed)
                 names = [f"array {number}" for number in numbers]
             else:
-                template = None if kind == "file" else dataset.frame_template or FRAMES
-                records = [Record(str(Path(video).absolute()), (0,)) for video in chosen]
-                reader, timeout = dataset.reader, dataset.video_timeout
+                storage = AnyAddress(RemoteFiles(dataset.remote_timeout)) if kind == "address" else None
                 clips = VideoClips(
-                    records, Path("/"), view, seed=seed, template=template, reader=reader, timeout=timeout
+                    [Record(str(video if storage else Path(video).absolute()), (0,)) for video in chosen],
+                    Path("/"),
+                    view,
+                    seed=seed,
+                    template=dataset.frame_template or FRAMES if kind == "folder" else None,
+                    reader=dataset.reader,
+                    timeout=dataset.video_timeout,
+                    storage=storage,
+                    alone=True,
                 )
                 names = [str(video) for video in chosen]
             yield from self._of(clips, names) if self.rule is None else self._exiting(clips, names)
@@ -161,7 +177,7 @@ class Predictor:
     def _of(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
         name, protocol, chunk = self.stage.variants[0], self.settings.protocol, self.settings.evaluate.batch_size
         started = time.perf_counter()
-        for batch in Loader(clips, EvaluationOrder(len(clips), max(1, chunk // clips.view.views))):
+        for batch in Loader(clips, EvaluationOrder(len(clips), self.batch_size)):
             rows = batch.valid.nonzero()[:, 0]
             place = {int(row): number for number, row in enumerate(rows)}
             output = Output(torch.empty(0))  # stays empty if no video is readable
@@ -180,7 +196,7 @@ class Predictor:
 
     def _exiting(self, clips: VideoClips, names: list[str]) -> Iterator[Prediction]:
         """Predictions with early exit; those of several batches come together."""
-        rule, size = given(self.rule), self.settings.evaluate.batch_size
+        rule, size = given(self.rule), self.batch_size
         limits = torch.tensor(rule.thresholds, device=self.device)
         batches = iter(Loader(clips, EvaluationOrder(len(clips), size)))
         while True:
@@ -286,6 +302,8 @@ class Predictor:
 def _kind(video: Video) -> str:
     if isinstance(video, (np.ndarray, torch.Tensor)):
         return "array"
+    if isinstance(video, str) and is_address(video):
+        return "address"
     return "folder" if Path(video).is_dir() else "file"
 
 

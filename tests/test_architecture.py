@@ -38,6 +38,7 @@ ALLOWED = {
     "inference": {"engines", "layers", "core"},
     "predict": {"inference", "build", "evaluation", "processes", "methods", "checkpoints", "data", "config", "core"},
     "spans": {"predict", "build", "evaluation", "methods", "data", "core"},
+    "batch": {"predict", "data", "core"},
     "runs": {
         "runs",
         "predict",
@@ -57,6 +58,7 @@ ALLOWED = {
         "commands",
         "engines",
         "inference",
+        "batch",
         "runs",
         "spans",
         "predict",
@@ -76,7 +78,7 @@ ONLY_IN = {
     "hydra": {"cli.py", "config/compose.py", "config/searchpath.py", "runs/sweep.py", "config/stored.py"},
     "omegaconf": {"cli.py", "config/compose.py", "config/load.py", "config/schema.py", "methods/options.py"},
     "decord": {"data/video.py"},
-    "av": {"data/video.py", "data/stream.py"},  # video files and streams
+    "av": {"data/packets.py", "data/video.py", "data/stream.py"},  # video files and streams
     "torchcodec": {"data/video.py"},
 }
 #: Subpackages that may use torch.distributed.

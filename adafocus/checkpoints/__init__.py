@@ -12,7 +12,7 @@ from torch import nn
 
 from adafocus.checkpoints.adafocus_v1 import from_adafocus_v1
 from adafocus.checkpoints.adafocus_v2 import from_adafocus_v2, from_adafocus_v2_tsm
-from adafocus.checkpoints.files import State, load_file, save_safetensors, tensors
+from adafocus.checkpoints.files import State, fingerprint, load_file, save_safetensors, tensors
 from adafocus.checkpoints.fit import StartReport, fit, start_from, start_part
 from adafocus.checkpoints.imagenet import HEADS, IMAGENET, backbone_state, imagenet_weights, mobilenet_to_torchvision
 from adafocus.checkpoints.tsm import from_mmaction2, from_tsm, from_tsm_online
@@ -39,6 +39,7 @@ __all__ = [
     "from_uni_adafocus_tsm",
     "imagenet_weights",
     "load_checkpoint",
+    "fingerprint",
     "load_file",
     "load_start",
     "mobilenet_to_torchvision",

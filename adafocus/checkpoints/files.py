@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import warnings
@@ -149,6 +150,16 @@ def _harmless() -> list[Any]:
         known += [(function, f"numpy.{place}.multiarray.{function.__name__}") for place in ("core", "_core")]
     known += [type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
     return known
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """A hash of names, types, shapes and values of tensors: equal for equal networks, whatever file they are in."""
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        found.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def tensors(content: Mapping[str, Any], source: str = "the checkpoint") -> State:

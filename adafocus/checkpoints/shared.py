@@ -11,15 +11,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from adafocus.core.errors import UserError
-from adafocus.core.files import first_line
+from adafocus.core.files import first_line, is_address
 
 WEIGHTS = "model.safetensors"
 HUB = "hf://"
-
-
-def is_address(target: str) -> bool:
-    """Returns whether a target is an address such as `s3://bucket/net` or `hf://owner/name` instead of a path."""
-    return "://" in target
+__all__ = ["HUB", "WEIGHTS", "fetched", "is_address", "send"]
 
 
 @contextmanager

@@ -19,13 +19,18 @@ from adafocus.core.arguments import ArgumentParser
 from adafocus.core.choices import ENGINE_PARTS, ENGINES
 from adafocus.core.errors import UserError, printable
 from adafocus.core.outputs import table, writable
+from adafocus.core.prediction import columns, row
+from adafocus.data.folders import find_videos
 from adafocus.processes.memory import keep_freed_memory
 
 EPILOG = """A folder is searched for videos; a folder of numbered frames is a video itself. A table has one row per
 video, sorted by path; each row is written as soon as it is known (.parquet: all at the end). Boxes are in pixels of
 the stored video, with x to the right and y downwards from the upper left corner, x1 <= x < x2 and y1 <= y < y2, one
 for each index in `frames`. `exit` is the number of the exit with --early-exit, and else empty. In .csv, text that a
-spreadsheet program would read as a formula (it begins with = + - @) gets an apostrophe in front."""
+spreadsheet program would read as a formula (it begins with = + - @) gets an apostrophe in front. A --table without
+a suffix is a folder of Parquet parts, for any number of videos: INPUT is then a folder, a list of paths (.txt), or a
+table (.csv, .parquet) with a column of paths, local or behind addresses (s3, gs, http); an interrupted command
+continues."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,6 +43,10 @@ def main(argv: Sequence[str]) -> int:
         )
     _check(options)
     keep_freed_memory()
+    if options.table and (options.table.is_dir() or not options.table.suffix):
+        from adafocus.commands.bulk import run
+
+        return run(options, videos)
     predictor = load_predictor(options, videos=True)
     if options.spans:
         return find_spans(predictor, videos, options)
@@ -82,7 +91,19 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         "--early-exit", metavar="RUN", help="let videos exit by the thresholds of this run of mode=early_exit"
     )
     parser.add_argument("--budget", type=float, metavar="Q", help="a budget of that run; its best one by default")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="write one row per video: .csv, .jsonl or .parquet")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="FILE_OR_FOLDER",
+        help="write one row per video: .csv, .jsonl or .parquet, or a folder of Parquet parts",
+    )
+    bulk = parser.add_argument_group("a --table that is a folder")
+    bulk.add_argument("--engine", choices=("local", "ray"), default="local", help="worker processes here, or Ray Data")
+    bulk.add_argument("--workers", type=int, metavar="N", help="number of processes (default: cores; with a GPU 1)")
+    bulk.add_argument("--column", default="path", metavar="NAME", help="column of paths of a table (default path)")
+    bulk.add_argument(
+        "--root", metavar="FOLDER", help="paths start here and may not leave it (default: the folder of the table)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results to one file")
     add_span_arguments(parser)
     parser.add_argument("--top", type=int, default=5, metavar="N", help="number of labels per video (default 5)")
@@ -101,8 +122,8 @@ def _check(options: argparse.Namespace) -> None:
         raise UserError("--budget is for --early-exit RUN")
     if options.online and options.early_exit:
         raise UserError("--early-exit is for whole videos; leave it out with --online")
-    for name in ("every", "top"):
-        if getattr(options, name) < 1:
+    for name in ("every", "top", "workers"):
+        if (value := getattr(options, name)) is not None and value < 1:
             raise UserError(f"--{name} {getattr(options, name)} must be at least 1")
     check_span_arguments(options)
     if options.online and options.table:
@@ -113,45 +134,6 @@ def _check(options: argparse.Namespace) -> None:
     for name in ("json", "draw"):
         if path := getattr(options, name):
             writable(f"--{name}", path)
-
-
-def find_videos(named: Sequence[str], template: str) -> list[str]:
-    """Returns the videos that files and folders name; those below a folder are sorted by path, and none is repeated.
-
-    Args:
-        named: files, folders of videos, and folders of frames.
-        template: file names of frames, such as `image_{:05d}.jpg`.
-
-    Raises:
-        UserError: a folder holds no video.
-    """
-    from adafocus.data.folders import VIDEO_SUFFIXES
-
-    frame = re.compile(re.sub(r"\\{.*?\\}", r".+", re.escape(template)))
-
-    def holds_frames(files: list[str]) -> bool:
-        return any(frame.fullmatch(name) for name in files)
-
-    found: list[str] = []
-    for name in named:
-        if not Path(name).is_dir():
-            found.append(name)
-            continue
-        below = []
-        for folder, folders, files in os.walk(name):
-            if holds_frames(files):
-                below.append(folder)
-                folders.clear()
-                continue
-            names = (file for file in files if Path(file).suffix.lower() in VIDEO_SUFFIXES and file[0] != ".")
-            below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
-        if not below:
-            raise UserError(
-                f"{name} has no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
-                f"{template.format(1, axis='x', video=Path(name).name)}"
-            )
-        found += sorted(below)
-    return list(dict.fromkeys(found))
 
 
 def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> list[dict[str, object]]:
@@ -166,10 +148,10 @@ def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> lis
         raise UserError("--draw: the prediction is averaged over several clips or crops; choose protocol=single")
     pictures = _pictures(options.draw, videos) if options.draw else {}
     top = min(options.top, len(predictor.classes))
-    rows = table("--table", options.table, _columns(top)) if options.table else None
+    rows = table("--table", options.table, columns(top)) if options.table else None
     terminal = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), "videos,", TimeRemainingColumn(), "left")
-    progress = Progress(*columns, console=terminal, disable=not terminal.is_terminal or len(videos) < 2, transient=True)
+    parts = (BarColumn(), MofNCompleteColumn(), "videos,", TimeRemainingColumn(), "left")
+    progress = Progress(*parts, console=terminal, disable=not terminal.is_terminal or len(videos) < 2, transient=True)
     entries: list[dict[str, object]] = []
     try:
         with progress:
@@ -197,24 +179,10 @@ def _label(predictor: Any, named: list[str], options: argparse.Namespace) -> lis
     return entries
 
 
-def _columns(top: int) -> dict[str, type]:
-    """Returns the columns of a table and their types; `label` and `score` are those of the most probable class."""
-    others = {f"{name}_{rank}": kind for rank in range(2, top + 1) for name, kind in (("label", str), ("score", float))}
-    boxes = dict.fromkeys(("frames", "x1", "y1", "x2", "y2"), list)
-    found = {"path": str, "label": str, "score": float, **others, "exit": int, "cost_multiply_adds": int}
-    return {**found, "seconds": float, **boxes, "error": str}
-
-
 def _row(prediction: Any, top: int) -> dict[str, Any]:
-    if prediction.error is not None:
-        return {"path": prediction.video, "error": printable(prediction.error)}
-    row = {"path": prediction.video, "cost_multiply_adds": prediction.cost, "seconds": round(prediction.seconds, 4)}
-    row |= {} if prediction.exit is None else {"exit": prediction.exit}
-    for rank, (label, score) in enumerate(zip(prediction.labels[:top], prediction.scores[:top], strict=True), 1):
-        end = "" if rank == 1 else f"_{rank}"
-        row |= {f"label{end}": label, f"score{end}": score}
-    corners = {name: [round(getattr(box, name), 2) for box in prediction.boxes] for name in ("x1", "y1", "x2", "y2")}
-    return {**row, "frames": prediction.frames, **corners}
+    """Returns a row of a table; corners have two digits, since such tables are read by people too."""
+    found = row(prediction, top)
+    return found | {name: [round(value, 2) for value in found.get(name, ())] for name in ("x1", "y1", "x2", "y2")}
 
 
 def _entry(prediction: Any) -> dict[str, Any]:

@@ -20,13 +20,16 @@ from adafocus.training.logger import counting
 _NOTE = """`adafocus prepare check FOLDER` decodes every video of lists or class folders and writes bad.txt and
 check.json. `adafocus prepare DATASET ROOT --annotations FOLDER` writes the lists for dataset=DATASET below ROOT
 from the official annotation files; with --videos it first extracts frames. The same command continues an
-interrupted extraction."""
+interrupted extraction. `adafocus prepare shard FOLDER OUT` packs the videos of lists or class folders into a few large
+files for dataset.root=OUT."""
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs `adafocus prepare`; returns the exit status: 1 if a file is bad or missing."""
     if argv and argv[0] in FORMATS:
         return _dataset(argv)
+    if argv and argv[0] == "shard":
+        return _shard(argv[1:])
     names = ", ".join(sorted(FORMATS))
     parser = ArgumentParser(prog="adafocus prepare", description=_NOTE, epilog=f"DATASET: {names}")
     parser.add_argument("what", help="check, or the name of a data set")
@@ -38,6 +41,34 @@ def main(argv: Sequence[str]) -> int:
     if options.what != "check":
         raise UserError(f"prepare {options.what} is unknown; choose check, {names}")
     return _check(options)
+
+
+def _shard(argv: Sequence[str]) -> int:
+    parser = ArgumentParser(prog="adafocus prepare shard", description="Packs videos into tar files with an index.")
+    parser.add_argument("root", type=Path, help="folder with lists, a table or class folders, as for dataset=folder")
+    parser.add_argument("out", type=Path, help="folder of the shards, for dataset.root")
+    parser.add_argument("--videos", default=".", metavar="FOLDER", help="the folder that lists start from")
+    parser.add_argument("--megabytes", type=int, default=1024, help="size of a shard (default 1024)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--timeout", type=float, default=60.0, help="seconds that one file may take")
+    options = parser.parse_args(argv)
+    if not options.root.is_dir():
+        raise UserError(f"{options.root} is not a folder")
+    if options.megabytes < 1:
+        raise UserError(f"--megabytes {options.megabytes} must be at least 1")
+    from adafocus.data.pack import pack
+    from adafocus.data.splits import Where
+
+    where, size = Where(options.root, options.root / options.videos), options.megabytes * 2**20
+    with counting("inspecting") as progress:
+        found = pack(
+            where, options.out, shard_bytes=size, workers=options.workers, timeout=options.timeout, progress=progress
+        )
+    for path, reason in found.bad.items():
+        sys.stdout.write(f"bad: {printable(path)}: {printable(reason)}\n")
+    counts = f"{found.videos} videos, {len(found.bad)} bad, in {found.shards} shards"
+    sys.stdout.write(f"{counts}; train with: adafocus run dataset=folder dataset.root={options.out} ...\n")
+    return 1 if found.bad else 0
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from adafocus.config.schema import Config
 from adafocus.core.errors import UserError
+from adafocus.core.files import is_address
 
 
 def check(config: Config, *, fresh: bool) -> None:
@@ -19,7 +20,7 @@ def check(config: Config, *, fresh: bool) -> None:
         UserError: a path does not exist; the message names the first one with its key.
     """
     root = config.dataset.root
-    if config.dataset.source == "files" and root and not Path(root).expanduser().is_dir():
+    if config.dataset.source == "files" and root and not is_address(root) and not Path(root).expanduser().is_dir():
         raise UserError(f"dataset.root={root} is not a folder")
     for key, path in _starts(config).items() if config.mode == "train" and fresh else ():
         if not Path(path).expanduser().exists():

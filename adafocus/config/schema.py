@@ -91,6 +91,9 @@ class DatasetConfig:
     reader: Annotated[str, OneOf(("auto", *choices.READERS))] = "auto"
     decode_short_side: Annotated[int, Between(8, 8192)] | None = None  # decode at this short side; None: as stored
     video_timeout: Amount = 60.0  # seconds that decoding one video may take
+    remote_timeout: Amount = 30.0  # seconds that a request may take if root is an address; it is repeated twice
+    # Disk in MB, in the user's cache folder, for videos and parts of shards behind an address; 0: nothing is kept.
+    remote_cache_megabytes: NotNegative = 20000
     # Memory in MB for decoded training videos, over all loader processes; evaluation may use as much again.
     cache_megabytes: NotNegative = 0
     # clips

@@ -102,3 +102,8 @@ def first_line(error: BaseException) -> str:
     """Returns the first line of an exception's message, or the name of its type if the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return "".join(char for char in lines[0] if char.isprintable()) if lines else type(error).__name__
+
+
+def is_address(target: str) -> bool:
+    """Returns whether a target is an address such as `s3://bucket/net` or `hf://owner/name` instead of a path."""
+    return "://" in target

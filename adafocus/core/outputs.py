@@ -110,25 +110,45 @@ class ParquetTable:
     """A Parquet table; `close` writes all rows. It needs pyarrow."""
 
     def __init__(self, path: Path, columns: Mapping[str, type]) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet  # noqa: F401 - so that a missing package is noticed before the work
-        except ImportError as error:
-            raise UserError('a .parquet table needs pyarrow: pip install "adafocus[parquet]"') from error
-        kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
-        numbers = pyarrow.list_(pyarrow.float64())
-        self.schema = pyarrow.schema([(name, kinds.get(kind, numbers)) for name, kind in columns.items()])
-        self.path, self.columns = path, list(columns)
-        self.rows: list[dict[str, Any]] = []
+        self.schema, self.path = parquet_schema(columns), path
+        self.rows: list[Mapping[str, Any]] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        def whole(value: Any) -> Any:
-            return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-
-        self.rows.append({name: whole(row.get(name)) for name in self.columns})
+        self.rows.append(row)
 
     def close(self) -> None:
-        import pyarrow
-        import pyarrow.parquet
+        with self.path.open("wb") as file:
+            write_parquet(file, self.rows, self.schema)
 
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(self.rows, self.schema), self.path)
+
+def parquet_schema(columns: Mapping[str, type]) -> Any:
+    """The schema of a Parquet table; see `table` for the columns.
+
+    Raises:
+        UserError: pyarrow is missing.
+    """
+    try:
+        import pyarrow
+        import pyarrow.parquet  # noqa: F401 - so that a missing package is noticed before the work
+    except ImportError as error:
+        raise UserError('a Parquet table needs pyarrow: pip install "adafocus[parquet]"') from error
+    kinds = {str: pyarrow.string(), float: pyarrow.float64(), int: pyarrow.int64()}
+    numbers = pyarrow.list_(pyarrow.float64())
+    return pyarrow.schema([(name, kinds.get(kind, numbers)) for name, kind in columns.items()])
+
+
+def parquet_table(rows: Sequence[Mapping[str, Any]], schema: Any) -> Any:
+    """Rows as a pyarrow table. Bytes of a file name that are no UTF-8 become escapes such as `\\udcff`."""
+    import pyarrow
+
+    def whole(value: Any) -> Any:
+        return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+    return pyarrow.Table.from_pylist([{name: whole(row.get(name)) for name in schema.names} for row in rows], schema)
+
+
+def write_parquet(file: Any, rows: Sequence[Mapping[str, Any]], schema: Any) -> None:
+    """Writes rows as a Parquet file."""
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(parquet_table(rows, schema), file)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from adafocus.core.errors import printable
 
 
 class Box(NamedTuple):
@@ -69,3 +71,24 @@ class Moment:
     scores: list[float]
     latency: float
     frame: np.ndarray
+
+
+def columns(top: int) -> dict[str, type]:
+    """Columns of a table of predictions and their types; `label` and `score` are the most probable class, `label_2` the
+    second."""
+    others = {f"{name}_{rank}": kind for rank in range(2, top + 1) for name, kind in (("label", str), ("score", float))}
+    boxes = dict.fromkeys(("frames", "x1", "y1", "x2", "y2"), list)
+    found = {"path": str, "label": str, "score": float, **others, "exit": int, "cost_multiply_adds": int}
+    return {**found, "seconds": float, **boxes, "error": str}
+
+
+def row(prediction: Prediction, top: int) -> dict[str, Any]:
+    """A prediction as a row with these columns; one with an error has only path and error."""
+    if prediction.error is not None:
+        return {"path": prediction.video, "error": printable(prediction.error)}
+    found: dict[str, Any] = {"path": prediction.video, "exit": prediction.exit, "cost_multiply_adds": prediction.cost}
+    for rank, (label, score) in enumerate(zip(prediction.labels[:top], prediction.scores[:top], strict=True), 1):
+        end = "" if rank == 1 else f"_{rank}"
+        found |= {f"label{end}": label, f"score{end}": score}
+    corners = {name: [getattr(box, name) for box in prediction.boxes] for name in ("x1", "y1", "x2", "y2")}
+    return {**found, "seconds": round(prediction.seconds, 4), "frames": prediction.frames, **corners}

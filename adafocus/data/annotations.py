@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from adafocus.core.errors import UserError
 from adafocus.data.paths import below, has_stray_bytes, printable, read_text
 
@@ -41,7 +43,7 @@ class Split:
         bad: path of each unreadable file -> reason.
     """
 
-    records: list[Record]
+    records: Sequence[Record]
     listed: int
     expected: int | None = None
     too_short: int = 0
@@ -51,6 +53,10 @@ class Split:
     def leave_out(self, paths: Collection[str]) -> None:
         """Removes the videos with these paths from `records`."""
         self.records = [record for record in self.records if record.path not in paths]
+
+    def class_counts(self, classes: int) -> np.ndarray:
+        """Number of videos (K,) of each class; a video with several classes counts for each of them."""
+        return np.bincount([label for record in self.records for label in record.labels], minlength=classes)
 
     def summary(self) -> dict[str, object]:
         """Returns counts and the range of labels, for the log and the run folder."""

@@ -17,6 +17,7 @@ from adafocus.data.annotations import Split, look_up
 from adafocus.data.hold_out import fold_out, groups_of, hold_out, straddling
 from adafocus.data.inspection import broken_files
 from adafocus.data.paths import encode, printable
+from adafocus.data.shards import ShardIndex, ShardSplit, bad_records
 from adafocus.data.splits import LAYOUTS, Found, Where, find
 
 Progress = Callable[[int, int], None]
@@ -54,6 +55,7 @@ class Demands:
         inspect: whether to inspect the packets of all video files.
         timeout: seconds that inspecting one file may take.
         keep_beside: whether results of the inspection may be cached in the folder of the videos, see `broken_files`.
+        local: whether the videos are files of this disk, which are looked up and inspected.
     """
 
     expected_train: int | None = None
@@ -65,6 +67,7 @@ class Demands:
     inspect: bool = True
     timeout: float = 60.0
     keep_beside: bool = True
+    local: bool = True
 
 
 @dataclass
@@ -78,6 +81,7 @@ class Collected:
         division: (path, class, group, split) of every video, if a part of the training videos is held out.
         counts: number of videos of each class by split, before unreadable ones are removed.
         notes: remarks about the data for the log.
+        index: the index of the shards that hold the videos; None: files.
     """
 
     classes: list[str]
@@ -85,6 +89,7 @@ class Collected:
     division: list[tuple[str, str, str, str]] = field(default_factory=list)
     counts: dict[str, np.ndarray] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    index: ShardIndex | None = None
 
 
 def collect(
@@ -95,6 +100,7 @@ def collect(
     trained: Trained | None = None,
     evaluation: bool = False,
     progress: Progress | None = None,
+    index: ShardIndex | None = None,
 ) -> Collected:
     """Finds the videos of a data set and checks them.
 
@@ -105,35 +111,69 @@ def collect(
         trained: the training data of an evaluated network, which defines the ids of class names.
         evaluation: whether to ignore training videos.
         progress: called with (done, all) while files are inspected.
+        index: the index, if the videos are packed in shards; `where` then has no lists.
 
     Raises:
         UserError: data is missing, ambiguous or damaged.
     """
-    found = find(where, known=trained.classes if trained else None, evaluation=evaluation)
-    collected = Collected(found.classes, {}, notes=list(found.notes))
+    known = trained.classes if trained else None
+    found = find(where, known=known, evaluation=evaluation) if index is None else _packed(index, evaluation, known)
+    collected = Collected(found.classes, {}, notes=list(found.notes), index=index)
     (_for_evaluation if evaluation else _for_training)(collected, found, where, division, trained)
     splits = collected.splits
     if where.classes is not None and len(found.classes) != where.classes:
         raise UserError(f"{where.root}: {len(found.classes)} classes found, {where.classes} expected (dataset.classes)")
     for name, split in splits.items():
-        look_up(split, where.videos, bad_list=demands.bad_list, keep_missing=name != "train")
+        _look_up(name, split, where, demands, index)
     _compare_counts(splits, demands)
     for split in splits.values():
         if demands.limit is not None:
             split.records = split.records[:: -(-len(split.records) // demands.limit)]
     collected.counts = remarks.clips_of_classes(found.classes, splits)
-    collected.notes += remarks.about_classes(found.classes, collected.counts) + remarks.about_rows(splits)
-    if demands.inspect:
+    collected.notes += remarks.about_classes(found.classes, collected.counts)
+    if not all(isinstance(split, ShardSplit) for split in splits.values()):  # a loop over all paths
+        collected.notes += remarks.about_rows(splits)
+    if demands.inspect and demands.local:
         if "train" in splits:
             collected.notes += remarks.about_copies(splits, where.videos)
         _inspect(splits, where.videos, demands, progress)
-    if trained and (seen := [r for r in splits["evaluate"].records if r.path in trained.seen]):
+    if trained and trained.seen and (seen := [r for r in splits["evaluate"].records if r.path in trained.seen]):
         collected.notes.append(
             f"{len(seen)} of {len(splits['evaluate'].records)} evaluated videos have the path of a "
             f"training video of the "
             f"checkpoint; the first: {printable(seen[0].path)}"
         )
     return collected
+
+
+def _packed(index: ShardIndex, evaluation: bool, known: Sequence[str] | None) -> Found:
+    """What an index says about its videos, as `find` finds it in a folder."""
+    if known is not None and list(known) != index.classes:
+        raise UserError(f"{index.folder} has other classes than the checkpoint; pack the folder with its class file")
+    names = list(index.splits)
+    if evaluation:
+        names = [next(name for name in ("test", "val", "train") if name in index.splits)]
+    splits: dict[str, Split] = {name: index.split(name) for name in names}
+    if "val" not in index.splits:  # a hold-out goes through all paths
+        for name, split in splits.items():
+            splits[name] = Split(list(split.records), listed=split.listed)
+    return Found(index.classes, splits, classes_below=index.class_folders)
+
+
+def _look_up(name: str, split: Split, where: Where, demands: Demands, index: ShardIndex | None) -> None:
+    """Fills `missing` and `bad` of a split, from the disk or from the index; training leaves these videos out."""
+    if demands.local:
+        look_up(split, where.videos, bad_list=demands.bad_list, keep_missing=name != "train")
+        return
+    if index is not None:
+        split.bad = bad_records(split, index)
+    broken = {path: reason for path, reason in split.bad.items() if path not in demands.bad_list}
+    if demands.bad_list:
+        named = (record.path for record in split.records if record.path in demands.bad_list)
+        split.bad |= dict.fromkeys(named, "named by dataset.bad_list")
+    if name == "train":
+        _check_share(broken, split.listed, demands.max_bad_fraction)
+        split.leave_out(set(split.bad))
 
 
 def _for_training(
@@ -246,7 +286,7 @@ def _inspect(splits: dict[str, Split], videos: Path, demands: Demands, progress:
 
 
 def _check_share(broken: dict[str, str], videos: int, fraction: float) -> None:
-    if len(broken) > int(fraction * videos) or len(broken) == videos:
+    if broken and (len(broken) > int(fraction * videos) or len(broken) == videos):
         path, reason = next(iter(broken.items()))
         raise UserError(
             f"{len(broken)} of {videos} training videos are unreadable, more than dataset.max_bad_fraction allows "

@@ -16,9 +16,10 @@ from adafocus.core.files import first_line
 from adafocus.core.rng import generator
 from adafocus.data.annotations import MAX_LABELS, Record
 from adafocus.data.arrays import ArrayVideo
+from adafocus.data.frame_cache import FrameCache
 from adafocus.data.frames import FrameFolder
 from adafocus.data.glyphs import GlyphVideos
-from adafocus.data.transforms import short_side_size
+from adafocus.data.storage import Storage
 from adafocus.data.video import VideoError, open_video
 from adafocus.data.view import View
 
@@ -92,43 +93,6 @@ class Indexed(Protocol):
     def __getitem__(self, index: int) -> np.ndarray: ...
 
 
-class FrameCache:
-    """Caches all frames of the videos that are read first, up to a number of bytes, for later epochs.
-
-    Nothing is evicted: a shuffled epoch reads every video once, so an evicted video would be needed again.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
-        self._videos: dict[str, np.ndarray] = {}
-
-    def read(
-        self, path: str, opened: Callable[[], Any], choose: Callable[[int], np.ndarray], short_side: int | None
-    ) -> np.ndarray:
-        """Returns frames of a video, from memory or from the file.
-
-        Args:
-            path: key of the video in the cache.
-            opened: opens the video.
-            choose: function from the video's number of frames to the indices of the frames to read.
-            short_side: shorter side to decode at; None: as stored.
-        """
-        frames = self._videos.get(path)
-        if frames is not None:
-            return frames[choose(len(frames))]
-        with opened() as video:
-            height, width = video.height, video.width
-            if short_side is not None and short_side < min(height, width):
-                height, width = short_side_size(height, width, short_side)
-            size = video.num_frames * height * width * video.channels
-            if self.used + size > self.limit:
-                return video.read(choose(video.num_frames), short_side)
-            frames = video.read(range(video.num_frames), short_side)
-        self._videos[path] = frames
-        self.used += size
-        return frames[choose(len(frames))]
-
-
 class VideoClips:
     """Clips of video files or frame folders.
 
@@ -146,6 +110,9 @@ class VideoClips:
         timeout: seconds that one video may take to decode.
         cache_bytes: memory for decoded videos, in each loader process.
         flow: whether frame folders hold optical flow.
+        storage: where the bytes of the videos come from; None: files below `root`.
+        alone: whether a rule that draws the frames of an evaluation clip draws as for the first video of a list, so
+            that they do not depend on the list.
     """
 
     def __init__(
@@ -161,8 +128,11 @@ class VideoClips:
         timeout: float | None = 60.0,
         cache_bytes: int = 0,
         flow: bool = False,
+        storage: Storage | None = None,
+        alone: bool = False,
     ) -> None:
-        self.records = list(records)
+        self.records = records
+        self.storage, self.alone = storage, alone
         self.root = root
         self.view = view
         self.seed = seed
@@ -205,6 +175,12 @@ class VideoClips:
                 bad.append(BadVideo(chosen, self.records[chosen].path, str(error)))
         raise VideoError(f"{REPLACEMENTS} videos in a row cannot be read; the last: {bad[-1].reason}")
 
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[Item]:
+        """The items of a batch, as torch's loader asks for them; reading the next ones goes on while one is decoded."""
+        if self.storage is not None:
+            self.storage.prefetch([self.records[index] for _, index in keys])
+        return [self[key] for key in keys]
+
     def _training_item(
         self, chosen: int, index: int, epoch: int, rng: np.random.Generator, bad: list[BadVideo]
     ) -> Item:
@@ -232,7 +208,7 @@ class VideoClips:
 
     def _evaluation_item(self, index: int) -> Item:
         record = self.records[index]
-        rng = generator(self.seed, "evaluation", index)
+        rng = generator(self.seed, "evaluation", 0 if self.alone else index)
 
         def indices(count: int) -> np.ndarray:
             first = self.view.clips(count, rng)
@@ -261,7 +237,8 @@ class VideoClips:
     def _open(self, record: Record) -> Any:
         path = self.root / record.path
         if self.template is None:
-            return open_video(path, reader=self.reader, timeout=self.timeout)
+            data = None if self.storage is None else self.storage.read(record)
+            return open_video(path, reader=self.reader, timeout=self.timeout, data=data)
         return FrameFolder(path, template=self.template, num_frames=record.num_frames, flow=self.flow)
 
     def _read(self, record: Record, choose: Callable[[int], np.ndarray]) -> tuple[Tensor, np.ndarray]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from adafocus.core.errors import UserError
 from adafocus.data.annotations import Record, Split
 from adafocus.data.paths import printable
 
@@ -110,3 +112,40 @@ def folder_split(root: Path, found: ClassFolders, classes: list[str]) -> Split:
         for video in videos
     ]
     return Split(records, listed=len(records))
+
+
+def find_videos(named: Sequence[str], template: str) -> list[str]:
+    """Returns the videos that files and folders name; those below a folder are sorted by path, and none is repeated.
+
+    Args:
+        named: files, folders of videos, and folders of frames.
+        template: file names of frames, such as `image_{:05d}.jpg`.
+
+    Raises:
+        UserError: a folder holds no video.
+    """
+    frame = re.compile(re.sub(r"\\{.*?\\}", r".+", re.escape(template)))
+
+    def holds_frames(files: list[str]) -> bool:
+        return any(frame.fullmatch(name) for name in files)
+
+    found: list[str] = []
+    for name in named:
+        if not Path(name).is_dir():
+            found.append(name)
+            continue
+        below = []
+        for folder, folders, files in os.walk(name):
+            if holds_frames(files):
+                below.append(folder)
+                folders.clear()
+                continue
+            names = (file for file in files if Path(file).suffix.lower() in VIDEO_SUFFIXES and file[0] != ".")
+            below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
+        if not below:
+            raise UserError(
+                f"{name} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
+                f"{template.format(1, axis='x', video=Path(name).name)}"
+            )
+        found += sorted(below)
+    return list(dict.fromkeys(found))

@@ -75,7 +75,7 @@ def _by_class(records: Sequence[Record]) -> dict[Hashable, list[int]]:
 def _two_sides(split: Split, chosen: np.ndarray) -> tuple[Split, Split]:
     sides = []
     for side in (~chosen, chosen):
-        records = [split.records[place] for place in np.flatnonzero(side)]
+        records = [split.records[int(place)] for place in np.flatnonzero(side)]
         sides.append(Split(sorted(records, key=lambda record: record.path), len(records)))
     return sides[0], sides[1]
 

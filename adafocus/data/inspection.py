@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from adafocus.data.cache import cache_folder
 from adafocus.data.paths import encode, printable
 from adafocus.data.processes import in_processes
 from adafocus.data.video import inspect_video
@@ -87,7 +88,7 @@ def _place(root: Path, beside: bool) -> Path | None:
     """Returns the cache file for `root`; None if neither `root` nor the user's cache folder can be written."""
     if beside and os.access(root, os.W_OK):
         return root / KEPT
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "adafocus"
+    cache = cache_folder()
     with suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         if os.access(cache, os.W_OK):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing.process
 import multiprocessing.util
 import os
@@ -20,6 +19,7 @@ from adafocus.core.errors import UserError
 from adafocus.core.rng import generator
 from adafocus.data.chosen import ChosenFrames
 from adafocus.data.dataset import EVALUATION, ChosenSource, ClipSource, Item, collate
+from adafocus.data.processes import die_with_parent
 from adafocus.data.video import VideoError
 
 Key = tuple[int, int]
@@ -137,10 +137,7 @@ def _settle(worker: int) -> None:
     os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # blocked while it was started
-    if sys.platform == "linux":  # on other systems torch's worker checks every five seconds whether its parent is alive
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # the parent died before that call
-            os._exit(1)
+    die_with_parent()  # elsewhere than on Linux, torch's worker looks every five seconds whether its parent is alive
 
 
 def _collate(items: list[Item]) -> Batch:
@@ -165,7 +162,6 @@ def _collate(items: list[Item]) -> Batch:
 
 
 SOCKET_PATH = 107 if sys.platform == "linux" else 103  # longest path of a Unix socket in bytes, without its final zero
-PR_SET_PDEATHSIG = 1  # of linux/prctl.h: the signal that this process gets when its parent dies
 
 
 def loader_trouble(error: BaseException) -> str | None:
@@ -283,8 +279,8 @@ class Loader:
             except StopIteration:
                 return
             except VideoError as error:
-                reason = str(error).strip().splitlines()[-1]  # the lines before are the loader process's traceback
-                raise UserError(reason.removeprefix("adafocus.data.video.VideoError: ")) from error
+                reason = str(error).strip().splitlines()[-1]  # a loader process puts its traceback before it
+                raise UserError(reason.removeprefix("adafocus.data.packets.VideoError: ")) from error
             except RuntimeError as error:
                 if (trouble := loader_trouble(error)) is None:
                     raise

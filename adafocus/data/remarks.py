@@ -20,10 +20,7 @@ _HEAD = 2**16  # number of bytes at the beginning of files of equal size that ar
 
 def clips_of_classes(classes: Sequence[str], splits: Mapping[str, Split]) -> dict[str, np.ndarray]:
     """Counts the videos of each class by split; a video with several classes counts for each of them."""
-    return {
-        name: np.bincount([label for record in split.records for label in record.labels], minlength=len(classes))
-        for name, split in splits.items()
-    }
+    return {name: split.class_counts(len(classes)) for name, split in splits.items()}
 
 
 def class_table(classes: Sequence[str], counts: Mapping[str, np.ndarray], longest: int = 20) -> list[str]:

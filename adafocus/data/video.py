@@ -1,4 +1,4 @@
-"""Reads frames of video files by index, with decord, PyAV or torchcodec; the only module that imports a decoder.
+"""Reads frames of video files by index, with decord, PyAV or torchcodec.
 
 The index of a frame is its position in presentation order in a sequential decode of the first video stream, without the
 hidden pre-roll of cut files. Frames are rotated upright. decord's random access is fast but returns wrong frames
@@ -12,7 +12,6 @@ import importlib.util
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -22,18 +21,11 @@ import numpy as np
 import torch
 
 from adafocus.core.errors import UserError
+from adafocus.data.packets import Layout, VideoError, inspect_packets, open_container, source
 from adafocus.data.transforms import resize, short_side_size
 
-#: Containers, codecs and pixel formats in which decord's random access was compared with a sequential decode.
-_SAFE_SUFFIXES = frozenset((".mp4", ".m4v", ".mov", ".mkv", ".webm"))
-_SAFE_CODECS = frozenset(("h264", "hevc", "vp8", "vp9", "mpeg4"))
-_SAFE_PIXELS = frozenset(("yuv420p",))
 #: Output widths at which decord 0.6 fails.
 _DECORD_WIDTHS = frozenset((8, 12, 16, 24, 48, 72))
-
-
-class VideoError(Exception):
-    """Raised if a video cannot be read; the message is one line with path and reason. A single one ends no run."""
 
 
 @cache
@@ -52,103 +44,6 @@ def installed_readers() -> tuple[str, ...]:
     return tuple(found)
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Properties of a video file from its packets, without decoding.
-
-    Attributes:
-        frames: number of packets that are displayed; equals the number of frames of an undamaged file.
-        height, width: size of the upright frames in pixels.
-        turns: counterclockwise quarter turns from the stored to the upright frame.
-        doubt: the reason why random access or the packet count cannot be trusted; empty if both can.
-        counted: whether `frames` is known to be exact without decoding.
-        keys: indices of the key frames, at which decoding can start.
-    """
-
-    frames: int
-    height: int
-    width: int
-    turns: int
-    fps: float
-    doubt: str
-    counted: bool
-    keys: int = 1
-
-
-def _inspect(path: Path) -> Layout:
-    import av
-
-    with av.open(str(path)) as container:
-        if not container.streams.video:
-            raise VideoError(f"{path}: no video stream in it")
-        stream = container.streams.video[0]
-        shown, hidden, stamps, last_key, open_gop, reordered = 0, 0, set(), None, False, False
-        keys = 0
-        last_stamp = None
-        decoding = end = 0.0  # latest decoding time stamp in ticks, and latest end of a frame in seconds
-        for packet in container.demux(stream):
-            if packet.size == 0:
-                continue
-            if packet.is_discard:
-                hidden += 1
-                continue
-            shown += 1
-            keys += packet.is_keyframe
-            stamp = packet.pts
-            decoding = max(decoding, packet.dts or 0)
-            if stamp is not None:
-                end = max(end, float((stamp + (packet.duration or 0)) * packet.time_base))
-            stamps.add(stamp)
-            if stamp is not None:
-                open_gop |= last_key is not None and stamp < last_key
-                reordered |= last_stamp is not None and stamp < last_stamp
-                last_key = stamp if packet.is_keyframe else last_key
-                last_stamp = stamp
-        codec, pixels = stream.codec_context.name, stream.codec_context.pix_fmt
-        streams, kind = len(container.streams.video), container.format.name
-        promised, lasts = stream.frames, _seconds(stream.metadata.get("DURATION"))
-        height, width = stream.codec_context.height, stream.codec_context.width
-        rate = float(stream.average_rate or 0)
-        # Only the first decoded frame has the rotation.
-        container.seek(0)
-        first = next(container.decode(stream), None)
-    if first is None or not shown or not height:
-        raise VideoError(f"{path}: no frame can be decoded")
-    there = shown + hidden
-    # AVI leaves frames out where nothing moves, but its time stamps go on; its header may be off by a few.
-    spare = 0 if kind.startswith("mov") else max(2, promised // 50)
-    if promised > (there if kind.startswith("mov") else max(there, decoding + 1)) + spare:
-        raise VideoError(f"{path}: truncated: its header promises {promised} frames, {there} are there")
-    if lasts is not None and end < 0.95 * lasts - 0.1:
-        raise VideoError(f"{path}: truncated: its header promises {lasts:.1f} s, {end:.1f} s are there")
-    whole_stamps = None not in stamps and len(stamps) == shown
-    doubts = {
-        "container": path.suffix.lower() not in _SAFE_SUFFIXES,
-        "codec": codec not in _SAFE_CODECS or (codec == "mpeg4" and reordered),
-        "pixel format": pixels not in _SAFE_PIXELS or bool(first.interlaced_frame),
-        "odd size": height % 2 == 1 or width % 2 == 1,
-        "several video streams": streams != 1,
-        "hidden frames": hidden > 0 or (min(stamps) < 0 if whole_stamps else True),
-        "open GOP": open_gop,
-        "time stamps": not whole_stamps,
-    }
-    turns = (int(first.rotation) // 90) % 4
-    if turns % 2:
-        height, width = width, height
-    doubt = ", ".join(name for name, found in doubts.items() if found)
-    sure = path.suffix.lower() in _SAFE_SUFFIXES and whole_stamps and not hidden
-    return Layout(shown, height, width, turns, rate, doubt, sure, max(1, keys))
-
-
-def _seconds(duration: str | None) -> float | None:
-    """Converts the DURATION tag of a Matroska or WebM stream, such as `00:00:04.5`, to seconds; None without one."""
-    try:
-        hours, minutes, seconds = (duration or "").split(":")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-    except ValueError:
-        return None
-
-
 Opened = TypeVar("Opened", bound="Video")
 
 
@@ -158,8 +53,8 @@ class Video:
     reader: str
     channels = 3
 
-    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
-        self.path, self._layout, self.timeout = path, layout, timeout
+    def __init__(self, path: Path, layout: Layout, timeout: float | None, data: bytes | None = None) -> None:
+        self.path, self._layout, self.timeout, self.data = path, layout, timeout, data
         self.num_frames, self.height, self.width, self.fps = layout.frames, layout.height, layout.width, layout.fps
         #: Maximal number of frames that must be decoded to read a single one (distance between key frames).
         self.group = layout.frames / layout.keys
@@ -215,7 +110,7 @@ class _Decord(Video):
 
         decord.logging.set_level(decord.logging.QUIET)
         reduced = {} if width in _DECORD_WIDTHS or height == self.height else {"width": width, "height": height}
-        decoder = decord.VideoReader(str(self.path), ctx=decord.cpu(0), num_threads=1, **reduced)
+        decoder = decord.VideoReader(source(self.path, self.data), ctx=decord.cpu(0), num_threads=1, **reduced)
         if len(decoder) != self.num_frames:
             raise VideoError(f"{self.path}: decord counts {len(decoder)} frames, the packets are {self.num_frames}")
         return decoder.get_batch(order.tolist()).asnumpy()
@@ -229,7 +124,7 @@ class _Auto(_Decord):
             return super()._read_sorted(order, height, width)
         except Exception:  # decord raises plain Exceptions; if the file is damaged, PyAV raises too
             self.reader = _Sequential.reader
-            return _Sequential(self.path, self._layout, self.timeout)._read_sorted(order, height, width)
+            return _Sequential(self.path, self._layout, self.timeout, self.data)._read_sorted(order, height, width)
 
 
 class _Sequential(Video):
@@ -237,8 +132,8 @@ class _Sequential(Video):
 
     reader = "pyav"
 
-    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
-        super().__init__(path, layout, timeout)
+    def __init__(self, path: Path, layout: Layout, timeout: float | None, data: bytes | None = None) -> None:
+        super().__init__(path, layout, timeout, data)
         self.group = float(layout.frames)  # reading always starts at the first frame
         if not layout.counted:
             self.num_frames = sum(1 for _ in self.decode())
@@ -247,10 +142,8 @@ class _Sequential(Video):
 
     def decode(self) -> Iterator[Any]:
         """Yields all frames in order, as PyAV's frame objects."""
-        import av
-
         deadline = None if self.timeout is None else time.monotonic() + self.timeout
-        with av.open(str(self.path)) as container:
+        with open_container(self.path, self.data) as container:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"
             for frame in container.decode(stream):
@@ -297,11 +190,13 @@ class _Sequential(Video):
 class _TorchCodec(Video):
     reader = "torchcodec"
 
-    def __init__(self, path: Path, layout: Layout, timeout: float | None) -> None:
-        super().__init__(path, layout, timeout)
+    def __init__(self, path: Path, layout: Layout, timeout: float | None, data: bytes | None = None) -> None:
+        super().__init__(path, layout, timeout, data)
         from torchcodec.decoders import VideoDecoder
 
-        self._decoder = VideoDecoder(str(path), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
+        self._decoder = VideoDecoder(
+            source(path, data), dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact"
+        )
         self.num_frames = len(self._decoder)
 
     def _read_sorted(self, order: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -312,20 +207,27 @@ _CLASSES: dict[str, type[Video]] = {"decord": _Decord, "pyav": _Sequential, "tor
 
 
 @overload
-def open_video(path: str | Path, reader: Literal["pyav"], timeout: float | None = None) -> _Sequential: ...
+def open_video(
+    path: str | Path, reader: Literal["pyav"], timeout: float | None = None, *, data: bytes | None = None
+) -> _Sequential: ...
 
 
 @overload
-def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video: ...
+def open_video(
+    path: str | Path, reader: str = "auto", timeout: float | None = None, *, data: bytes | None = None
+) -> Video: ...
 
 
-def open_video(path: str | Path, reader: str = "auto", timeout: float | None = None) -> Video:
+def open_video(
+    path: str | Path, reader: str = "auto", timeout: float | None = None, *, data: bytes | None = None
+) -> Video:
     """Opens a video file.
 
     Args:
         path: the file.
         reader: "auto" (decord for files where its random access is correct, else PyAV), or one reader for all files.
         timeout: time limit in seconds for a sequential decode.
+        data: the bytes of the video, if it is no file on this disk; `path` is then only its name.
 
     Raises:
         VideoError: the file is not a readable video.
@@ -334,13 +236,14 @@ def open_video(path: str | Path, reader: str = "auto", timeout: float | None = N
     path = Path(path)
     if reader != "auto" and reader not in installed_readers():
         raise UserError(f"reader {reader!r} is not installed; choose auto or one of {', '.join(installed_readers())}")
-    check_file(path)
+    if data is None:
+        check_file(path)
     try:
-        layout = _inspect(path)
+        layout = inspect_packets(path, data)
         if reader != "auto":
-            return _CLASSES[reader](path, layout, timeout)
+            return _CLASSES[reader](path, layout, timeout, data)
         safe = not layout.doubt and "decord" in installed_readers()
-        return (_Auto if safe else _Sequential)(path, layout, timeout)
+        return (_Auto if safe else _Sequential)(path, layout, timeout, data)
     except VideoError:
         raise
     except Exception as error:  # every decoder has its own exceptions; decord's are plain Exceptions
@@ -365,7 +268,7 @@ def inspect_video(path: Path) -> None:
     """Inspects the packets of a file and decodes its first frame; raises VideoError if it is unreadable."""
     check_file(path)
     try:
-        _inspect(path)
+        inspect_packets(path)
     except VideoError:
         raise
     except Exception as error:  # see open_video

@@ -16,12 +16,12 @@ from PIL import Image
 
 from adafocus import build, config, predict
 from adafocus.cli import main
-from adafocus.commands.predict import find_videos
 from adafocus.core.errors import UserError
 from adafocus.core.outputs import table
 from adafocus.core.variants import WHOLE_FRAMES
 from adafocus.data.annotations import Record
 from adafocus.data.dataset import EVALUATION, VideoClips, collate
+from adafocus.data.folders import find_videos
 from adafocus.data.stream import stream_frames
 from adafocus.data.video import VideoError
 
@@ -157,7 +157,7 @@ def test_what_goes_wrong_is_one_line(tmp_path: Path, clip: Path, capsys: pytest.
     assert "no classifier" in capsys.readouterr().err
     with pytest.raises(VideoError, match="no such file"):
         next(stream_frames(tmp_path / "gone.mp4"))
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match="has no checkpoint"):
         run = tmp_path / "run"
         run.mkdir()
         (run / "config.json").write_text(json.dumps(config.to_dict(composed("dataset=folder", "dataset.root=/x"))))
