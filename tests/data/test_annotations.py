@@ -56,7 +56,7 @@ def test_a_blank_last_line_is_no_class(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("names", "says"),
-    [(["a", "b", "a"], "line 3: 'a' is already the class of line 1"), (["a", "", "b"], "line 2: no name")],
+    [(["a", "b", "a"], "line 3: 'a' is already the class of line 1"), (["a", "", "b"], "line 2: the name is empty")],
 )
 def test_classes_without_a_name_of_their_own_are_refused(tmp_path: Path, names: list[str], says: str) -> None:
     with pytest.raises(UserError, match=says):
