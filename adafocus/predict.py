@@ -62,12 +62,13 @@ class Predictor:
         classes: class names; None: those in the file, else numbers.
         device: auto, cpu or cuda.
         precision: see `adafocus.inference.Program`; or "auto".
-        fold_norm, program, program_for: see there (`engine`, `part`); with the defaults predictions have the same bits
-            as in evaluation.
-        early_exit, budget: videos exit early by the rule of this run, see `adafocus.evaluation.exit_rule.read_rule`.
-        batch_size: number of videos that pass the network together, on which the last bits of a prediction depend;
-            with 1 they do not depend on the other videos. None: 1 on a CPU, where more are not faster; else as in
-            evaluation.
+        fold_norm: whether to fold BatchNorm into convolutions.
+        program: the program of the backbones, `engine` of `adafocus.inference.Program`.
+        program_for: the backbones that it runs, `part` there.
+        early_exit: a run of mode=early_exit; videos exit early by its rule, see `adafocus.evaluation.exit_rule`.
+        budget: a budget of that run; None: see `adafocus.evaluation.exit_rule.read_rule`.
+        batch_size: number of videos that pass the network together, on which the last bits of a prediction depend.
+            None: 1 on a CPU, where more are not faster; else as in evaluation.
 
     Raises:
         UserError: the file does not fit the network.
@@ -116,8 +117,7 @@ class Predictor:
             self.exits = self.rule.checked(passed_exits(self.model.num_exits, chunk, glance_exit=glance_exit))
             self.settings.mode = "early_exit"  # frames are decoded when they are needed
         self.normalize = Normalize(*build.normalization(settings))
-        views = 1 if self.rule else self.view().views
-        usual = 1 if self.device.type == "cpu" else max(1, settings.evaluate.batch_size // views)
+        usual = 1 if self.device.type == "cpu" else max(1, settings.evaluate.batch_size // self.view().views)
         self.batch_size = batch_size or usual
 
     def view(self) -> View:

@@ -102,7 +102,7 @@ def _listed(address: str) -> list[str]:
         raise UserError(f"{address} cannot be listed ({first_line(error)})") from error
     found = [name for name in names if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES]
     if not found:
-        raise UserError(f"{address} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}), or cannot be listed")
+        raise UserError(f"{address} has no video ({' '.join(sorted(VIDEO_SUFFIXES))}), or cannot be listed")
     return sorted(system.unstrip_protocol(name) for name in found)
 
 

@@ -256,7 +256,8 @@ def _show(found: dict[str, Any]) -> None:
     )
     table = Table(box=SIMPLE)
     for name in ("program", "ms a clip", "95 %", "clips/s", "batch", "memory", "same class", "parts of a clip"):
-        table.add_column(name, justify="left" if name in ("program", "parts of a clip") else "right")
+        left = name in ("program", "parts of a clip")
+        table.add_column(name, justify="left" if left else "right", no_wrap=name == "program")
     for row in found["programs"]:
         parts = row["parts"] or {}
         whole = sum(parts.values()) or 1.0

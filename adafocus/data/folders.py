@@ -122,7 +122,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
         template: file names of frames, such as `image_{:05d}.jpg`.
 
     Raises:
-        UserError: a folder holds no video.
+        UserError: a folder has no video.
     """
     frame = re.compile(re.sub(r"\\{.*?\\}", r".+", re.escape(template)))
 
@@ -144,7 +144,7 @@ def find_videos(named: Sequence[str], template: str) -> list[str]:
             below += [path for file in names if os.path.isfile(path := os.path.join(folder, file))]
         if not below:
             raise UserError(
-                f"{name} holds no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
+                f"{name} has no video ({' '.join(sorted(VIDEO_SUFFIXES))}) and no folder of frames named like "
                 f"{template.format(1, axis='x', video=Path(name).name)}"
             )
         found += sorted(below)

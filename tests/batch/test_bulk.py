@@ -255,7 +255,7 @@ def test_what_goes_wrong_is_one_line(run: Path, tmp_path: Path, capsys: pytest.C
         (str(tmp_path / "twice.csv"),): "ids must be unique",
         (str(tmp_path / "none.txt"),): "names no video",
         (str(tmp_path / "gone.parquet"),): "cannot be read",
-        (str(tmp_path),): "holds no video",
+        (str(tmp_path),): "has no video",
         ("file:///etc",): "only addresses of",
         (str(run / "videos"), str(run / "videos")): "one input",
         (str(run / "videos"), "--root", "/"): "--root is for",

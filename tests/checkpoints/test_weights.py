@@ -190,7 +190,7 @@ def _odd(path: Path, kind: str) -> None:
 
 ODD = {
     "integer keys": "numbers instead of names (first: 0)",
-    "sparse": "holds sparse tensors",
+    "sparse": "has sparse tensors",
     "nan": "NaN or infinite",
     "int8": "int8 numbers as weights",
     "head of 0 dimensions": "other shapes",

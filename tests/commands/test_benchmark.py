@@ -34,7 +34,7 @@ def test_figures_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None
         assert {"glance", "frame policy", "spatial policy", "focus", "head", "rest"} == set(row["parts"])
         assert row["parts"]["focus"] > 0
         assert row["peak_memory"] is None or row["peak_memory"] > 2**20
-    assert first["agreement"]["deviation"] == 0 and "BatchNorm" in text
+    assert first["agreement"]["deviation"] == 0 and "BatchNorm folded" in text
     assert cli.main(["compare", str(tmp_path)]) == 0
     fastest = min(row["latency"] for row in found["programs"])
     assert f"{1000 * fastest:.1f}" in capsys.readouterr().out

@@ -343,7 +343,7 @@ def test_mistakes_are_found_before_the_work(
         (str(clip), "--draw", str(tmp_path / "x.png")): "averaged",
         (str(clip), "--online", "--table", str(tmp_path / "x.csv")): "--table is for whole videos",
         (str(clip), "protocol=single"): "leave out protocol=single",
-        (str(tmp_path / "empty"),): "holds no video",
+        (str(tmp_path / "empty"),): "has no video",
     }
     for typed, says in cases.items():
         assert main(["predict", path, *typed]) == 2, typed

@@ -269,7 +269,7 @@ def test_what_is_typed_wins_over_a_stages_recipe() -> None:
         (("method=adafocus_v1", "policy.reward=greed"), "policy.reward"),
         (
             ("method=adafocus_v1", "stage=2", "init.from=run", "policy.epochs=2", "schedule.accumulation_steps=2"),
-            "accumulation_steps must be 1",
+            "accumulation_steps=2 must be 1",
         ),
         (("method=adafocus_v1", "+schedule.stages.2.rat=5"), "rat"),
     ],

@@ -56,7 +56,7 @@ def test_what_is_no_description_is_one_line(tmp_path: Path, content: dict[str, o
 
 
 def test_a_file_and_an_empty_folder_say_what_to_type(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no config.json of a network of timm"):
+    with pytest.raises(UserError, match=r"no config.json of a timm network"):
         composed(f"backbone.focus=file/{tmp_path}")
     (tmp_path / "net.safetensors").touch()
     with pytest.raises(UserError, match=r"backbone.focus=timm/NAME backbone.weights=.*net.safetensors"):

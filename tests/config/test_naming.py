@@ -98,7 +98,7 @@ def test_a_name_outside_is_one_line(name: str, sweep: list[str], tmp_path: Path,
     ("typed", "said"),
     [
         (["-m", "patch="], "patch= names no option of patch"),
-        (["-m", "seed=range(3,1)"], "seed=range(3,1) holds no value"),
+        (["-m", "seed=range(3,1)"], "seed=range(3,1) has no value"),
         (["-m", "name=a,b", "seed=1"], "all jobs of a sweep are in one folder"),
         (["patch=96,128"], "patch=96,128 has several values: add -m"),
         (["mode=evaluate", "checkpoint=outputs/a=b,c"], "checkpoint='outputs/a=b,c'"),

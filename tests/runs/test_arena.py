@@ -171,7 +171,7 @@ def test_a_signal_asks_the_running_steps_once_to_end(tmp_path: Path, monkeypatch
     [
         (["glyphs", "--seeds", "0"], "--seeds and --jobs must be at least 1"),
         (["glyphs", "--only", "V9"], "is part of no entrant's name"),
-        (["glyphs", "other"], "is no override"),
+        (["glyphs", "other"], "is not an override"),
         (["/nowhere"], "/nowhere"),
         (["glyphs", "--budgets", "x"], "--budgets"),
     ],

@@ -139,5 +139,5 @@ def test_single_networks_start_from_files_of_recognizers(form: str, tmp_path: Pa
     assert torch.equal(head.weight, files["glance"].head.weight)
     local = network.classifier if form == "tsm" else network.focus_head
     assert torch.equal(local.weight, files["focus"].head.weight)
-    with pytest.raises(UserError, match="does not hold the focus network"):
+    with pytest.raises(UserError, match="does not contain the focus network"):
         load_start(tmp_path / "glance.pt", network, "focus")

@@ -74,8 +74,11 @@ def test_training_step() -> None:
     frames = golden_weights.frames(f"{TRAIN}/frames", (2, 24, 224, 224)).unflatten(1, (8, 3)).double()
     target = golden_weights.array(f"{TRAIN}/label", (2, 20)).argmax(1)
     random_where = golden_weights.array(f"{TRAIN}/random_action", (16, 2)).double().sigmoid().view(2, 8, 2)
-    stage = JointStage(
-        model, lambda _: frames, seed=0, rates={"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0}
+    stage = JointStage(  # frames are normalized in processing order
+        model,
+        lambda _: frames[:, model.order],
+        seed=0,
+        rates={"policy": 0.1, "glance": 0.5, "focus": 1.0, "classifier": 5.0},
     )
     stage.places = lambda choice, batch: None if choice == "learned" else random_where
     kept = {}

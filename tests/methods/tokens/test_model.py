@@ -83,7 +83,7 @@ def test_other_transformers_of_timm_are_refused(name: str) -> None:
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         vit = timm.create_model(name, num_classes=0)
-    with pytest.raises(ValueError, match="no plain vision transformer"):
+    with pytest.raises(ValueError, match="not a plain vision transformer"):
         TokenEncoder(vit, 2)
 
 
@@ -215,7 +215,7 @@ def test_what_does_not_fit_is_refused() -> None:
         TokenFocus(tiny_glance(), vit, frame_size=48, **shared)
     with pytest.raises(ValueError, match="no multiple of 4"):
         TokenFocus(tiny_glance(), vit, frame_size=32, **{**shared, "glance_segments": 4})
-    with pytest.raises(ValueError, match="no plain vision transformer"):
+    with pytest.raises(ValueError, match="not a plain vision transformer"):
         TokenFocus(tiny_glance(), tiny_glance(), frame_size=32, **shared)
     with pytest.raises(ValueError, match="must fill images"):
         ViT(30, patch_size=8)
