@@ -10,6 +10,10 @@ import pytest
 
 import adafocus
 
+# Runs and commands that tests call in this process must not set its allocator to keep freed memory: over the whole
+# suite that adds up to many gigabytes. Any variable of this family leaves the choice to the user; 0 is glibc's default.
+os.environ.setdefault("MALLOC_PERTURB_", "0")
+
 
 def shared_folder() -> Path | None:
     """The folder of complete golden cases and real videos, which are not in this repository (`ADAFOCUS_SHARED`)."""
