@@ -58,12 +58,12 @@ class FrameExit(AdaFocusV2):
         self.register_buffer("order", torch.tensor(coarse_to_fine(segments)), persistent=False)
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Features (B, T', 0): there is no glance network."""
+        """Returns maps without channels and features (B, T', 0), because this method has no glance network."""
         maps = self.glance_net(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         return GlanceOutput(maps, maps[..., 0, 0])
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None, state: Tensor | None = None) -> Plan:
-        """Nothing is decided: every patch is the whole frame."""
+        """Returns the fixed order of the frames, and locations (B, T', 2) that have no effect."""
         count, steps = glance.maps.shape[:2]
         frames = self.order.expand(count, -1) if steps == self.segments else None
         return Plan(glance.maps.new_zeros(count, steps, 2), frames)

@@ -68,27 +68,27 @@ class OCSampler(AdaptiveNetwork):
 
     @property
     def frame_sets(self) -> dict[str, int]:
-        """Number of glance frames and of chosen frames."""
+        """Returns the numbers of frames that the exported programs take: glance frames and chosen frames."""
         return {"glance_frames": self.glance_segments, "chosen_frames": self.focus_segments}
 
     def first_frames(self, frames: Tensor) -> Tensor:
-        """All frames (B, G, ...): any of them may be chosen."""
+        """Returns all frames (B, G, ...), because the glance network sees them all."""
         return frames
 
     def focus_frames(self, frames: Tensor, plan: Plan | None = None) -> Tensor:
-        """The chosen frames (B, F, ...)."""
+        """Returns the frames (B, F, ...) that `plan.frames` names."""
         assert plan is not None and plan.frames is not None
         return frames[torch.arange(frames.shape[0], device=frames.device)[:, None], plan.frames]
 
     def glance(self, frames: Tensor, auxiliary: bool = False) -> GlanceOutput:
-        """Glance network on all frames (B, G, 3, S, S)."""
+        """Runs the glance network on all frames of a clip (B, G, 3, S, S)."""
         maps = self.glance_maps(frames)
         features = maps.mean((-2, -1))
         with full_precision(features):
             return GlanceOutput(maps, features, aux_logits=self.glance_head(widen(features)) if auxiliary else None)
 
     def decide(self, glance: GlanceOutput, overrides: Overrides | None = None) -> Plan:
-        """Chooses frames; in training `overrides.thresholds` (B, G) are the random numbers."""
+        """Chooses F frames: the best ones, or in training a sample by `overrides.thresholds` (B, G)."""
         overrides = overrides or Overrides()
         whole = glance.features.new_zeros(glance.features.shape[0], self.focus_segments, 2)
         if overrides.frames is not None:
@@ -98,12 +98,12 @@ class OCSampler(AdaptiveNetwork):
         return Plan(whole, frames, scores=log_probability)
 
     def even_frames(self, like: Tensor) -> Tensor:
-        """Evenly spaced frames (B, F); `like` gives B."""
+        """Returns indices (B, F) of evenly spaced frames, with the batch size B of `like`."""
         even = torch.full((like.shape[0], self.glance_segments), 1 / self.glance_segments, device=like.device)
         return choose_frames(even, self.glance_segments, self.focus_segments)
 
     def focus(self, frames: Tensor, plan: Plan, glance: GlanceOutput, auxiliary: bool = False) -> Output:
-        """Focus network on the chosen frames (B, F, 3, S, S)."""
+        """Runs the focus network on the chosen frames (B, F, 3, S, S); the prediction is the mean of their logits."""
         features = self.focus_net(frames.flatten(0, 1)).mean((-2, -1))
         with full_precision(features):
             per_frame = self.focus_head(widen(features)).unflatten(0, (frames.shape[0], -1))
